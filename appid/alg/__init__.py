@@ -1,0 +1,1 @@
+"""The ALG: dialogs -> expectations -> (dataplane) pinholes and NAT bindings; addresses in payloads translated."""

@@ -1,0 +1,28 @@
+"""An Expectation: media that a validated dialog announced. It is called a pinhole only once the kernel has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """Wanted: `proto` between the inside host's `port` and any port of `peer`, until `expires` (seconds), for call `call`.
+
+    outside_port  the port by which the peer knows the inside host (its SDP's), where source NAT stands between; else = port
+    outside       the packed address by which the peer knows it; None without NAT
+    reason        sdp-offer | sdp-answer | channel-bind
+    """
+
+    proto: int
+    inside: bytes
+    port: int
+    peer: bytes
+    peer_port: int | None
+    outside: bytes | None
+    outside_port: int
+    application: str
+    call: int
+    reason: str
+    opened_at: int
+    expires: float

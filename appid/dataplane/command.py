@@ -1,0 +1,100 @@
+"""Commands: what the engine asks of the edge, in the order in which they must reach the kernel.
+
+The edge carries out a list front to back and only then goes on: OpenPinhole and BindNat stand before the SetVerdict
+of the packet that caused them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from appid.alg.expectation import Expectation
+from appid.flow.key import FlowKey
+
+
+@dataclass(frozen=True, slots=True)
+class SetVerdict:
+    """Answer the queued packet `packet`: "repeat" with these mark bits (within the operator's mask), or "drop"."""
+
+    packet: int
+    verdict: Literal["repeat", "drop"]
+    mark: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetMark:
+    """Give the conntrack entry of `key` this connmark (SAVED bits); create=True where no packet will confirm one."""
+
+    key: FlowKey
+    mark: int
+    create: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPinhole:
+    """Put the expectation into the pinhole set with `mark` as its skbmark and (expires - now) as its timeout."""
+
+    id: int
+    expectation: Expectation
+    mark: int
+    timeout: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClosePinhole:
+    """Take it out, then delete the conntrack entries between its two hosts on its port."""
+
+    id: int
+    expectation: Expectation
+
+
+@dataclass(frozen=True, slots=True)
+class BindNat:
+    """outside:outside_port <-> inside:port, towards `peer` only."""
+
+    proto: int
+    inside: bytes
+    port: int
+    outside: bytes
+    outside_port: int
+    peer: bytes
+    timeout: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnbindNat:
+    """Remove the binding that the same fields of BindNat made."""
+
+    proto: int
+    inside: bytes
+    port: int
+    outside: bytes
+    outside_port: int
+    peer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RewritePayload:
+    """Replace the transport payload of queued packet `packet`; the edge fixes lengths and checksums."""
+
+    packet: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceChains:
+    """Converge the kernel to newly rendered rule sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Something worth telling (flow, call, pinhole, decision, anomaly, config): for events, metrics, tables. Never reaches the kernel."""
+
+    kind: Literal["flow", "call", "pinhole", "decision", "anomaly", "config"]
+    body: Any
+
+
+Command = (
+    SetVerdict | SetMark | OpenPinhole | ClosePinhole | BindNat | UnbindNat | RewritePayload | ReplaceChains | Report
+)

@@ -1,0 +1,1 @@
+"""The edge: everything with a file descriptor or a clock."""

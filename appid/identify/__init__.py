@@ -1,0 +1,1 @@
+"""Identify: which application a flow is, how sure we are, and because of what."""

@@ -1,0 +1,82 @@
+"""Applications as data: what one file of rules/apps says, loaded. No parsing here (edge/rule_files.py reads TOML)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from appid.identify.identification import Confidence
+from appid.wire import FactValue
+
+Operator = Literal["is", "in", "has", "lacks", "prefix", "suffix", "length", "within"]
+Scope = Literal["packet", "flow", "host", "call"]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One fact and what must hold of it.
+
+    is      a fact of that name has this value          in      ... one of these values (a tuple)
+    has     the name occurs with this value among others (same as `is`, reads better for repeated facts);
+            the value True means: occurs at all
+    lacks   the name does not occur with this value (True: does not occur at all)
+    prefix / suffix   of a str or bytes value           length  len(value) is this
+    within  an int in [low, high], or an address in this network ((packed network, prefix length))
+    """
+
+    fact: str
+    operator: Operator
+    value: FactValue
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A conjunction of conditions. `scope` says over what they must hold together:
+    one packet's facts, all facts of the flow so far, of the inside host, of the call."""
+
+    name: str
+    strength: Confidence
+    scope: Scope
+    conditions: tuple[Condition, ...]
+    source: str
+    era: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortRange:
+    proto: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """One file of rules/apps.
+
+    may_become      names that a flow of this name may still shift to (policy.md point 2); empty = final
+    depends_on      names that it needs to work (policy.md point 7)
+    inbound         "foreseen": never matches a flow begun outside that no call foresaw (policy.md point 3)
+    default_ports   for service = application-default (policy.md point 5)
+    media_ports     the range in which expectations may open ports (design.md, the ALG)
+    watch           its signalling can be read: keep sending it to userspace after the decision
+    expect_from_channel_bind  the client's own ChannelBind may raise an expectation (design.md, the ALG)
+    excluded_by     signatures whose match rules this application out for a flow
+    """
+
+    name: str
+    description: str
+    category: str
+    risk: int
+    number: int
+    signatures: tuple[Signature, ...] = ()
+    excluded_by: tuple[Signature, ...] = ()
+    may_become: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
+    implicit: tuple[str, ...] = ()
+    characteristics: tuple[str, ...] = ()
+    inbound: Literal["any", "foreseen"] = "any"
+    default_ports: tuple[PortRange, ...] = ()
+    media_ports: tuple[PortRange, ...] = ()
+    watch: bool = False
+    expect_from_channel_bind: bool = False
+    references: tuple[str, ...] = ()

@@ -1,0 +1,130 @@
+"""The alphabet that every room shares: a bounds-checked cursor, facts, layers and the sender's errors.
+
+Addresses are packed bytes (4 or 16, network order) everywhere below `edge`; `text` and `packed` turn
+them into what people write. Ports are ints. Times are float seconds and always arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import NamedTuple
+
+Buffer = bytes | memoryview
+
+UDP = 17
+TCP = 6
+ICMP = 1
+ICMPV6 = 58
+
+
+class Endpoint(NamedTuple):
+    """A transport address: packed IP address and port."""
+
+    address: bytes
+    port: int
+
+    def __str__(self) -> str:
+        host = text(self.address)
+        return f"[{host}]:{self.port}" if len(self.address) == 16 else f"{host}:{self.port}"
+
+
+def text(address: bytes) -> str:
+    """Packed address (4 or 16 bytes) -> its usual text."""
+    return str(ip_address(address))
+
+
+def packed(address: str) -> bytes:
+    """Text of an address -> 4 or 16 packed bytes; ValueError if it is none."""
+    return ip_address(address).packed
+
+
+class DecodeError(Exception):
+    """The sender's fault: `protocol` was recognised and breaks its own format at `offset`. Never leaves the peel loop."""
+
+    def __init__(self, protocol: str, offset: int, reason: str) -> None:
+        super().__init__(protocol, offset, reason)
+        self.protocol = protocol
+        self.offset = offset
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.protocol}: {self.reason} at byte {self.offset}"
+
+
+class Reader:
+    """A cursor over one protocol's bytes; reading past the end raises DecodeError(protocol, offset, "truncated")."""
+
+    __slots__ = ("data", "end", "offset", "protocol")
+
+    def __init__(self, protocol: str, data: Buffer, offset: int = 0) -> None:
+        self.protocol = protocol
+        self.data = memoryview(data)
+        self.offset = offset
+        self.end = len(self.data)
+
+    def __len__(self) -> int:
+        """Bytes left."""
+        return self.end - self.offset
+
+    def error(self, reason: str) -> DecodeError:
+        return DecodeError(self.protocol, self.offset, reason)
+
+    def take(self, size: int) -> memoryview:
+        start = self.offset
+        if size < 0 or start + size > self.end:
+            raise self.error("truncated")
+        self.offset = start + size
+        return self.data[start : start + size]
+
+    def skip(self, size: int) -> None:
+        self.take(size)
+
+    def uint(self, size: int) -> int:
+        """A big-endian unsigned integer of `size` bytes."""
+        return int.from_bytes(self.take(size), "big")
+
+    def u8(self) -> int:
+        return self.uint(1)
+
+    def u16(self) -> int:
+        return self.uint(2)
+
+    def u24(self) -> int:
+        return self.uint(3)
+
+    def u32(self) -> int:
+        return self.uint(4)
+
+    def rest(self) -> memoryview:
+        return self.take(self.end - self.offset)
+
+
+FactValue = Hashable
+"""int, str, bytes, bool, Endpoint or a tuple of these: hashable, so that signatures find it by index."""
+
+
+class Fact(NamedTuple):
+    """One named value read from a packet, e.g. Fact("stun.method", "allocate"). Names are dotted, `<decoder>.<field>`."""
+
+    name: str
+    value: FactValue
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one decoder made of the bytes it was given.
+
+    facts    in wire order; a repeated field is a repeated Fact.
+    inner    bytes that another protocol may live in (ChannelData payload, SIP body after inflation); None if there are none.
+    consumed how many bytes of the payload this message took; the rest of a stream or datagram is peeled again.
+             0 = recognised, but incomplete: more bytes of the stream will tell more.
+    message  the decoder's own structured form, for the ALG only.
+    """
+
+    name: str
+    facts: tuple[Fact, ...]
+    consumed: int
+    inner: memoryview | None = None
+    message: object | None = None
