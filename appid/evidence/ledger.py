@@ -1,0 +1,103 @@
+"""The ledger of one flow: what has been seen of it, bounded, and what only several packets together show.
+
+In: the facts of each packet, with its number, time and direction. Out: the packet's facts with the derived ones added, and
+the set of all facts of the flow so far (for signatures of flow scope).
+
+Derived facts (one packet alone proves little, RFC 3550 appendix A.1: a source is valid after consecutive packets):
+    rtp.run    packets of one SSRC in one direction whose sequence numbers followed on so far (from 1)
+    rtcp.run   RTCP packets of one sender so far
+    turn.run   ChannelData messages on one channel whose length was exact, so far
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from appid.wire import Fact, FactValue
+
+MAX_FACTS = 512
+"""Facts kept per flow; what comes later is matched with its own packet, and forgotten."""
+MAX_RUNS = 16
+SEQUENCE_WINDOW = 64
+"""RTP sequence numbers that may be missing between two packets of one run."""
+
+
+class FactSet:
+    """Facts by name; a name may have several values."""
+
+    __slots__ = ("size", "values")
+
+    def __init__(self, facts: Iterable[Fact] = ()) -> None:
+        self.values: dict[str, list[FactValue]] = {}
+        self.size = 0
+        for fact in facts:
+            self.add(fact)
+
+    def add(self, fact: Fact) -> None:
+        values = self.values.get(fact.name)
+        if values is None:
+            self.values[fact.name] = [fact.value]
+        elif fact.value in values:
+            return
+        else:
+            values.append(fact.value)
+        self.size += 1
+
+    def get(self, name: str) -> list[FactValue] | None:
+        return self.values.get(name)
+
+    def first(self, name: str) -> FactValue | None:
+        values = self.values.get(name)
+        return values[0] if values else None
+
+
+class Ledger:
+    """What is known of one flow. `outward` tells the two directions apart: True for the side that sent the first packet."""
+
+    __slots__ = ("flow", "runs")
+
+    def __init__(self) -> None:
+        self.flow = FactSet()
+        self.runs: dict[tuple[str, bool, FactValue], tuple[int, int]] = {}
+
+    def add(self, facts: list[Fact], outward: bool) -> list[Fact]:
+        """Book one packet's facts; returns them with the derived ones at the end."""
+        derived = self._derive(facts, outward)
+        if derived:
+            facts = facts + derived
+        if self.flow.size < MAX_FACTS:
+            for fact in facts:
+                self.flow.add(fact)
+        return facts
+
+    def _derive(self, facts: list[Fact], outward: bool) -> list[Fact]:
+        derived: list[Fact] = []
+        ssrc: FactValue = None
+        channel: FactValue = None
+        for name, value in facts:
+            if name == "rtp.ssrc":
+                ssrc = value
+            elif name == "rtp.sequence" and isinstance(value, int):
+                derived.append(Fact("rtp.run", self._follow(("rtp.run", outward, ssrc), value)))
+            elif name == "rtcp.ssrc":
+                derived.append(Fact("rtcp.run", self._count(("rtcp.run", outward, value))))
+            elif name == "turn.channel":
+                channel = value
+            elif name == "turn.exact" and value is True:
+                derived.append(Fact("turn.run", self._count(("turn.run", True, channel))))
+        return derived
+
+    def _follow(self, run: tuple[str, bool, FactValue], sequence: int) -> int:
+        last, length = self.runs.get(run, (-1, 0))
+        step = (sequence - last) & 0xFFFF
+        if length == 0 or 0 < step <= SEQUENCE_WINDOW or step > 0xFFFF - SEQUENCE_WINDOW:
+            return self._keep(run, sequence, length + 1)
+        return self._keep(run, sequence, 1)
+
+    def _count(self, run: tuple[str, bool, FactValue]) -> int:
+        return self._keep(run, 0, self.runs.get(run, (0, 0))[1] + 1)
+
+    def _keep(self, run: tuple[str, bool, FactValue], last: int, length: int) -> int:
+        if run in self.runs or len(self.runs) < MAX_RUNS:
+            self.runs[run] = (last, length)
+        return length

@@ -1,0 +1,132 @@
+"""How strengths add up, and how a flow's name shifts.
+
+In: the matches of each packet. Out: the flow's Identification so far.
+
+How strengths add up: one conclusive signature makes a conclusive name, one strong signature a strong one; supporting
+signatures name nothing alone, two different ones of the same application together name it with confidence "supporting".
+
+How names shift: from a name to one that it `may_become`, directly or over others (stun -> turn -> facetime). Between two names
+that lead nowhere to one another the stronger stays, and the earlier if both are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from appid.identify.application import Application
+from appid.identify.identification import STRENGTHS, Because, Confidence, Identification
+from appid.identify.match import Match
+
+_RANK: Mapping[Confidence, int] = {strength: rank for rank, strength in enumerate(STRENGTHS)}
+
+
+class Lineage:
+    """The `may_become` graph, closed: which names can follow which."""
+
+    def __init__(self, applications: Mapping[str, Application]) -> None:
+        self.descendants: dict[str, frozenset[str]] = {}
+        for name in applications:
+            reached: set[str] = set()
+            frontier = [name]
+            while frontier:
+                for following in applications[frontier.pop()].may_become:
+                    if following in applications and following not in reached:
+                        reached.add(following)
+                        frontier.append(following)
+            self.descendants[name] = frozenset(reached - {name})
+
+    def leads_to(self, name: str, other: str) -> bool:
+        return other in self.descendants[name]
+
+    def generality(self, name: str) -> int:
+        return len(self.descendants[name])
+
+
+class Naming:
+    """What one flow has been called, and why."""
+
+    __slots__ = ("because", "confidence", "excluded", "identified_at", "path", "shifts", "supporting")
+
+    def __init__(self) -> None:
+        self.path: list[str] = []
+        self.confidence: Confidence | None = None
+        self.because: list[Because] = []
+        self.shifts: list[tuple[int, str]] = []
+        self.identified_at: int | None = None
+        self.excluded: set[str] = set()
+        self.supporting: dict[str, dict[str, Because]] = {}
+
+    @property
+    def name(self) -> str | None:
+        return self.path[-1] if self.path else None
+
+    def still_possible(self, lineage: Lineage) -> frozenset[str] | None:
+        """Names that the flow may yet take; None: any. The present name is not among them."""
+        if not self.path:
+            return None
+        return lineage.descendants[self.path[-1]] - self.excluded
+
+    def add(self, matches: Iterable[Match], packet: int, lineage: Lineage) -> bool:
+        """Book the matches of one packet; True if the name changed."""
+        candidates: dict[str, tuple[Confidence, list[Because]]] = {}
+        for application, signature, facts, excludes in matches:
+            if excludes:
+                self.excluded.add(application)
+                continue
+            reason = Because(packet, signature.name, facts)
+            if signature.strength == "supporting":
+                reasons = self.supporting.setdefault(application, {})
+                reasons.setdefault(signature.name, reason)
+                if len(reasons) < 2:
+                    continue
+                self._candidate(candidates, application, "supporting", list(reasons.values()))
+            else:
+                self._candidate(candidates, application, signature.strength, [reason])
+        before = self.name
+        for name in sorted(candidates, key=lambda n: (-lineage.generality(n), n)):
+            if name not in self.excluded:
+                self._consider(name, *candidates[name], packet, lineage)
+        return self.name != before
+
+    @staticmethod
+    def _candidate(
+        candidates: dict[str, tuple[Confidence, list[Because]]], name: str, strength: Confidence, reasons: list[Because]
+    ) -> None:
+        known = candidates.get(name)
+        if known is None:
+            candidates[name] = (strength, reasons)
+        else:
+            stronger = max(known[0], strength, key=lambda s: _RANK[s])
+            candidates[name] = (stronger, known[1] + reasons)
+
+    def _consider(
+        self, name: str, confidence: Confidence, reasons: list[Because], packet: int, lineage: Lineage
+    ) -> None:
+        current = self.name
+        if name == current:
+            if self.confidence is None or _RANK[confidence] > _RANK[self.confidence]:
+                self.confidence = confidence
+                self.because.extend(reasons)
+            return
+        if current is not None and not lineage.leads_to(current, name):
+            general = lineage.leads_to(name, current)
+            if general or _RANK[confidence] <= _RANK[self.confidence or "supporting"]:
+                return
+        self.take(name, confidence, reasons, packet)
+
+    def take(self, name: str, confidence: Confidence, reasons: Iterable[Because], packet: int) -> None:
+        """Call the flow `name` from `packet` on."""
+        if self.path:
+            self.shifts.append((packet, name))
+        self.path.append(name)
+        self.confidence = confidence
+        self.because.extend(reasons)
+        self.identified_at = packet
+
+    def identification(self, otherwise: str) -> Identification:
+        """The answer; `otherwise` is the state to report where there is no name."""
+        if not self.path:
+            return Identification(otherwise)
+        return Identification(
+            self.path[-1], self.confidence, tuple(self.because), tuple(self.path), tuple(self.shifts)
+        )
