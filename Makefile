@@ -1,0 +1,55 @@
+# make demo    a FaceTime call through the gateway, in namespaces of its own (SEED=n SECONDS=n)
+# make test    everything: installs what is missing, checks, runs all tests
+# make help    the other targets
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: help setup lint check test demo bench accuracy acceptance format locks clean
+
+VENV ?= .venv
+SETUP ?= packaging/install-dev
+PYTHON_IN := $(VENV)/bin/python
+export PATH := $(PATH):/usr/sbin:/sbin
+export PYTHONDONTWRITEBYTECODE := 1
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
+
+setup: ## install what is missing: Debian packages, .venv
+	@$(SETUP)
+
+lint: setup ## ruff, the five import contracts, mypy --strict
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/mypy
+
+check: lint ## lint, and the architecture tests (budgets, names, a violation of each contract)
+	$(VENV)/bin/pytest -q tests/test_architecture.py
+
+test: lint ## everything, kernel tests included; the figures of the issues in short
+	$(VENV)/bin/pytest -m "not slow"
+
+demo: setup ## the call on a real kernel: SEED=n for other addresses and tokens, SECONDS=n of media
+	$(PYTHON_IN) -m tests.lab.demo $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
+
+bench: ## forwarding of decided flows; captures beside NFStream and ndpiReader (BENCH=quick for a minute's worth)
+	@$(SETUP) bench
+	$(PYTHON_IN) -m tests.bench $(BENCH)
+
+accuracy: setup ## base protocols on the shared captures, flow by flow beside nDPI and tshark
+	$(PYTHON_IN) -m tests.accuracy
+
+acceptance: setup ## the figures of the issues in full (up to 90 minutes)
+	packaging/acceptance
+
+format: setup ## ruff's fixes and layout
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+locks: ## write the lock files again from pyproject.toml and the .in files
+	packaging/make-locks
+
+clean: ## remove .venv, build/ and caches
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
+	find appid tests -name __pycache__ -prune -exec rm -rf {} +
