@@ -1,0 +1,122 @@
+"""The registry of decoders and the peel loop that nests them.
+
+In: a payload and the name of what carries it ("udp", "tcp", or the layer it was found in). Out: Peeled. A new decoder
+costs one module, its test, and one line in DECODERS. Order in that list is the order of trial among decoders whose
+`first` holds the payload's first byte: strict ones before lenient ones (RFC 7983 section 7 splits by first byte, yet
+"INVITE" starts in TURN's channel range and RFC 9443's short QUIC headers fill all of 0x40-0x7f).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from appid.decode import stun, turn
+from appid.wire import DecodeError, Fact, Layer
+
+MESSAGES = 64
+"""Consecutive messages that one payload may hold; the rest is left unread (`Peeled.consumed` says where)."""
+DEPTH = 4
+"""Layers inside layers: udp > turn > stun > turn > ... ends here."""
+
+
+class Decoder(NamedTuple):
+    """One protocol on some carriers.
+
+    carriers  "udp"; "tcp" (the stream from its offset 0 or from a message boundary); layers whose inner bytes it may be
+    first     the first bytes a message may have; None: any
+    decode    bytes -> Layer; None: not mine, or too short to say; DecodeError: mine, and malformed
+    """
+
+    name: str
+    carriers: tuple[str, ...]
+    first: frozenset[int] | None
+    decode: Callable[[memoryview], Layer | None]
+
+
+DECODERS: tuple[Decoder, ...] = (
+    Decoder("stun", ("udp", "turn", "stun"), stun.FIRST, stun.decode),
+    Decoder("stun", ("tcp",), stun.FIRST, stun.decode_stream),
+    Decoder("turn", ("udp", "turn", "stun"), turn.FIRST, turn.decode),
+    Decoder("turn", ("tcp",), turn.FIRST, turn.decode_stream),
+)
+
+STREAMS = frozenset({"tcp"})
+"""Carriers on which any decoder may follow another; elsewhere only the same decoder reads on in a payload."""
+
+
+def _table(carrier: str) -> tuple[tuple[Decoder, ...], ...]:
+    mine = [decoder for decoder in DECODERS if carrier in decoder.carriers]
+    return tuple(tuple(d for d in mine if d.first is None or byte in d.first) for byte in range(256))
+
+
+TABLES: dict[str, tuple[tuple[Decoder, ...], ...]] = {
+    carrier: _table(carrier) for carrier in {carrier for decoder in DECODERS for carrier in decoder.carriers}
+}
+"""carrier -> 256 tuples of decoders, by first byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peeled:
+    """What a payload was: its layers (outer before inner, then the next), the sender's errors, bytes read of it."""
+
+    layers: tuple[Layer, ...]
+    anomalies: tuple[DecodeError, ...]
+    consumed: int
+
+    def facts(self) -> tuple[Fact, ...]:
+        """All layers' facts in order, then one `<protocol>.anomaly` for each error."""
+        found = [fact for layer in self.layers for fact in layer.facts]
+        found += [Fact(f"{error.protocol}.anomaly", error.reason) for error in self.anomalies]
+        return tuple(found)
+
+
+NOTHING = Peeled((), (), 0)
+
+
+def peel(payload: memoryview, carrier: str) -> Peeled:
+    """Read `payload` from its offset 0 as whatever `carrier` may hold. Raises nothing that a sender could cause."""
+    layers: list[Layer] = []
+    anomalies: list[DecodeError] = []
+    consumed = _messages(payload, carrier, DEPTH, layers, anomalies)
+    if not layers and not anomalies:
+        return NOTHING
+    return Peeled(tuple(layers), tuple(anomalies), consumed)
+
+
+def _messages(
+    payload: memoryview, carrier: str, depth: int, layers: list[Layer], anomalies: list[DecodeError]
+) -> int:
+    """Append what is found, return how many bytes were understood."""
+    table = TABLES.get(carrier)
+    offset, end = 0, len(payload)
+    if table is None:
+        return 0
+    only: Decoder | None = None
+    for _ in range(MESSAGES):
+        if offset >= end:
+            break
+        rest = payload[offset:] if offset else payload
+        candidates = table[rest[0]]
+        if only is not None:
+            candidates = (only,) if only in candidates else ()
+        for decoder in candidates:
+            try:
+                layer = decoder.decode(rest)
+            except DecodeError as error:
+                anomalies.append(error)
+                return offset
+            if layer is not None:
+                break
+        else:
+            break
+        layers.append(layer)
+        if layer.inner is not None and depth > 1:
+            _messages(layer.inner, layer.name, depth - 1, layers, anomalies)
+        if layer.consumed <= 0:
+            break
+        offset += layer.consumed
+        if carrier not in STREAMS:
+            only = decoder
+    return offset
