@@ -1,14 +1,15 @@
-"""The one place that knows the whole sentence: handle(event, now) -> commands.
-
-In: events from the edge. Out: commands, in the order in which they must be carried out. No clock, no socket, no file.
-"""
+"""Events: all that the edge may tell the engine."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from appid.dataplane.command import Command
 from appid.flow.key import FlowKey
+
+if TYPE_CHECKING:
+    from appid.engine.record import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class PacketQueued:
 
 @dataclass(frozen=True, slots=True)
 class FlowEnded:
-    """A conntrack entry is gone. `key` is its original direction as the inside sees it (before source NAT)."""
+    """A conntrack entry is gone. `key` is its original direction as the inside sees it (before source NAT);
+    packets and bytes are (original, reply)."""
 
     key: FlowKey
     mark: int
@@ -35,7 +37,18 @@ class FlowEnded:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time passed."""
+    """Time passed. `packet` is the last packet number before it; `active` names flows of calls that moved since the last
+    tick without the engine seeing it (first-packet direction)."""
+
+    packet: int = 0
+    active: tuple[FlowKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RulesLoaded:
+    """New applications, policy or topology; flows are judged again."""
+
+    settings: Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,4 +59,4 @@ class CommandFailed:
     reason: str
 
 
-Event = PacketQueued | FlowEnded | Tick | CommandFailed
+Event = PacketQueued | FlowEnded | Tick | RulesLoaded | CommandFailed

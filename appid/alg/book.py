@@ -1,0 +1,69 @@
+"""The book of expectations: which media is foreseen, towards whom, for which call. Bounded per call, host and gateway.
+
+In: expectations wanted by a call. Out: which are new and which are no longer wanted; and, for a flow's first packet, whether
+a call foresaw it, in either direction.
+"""
+
+from __future__ import annotations
+
+from appid.alg.expectation import Expectation
+from appid.flow.key import FlowKey
+
+PER_CALL = 16
+PER_HOST = 64
+PER_GATEWAY = 65536
+
+_Place = tuple[int, bytes, int, bytes]
+
+
+def _place(expectation: Expectation) -> _Place:
+    return (expectation.proto, expectation.inside, expectation.port, expectation.peer)
+
+
+class Book:
+    """Expectations by number, by call, and by the place where their first packet will be seen."""
+
+    def __init__(self) -> None:
+        self.open: dict[int, Expectation] = {}
+        self._places: dict[_Place, int] = {}
+        self._by_call: dict[int, list[int]] = {}
+        self._hosts: dict[bytes, int] = {}
+        self._next = 1
+
+    def foreseen(self, key: FlowKey) -> tuple[int, Expectation] | None:
+        """The expectation that this 5-tuple fulfils: inbound to the inside port, or outbound from it."""
+        number = self._places.get((key.proto, key.dst, key.dport, key.src))
+        if number is None:
+            number = self._places.get((key.proto, key.src, key.sport, key.dst))
+        return None if number is None else (number, self.open[number])
+
+    def of_call(self, call: int) -> list[tuple[int, Expectation]]:
+        return [(number, self.open[number]) for number in self._by_call.get(call, ())]
+
+    def add(self, expectation: Expectation) -> int | None:
+        """Its number; None if it stands already, or a cap forbids it."""
+        place = _place(expectation)
+        mine = self._by_call.get(expectation.call, [])
+        if place in self._places or len(mine) >= PER_CALL or len(self.open) >= PER_GATEWAY:
+            return None
+        if self._hosts.get(expectation.inside, 0) >= PER_HOST:
+            return None
+        number = self._next
+        self._next += 1
+        self.open[number] = expectation
+        self._places[place] = number
+        self._by_call.setdefault(expectation.call, []).append(number)
+        self._hosts[expectation.inside] = self._hosts.get(expectation.inside, 0) + 1
+        return number
+
+    def remove(self, number: int) -> Expectation:
+        expectation = self.open.pop(number)
+        del self._places[_place(expectation)]
+        mine = self._by_call[expectation.call]
+        mine.remove(number)
+        if not mine:
+            del self._by_call[expectation.call]
+        self._hosts[expectation.inside] -= 1
+        if not self._hosts[expectation.inside]:
+            del self._hosts[expectation.inside]
+        return expectation

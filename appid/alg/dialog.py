@@ -1,0 +1,220 @@
+"""Dialogs (RFC 3261 section 12, 3264 offer and answer): which call a SIP message belongs to, and what it changes.
+
+In: Signal, one SIP message with its direction, the peer it came from or goes to, and its SDP. Out: Change values.
+
+A message counts only if its dialog's own words match: Call-ID, CSeq, tags, the direction, and the peer. Anything else changes
+nothing: a 200 from another address, a BYE with wrong tags, an INVITE replayed after the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from appid.decode.sdp import Description
+
+BYE_TIMEOUT = 32.0
+"""Seconds after an unanswered BYE: 64*T1, RFC 3261 section 17.1.2.2 (timer F)."""
+REMEMBERED = 64.0
+"""Seconds for which an ended dialog's Call-ID is kept, so that a replay is known as one."""
+MAX_DIALOGS = 8192
+
+What = Literal["invited", "answered", "media", "leaving", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One SIP message as the ALG sees it.
+
+    method      of the request, or None of a response; `status` the other way round
+    host        the inside host; `outward`: it is the sender
+    peer        the other end: a channel's peer, or the packet's remote address (packed)
+    """
+
+    method: str | None
+    status: int | None
+    call_id: str
+    cseq: int
+    cseq_method: str
+    from_tag: str
+    to_tag: str
+    description: Description | None
+    host: bytes
+    peer: bytes
+    outward: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a signal changed: `end` for "ended" (bye, cancelled, refused)."""
+
+    what: What
+    dialog: Dialog
+    end: Literal["bye", "cancelled", "refused"] = "bye"
+
+
+@dataclass(slots=True)
+class Dialog:
+    """One dialog between an inside host and a peer. `caller_inside`: the INVITE was sent by the inside host."""
+
+    call_id: str
+    host: bytes
+    peer: bytes
+    caller_inside: bool
+    from_tag: str
+    cseq: int
+    to_tags: set[str] = field(default_factory=set)
+    offer: Description | None = None
+    offer_outward: bool = True
+    inside: Description | None = None
+    outside: Description | None = None
+    answered: bool = False
+    cancelled: bool = False
+    bye_at: float | None = None
+    ended: bool = False
+    ended_time: float = 0.0
+
+
+class Dialogs:
+    """All dialogs, by Call-ID and inside host; at most MAX_DIALOGS, ended ones give way first."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, bytes], Dialog] = {}
+        self.leaving: dict[tuple[str, bytes], Dialog] = {}
+
+    def handle(self, signal: Signal, now: float) -> list[Change]:
+        """What this message changes; nothing, if it belongs to no dialog or breaks its dialog's own words."""
+        key = (signal.call_id, signal.host)
+        dialog = self.known.get(key)
+        if dialog is None or (dialog.ended and now - dialog.ended_time > REMEMBERED):
+            if signal.method != "INVITE" or signal.to_tag or not signal.from_tag:
+                return []
+            self._make_room(now)
+            self.known[key] = dialog = self._create(signal)
+            return [Change("invited", dialog)]
+        if dialog.ended or signal.peer != dialog.peer or not self._same_tags(dialog, signal):
+            return []
+        if signal.method is not None:
+            return self._request(dialog, signal, now)
+        return self._response(dialog, signal, now)
+
+    def expired(self, now: float) -> list[Change]:
+        """Dialogs whose BYE was never answered."""
+        changes = []
+        for dialog in list(self.leaving.values()):
+            if dialog.bye_at is not None and now >= dialog.bye_at + BYE_TIMEOUT:
+                self._end(dialog, now)
+                changes.append(Change("ended", dialog))
+        return changes
+
+    def next_deadline(self) -> float | None:
+        """When the next unanswered BYE is given up; None if none waits."""
+        waiting = [d.bye_at + BYE_TIMEOUT for d in self.leaving.values() if d.bye_at is not None]
+        return min(waiting, default=None)
+
+    def forget(self, call_id: str, now: float) -> None:
+        """The call is over for other reasons (silence): its dialogs end as well."""
+        for dialog in self.known.values():
+            if dialog.call_id == call_id and not dialog.ended:
+                self._end(dialog, now)
+
+    @staticmethod
+    def _create(signal: Signal) -> Dialog:
+        dialog = Dialog(
+            signal.call_id, signal.host, signal.peer, signal.outward, signal.from_tag, signal.cseq
+        )
+        if signal.description is not None:
+            dialog.offer, dialog.offer_outward = signal.description, signal.outward
+        return dialog
+
+    @staticmethod
+    def _same_tags(dialog: Dialog, signal: Signal) -> bool:
+        """RFC 3261 section 12.2: From and To keep their sense in the caller's requests and all answers to them."""
+        by_caller = signal.outward == dialog.caller_inside
+        forward = by_caller if signal.method is not None else not by_caller
+        caller_tag, callee_tag = (
+            (signal.from_tag, signal.to_tag) if forward else (signal.to_tag, signal.from_tag)
+        )
+        if caller_tag != dialog.from_tag:
+            return False
+        return not callee_tag or not dialog.to_tags or callee_tag in dialog.to_tags or not dialog.answered
+
+    def _request(self, dialog: Dialog, signal: Signal, now: float) -> list[Change]:
+        match signal.method:
+            case "INVITE" | "UPDATE":
+                if signal.to_tag and signal.cseq != dialog.cseq and signal.description is not None:
+                    dialog.offer, dialog.offer_outward = signal.description, signal.outward
+                if signal.method == "INVITE" and signal.cseq > dialog.cseq:
+                    dialog.cseq = signal.cseq
+            case "ACK" | "PRACK":
+                if dialog.answered and signal.cseq == dialog.cseq:
+                    return self._answer(dialog, signal)
+            case "CANCEL":
+                if signal.outward == dialog.caller_inside and signal.cseq == dialog.cseq and not dialog.answered:
+                    dialog.cancelled = True
+            case "BYE":
+                if signal.to_tag and (signal.to_tag in dialog.to_tags or signal.from_tag in dialog.to_tags):
+                    dialog.bye_at = dialog.bye_at if dialog.bye_at is not None else now
+                    self.leaving[dialog.call_id, dialog.host] = dialog
+                    return [Change("leaving", dialog)]
+        return []
+
+    def _response(self, dialog: Dialog, signal: Signal, now: float) -> list[Change]:
+        status = signal.status or 0
+        if signal.cseq_method == "BYE":
+            if dialog.bye_at is not None and status >= 200:
+                self._end(dialog, now)
+                return [Change("ended", dialog)]
+            return []
+        if signal.cseq_method not in ("INVITE", "UPDATE", "PRACK"):
+            return []
+        if signal.cseq_method == "INVITE":
+            if signal.cseq != dialog.cseq:
+                return []
+            if status >= 300:
+                return self._refused(dialog, status, now)
+        if signal.to_tag and status > 100:
+            dialog.to_tags.add(signal.to_tag)
+        if status <= 100:
+            return []
+        changes = []
+        if status >= 200 and signal.cseq_method == "INVITE" and not dialog.answered:
+            dialog.answered = True
+            changes.append(Change("answered", dialog))
+        return changes + self._answer(dialog, signal)
+
+    def _answer(self, dialog: Dialog, signal: Signal) -> list[Change]:
+        """RFC 3264: the first description is the offer, the one that comes back on it the answer."""
+        description = signal.description
+        if description is None:
+            return []
+        if dialog.offer is None:
+            dialog.offer, dialog.offer_outward = description, signal.outward
+            return []
+        if signal.outward == dialog.offer_outward:
+            return []
+        inside, outside = (dialog.offer, description) if dialog.offer_outward else (description, dialog.offer)
+        if (inside, outside) == (dialog.inside, dialog.outside):
+            return []
+        dialog.inside, dialog.outside = inside, outside
+        return [Change("media", dialog)]
+
+    def _refused(self, dialog: Dialog, status: int, now: float) -> list[Change]:
+        if dialog.answered or status in (401, 407, 422, 491):
+            # a refused re-INVITE leaves the session as it was (RFC 3261 section 14.1); a challenge is asked again
+            dialog.offer = dialog.inside if dialog.caller_inside else dialog.outside
+            return []
+        self._end(dialog, now)
+        return [Change("ended", dialog, "cancelled" if dialog.cancelled else "refused")]
+
+    def _end(self, dialog: Dialog, now: float) -> None:
+        dialog.ended, dialog.ended_time = True, now
+        self.leaving.pop((dialog.call_id, dialog.host), None)
+
+    def _make_room(self, now: float) -> None:
+        if len(self.known) < MAX_DIALOGS:
+            return
+        ended = [key for key, d in self.known.items() if d.ended and now - d.ended_time > REMEMBERED]
+        for key in ended or [next(iter(self.known))]:
+            del self.known[key]
+            self.leaving.pop(key, None)

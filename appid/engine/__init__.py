@@ -1,0 +1,25 @@
+"""The engine: the one room that knows the whole sentence. handle(event, now) -> commands; no clock, no socket, no file.
+
+event.py   what the edge tells      report.py  what the engine tells of flows, calls and pinholes
+record.py  what is kept of a flow   calls.py   flows and dialogs -> calls, expectations, bindings
+core.py    Engine.handle
+"""
+
+from appid.engine.core import Engine, Settings
+from appid.engine.event import CommandFailed, Event, FlowEnded, PacketQueued, RulesLoaded, Tick
+from appid.engine.report import AnomalyReport, CallReport, FlowReport, PinholeReport
+
+__all__ = [
+    "AnomalyReport",
+    "CallReport",
+    "CommandFailed",
+    "Engine",
+    "Event",
+    "FlowEnded",
+    "FlowReport",
+    "PacketQueued",
+    "PinholeReport",
+    "RulesLoaded",
+    "Settings",
+    "Tick",
+]

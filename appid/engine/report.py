@@ -1,0 +1,62 @@
+"""Reports: what the engine tells people. They ride in Report commands and never reach the kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from appid.alg.expectation import Expectation
+from appid.flow.call import CallMedia, End
+from appid.flow.key import FlowKey
+from appid.identify.identification import Identification
+from appid.policy import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class FlowReport:
+    """A flow's name or decision changed. `decision` is None while it is provisional."""
+
+    flow: int
+    key: FlowKey
+    identification: Identification
+    identified_at: int | None
+    decision: Decision | None
+    call: int | None
+    foreseen: bool
+    packet: int
+    userspace_packets: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallReport:
+    """A call began, changed or ended. Addresses are packed; packet numbers are the edge's."""
+
+    call: int
+    application: str
+    call_id: str | None
+    caller: bytes | None
+    callee: bytes | None
+    started_at: int
+    answered_at: int | None
+    ended_at: int | None
+    end: End
+    flows: tuple[int, ...]
+    media: tuple[CallMedia, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PinholeReport:
+    """An expectation was handed to the kernel (closed_at None) or taken back."""
+
+    pinhole: int
+    expectation: Expectation
+    closed_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AnomalyReport:
+    """A packet that broke its protocol, or an ALG message that was refused, and why."""
+
+    flow: int
+    packet: int
+    protocol: str
+    reason: str

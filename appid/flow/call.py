@@ -1,0 +1,120 @@
+"""Calls: the flows that serve one call, tied together by host, application and peer.
+
+In: flows as they are named, their inside host and remote address, and what the ALG says of the call's dialog.
+Out: Call records. A call belongs to the inside hosts that take part in it (two, if both clients are inside).
+
+A call ends by its dialog (bye, cancelled, refused) or is lost after SILENCE seconds without a packet of any of its flows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+SILENCE = 60.0
+"""Seconds without a packet after which a call is lost."""
+MAX_CALLS = 4096
+MAX_PEERS = 32
+
+End = Literal["bye", "cancelled", "refused", "lost", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallMedia:
+    """One medium as negotiated: payload types in order of preference, the codec names that the descriptions gave."""
+
+    kind: str
+    payload_types: tuple[int, ...]
+    codecs: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Call:
+    """One call. Packet numbers are those of the edge; `last_seen` is in seconds."""
+
+    id: int
+    application: str
+    started_at: int
+    last_seen: float
+    last_packet: int
+    hosts: set[bytes] = field(default_factory=set)
+    peers: set[bytes] = field(default_factory=set)
+    flows: list[int] = field(default_factory=list)
+    call_id: str | None = None
+    caller: bytes | None = None
+    callee: bytes | None = None
+    answered_at: int | None = None
+    ending: bool = False
+    ended_at: int | None = None
+    end: End = "open"
+    media: tuple[CallMedia, ...] = ()
+
+    def touch(self, now: float, packet: int) -> None:
+        self.last_seen = max(self.last_seen, now)
+        self.last_packet = max(self.last_packet, packet)
+
+    def add_flow(self, flow: int) -> None:
+        if flow not in self.flows:
+            self.flows.append(flow)
+
+    def add_peer(self, peer: bytes) -> None:
+        if len(self.peers) < MAX_PEERS:
+            self.peers.add(peer)
+
+    def close(self, end: End, packet: int) -> None:
+        self.end = end
+        self.ended_at = packet
+
+
+class Calls:
+    """The open calls, at most MAX_CALLS; the one that was silent longest gives way."""
+
+    def __init__(self) -> None:
+        self.open: dict[int, Call] = {}
+        self._by_host: dict[bytes, set[int]] = {}
+        self._next = 1
+
+    def start(self, application: str, hosts: Iterable[bytes], now: float, packet: int) -> Call:
+        call = Call(self._next, application, packet, now, packet)
+        self._next += 1
+        self.open[call.id] = call
+        for host in hosts:
+            self.join(call, host)
+        return call
+
+    def join(self, call: Call, host: bytes) -> None:
+        call.hosts.add(host)
+        self._by_host.setdefault(host, set()).add(call.id)
+
+    def overflow(self) -> Call | None:
+        """The call that must be given up because there are too many."""
+        if len(self.open) <= MAX_CALLS:
+            return None
+        return min(self.open.values(), key=lambda call: call.last_seen)
+
+    def find(self, application: str, hosts: Iterable[bytes], remote: bytes) -> Call | None:
+        """The open call that a flow of these inside hosts to `remote` serves: by its peer, else the last one active."""
+        ids = {number for host in hosts for number in self._by_host.get(host, ())}
+        calls = [c for number in ids if (c := self.open[number]).application == application and not c.ending]
+        if not calls:
+            return None
+        with_peer = [c for c in calls if remote in c.peers]
+        return max(with_peer or calls, key=lambda c: (c.last_seen, c.id))
+
+    def remove(self, call: Call) -> None:
+        self.open.pop(call.id, None)
+        for host in call.hosts:
+            numbers = self._by_host.get(host)
+            if numbers is not None:
+                numbers.discard(call.id)
+                if not numbers:
+                    del self._by_host[host]
+
+    def silent(self, now: float) -> list[Call]:
+        return [call for call in self.open.values() if now - call.last_seen >= SILENCE]
+
+    def next_deadline(self) -> float | None:
+        """When the call silent for longest would be lost; None if there is none."""
+        oldest = min((call.last_seen for call in self.open.values()), default=None)
+        return None if oldest is None else oldest + SILENCE
