@@ -1,0 +1,221 @@
+"""The kernel's rule sets as values. In: a Topology. Out: a ChainSet per family, which render.py turns to text.
+
+mangle/FORWARD classifies and marks, filter/FORWARD enforces by connmark; a decided flow never leaves the kernel again,
+except its readable signalling. Chain rules are written as iptables-save prints them, so that diff.py can compare.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from appid.dataplane.bytecode import (
+    DESTINATION4,
+    DESTINATION6,
+    SOURCE4,
+    SOURCE6,
+    WATCH,
+    queue_bytecode,
+)
+from appid.dataplane.marks import Marks
+
+Family = Literal[4, 6]
+FAMILIES: Final[tuple[Family, ...]] = (4, 6)
+
+MAIN: Final = "APPID"
+QUEUE: Final = "APPID-QUEUE"
+INPUT: Final = "APPID-INPUT"
+PREFIX: Final = "appid-"
+PINHOLES: Final[dict[Family, str]] = {4: "appid-pinholes4", 6: "appid-pinholes6"}
+INSIDE: Final[dict[Family, str]] = {4: "appid-inside4", 6: "appid-inside6"}
+CLEAR_TABLE: Final = "appid-clear"
+NAT_TABLE: Final = "appid-nat"
+MAX_PINHOLES: Final = 65536
+MAX_TIMEOUT: Final = 2147483
+
+
+@dataclass(frozen=True, slots=True)
+class ChainRule:
+    """`matches` are whole iptables matches, in order; `target` what follows -j."""
+
+    matches: tuple[str, ...]
+    target: str
+
+    def __str__(self) -> str:
+        return " ".join((*self.matches, "-j", self.target))
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    table: Literal["mangle", "filter"]
+    name: str
+    rules: tuple[ChainRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """From a built-in chain to ours: put first there, so that NF_REPEAT shows no packet twice to the rules of others."""
+
+    table: Literal["mangle", "filter"]
+    hook: str
+    chain: str
+
+    def __str__(self) -> str:
+        return f"{self.hook} -j {self.chain}"
+
+
+@dataclass(frozen=True, slots=True)
+class IpSet:
+    name: str
+    type: str
+    options: str
+    members: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChainSet:
+    """All that one family needs of iptables and ipset."""
+
+    family: Family
+    chains: tuple[Chain, ...]
+    jumps: tuple[Jump, ...]
+    sets: tuple[IpSet, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """What the rule sets depend on.
+
+    outside   interface names of the outside zones: unforeseen media-range packets to the gateway itself are dropped there
+    inside    inside networks as text (CIDR, both families): they choose the queue where there are several
+    queues    NFQUEUE numbers, one process each
+    blind     what happens to packets that the engine never saw (the exception policy)
+    media     first and last UDP port of the media range
+    accept    ACCEPT ends filter/FORWARD for allowed packets; RETURN leaves the last word to the rules that follow
+    """
+
+    outside: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
+    queues: tuple[int, ...] = (0,)
+    blind: Literal["DROP", "ACCEPT"] = "DROP"
+    media: tuple[int, int] = (16384, 16402)
+    accept: Literal["ACCEPT", "RETURN"] = "ACCEPT"
+    marks: Marks = field(default_factory=Marks)
+
+
+def _is(value: int, mask: int, kind: str = "mark") -> str:
+    return f"-m {kind} --mark {value:#x}/{mask:#x}"
+
+
+def _is_not(value: int, mask: int, kind: str = "mark") -> str:
+    return f"-m {kind} ! --mark {value:#x}/{mask:#x}"
+
+
+def _state(states: str) -> str:
+    return f"-m conntrack --ctstate {states}"
+
+
+def _icmp(family: Family) -> str:
+    return "-p icmp" if family == 4 else "-p ipv6-icmp"
+
+
+def _mangle(topology: Topology, family: Family) -> Chain:
+    marks = topology.marks
+    decided_packet = _is_not(0, marks.state)
+    seen_packet = _is_not(0, marks.state | marks.passing)
+    watch = _is(1 << marks.shift | marks.watch, marks.state | marks.watch, "connmark")
+    save = f"CONNMARK --save-mark --nfmask {marks.saved:#x} --ctmask {marks.saved:#x}"
+    pinholes = PINHOLES[family]
+    rules = (
+        ChainRule((decided_packet,), save),  # back from the engine (NF_REPEAT)
+        ChainRule((seen_packet,), "RETURN"),  # decided, or PASS: later rules of others still see it
+        ChainRule((_state("INVALID,UNTRACKED"),), "RETURN"),
+        # An ICMP error carries its flow's connmark: never decide on it.
+        ChainRule((_icmp(family), _state("RELATED")), "RETURN"),
+        ChainRule(("-p udp", watch, f'-m bpf --bytecode "{WATCH}"'), QUEUE),
+        ChainRule(("-p tcp", watch), QUEUE),
+        ChainRule((_is_not(0, marks.state, "connmark"),), "RETURN"),
+        ChainRule(
+            (_state("NEW"), f"-m set --match-set {pinholes} dst,dst,src"),
+            f"SET --map-set {pinholes} dst,dst,src --map-mark",
+        ),
+        ChainRule((decided_packet,), save),  # foreseen by a call
+        ChainRule((seen_packet,), "RETURN"),
+        ChainRule((), QUEUE),
+    )
+    return Chain("mangle", MAIN, rules)
+
+
+def _queue(topology: Topology, family: Family) -> Chain:
+    """The queue by inside host: the flow's inside end chooses, whichever direction the packet has."""
+    targets = [f"NFQUEUE --queue-num {number} --queue-bypass" for number in topology.queues]
+    rules: list[ChainRule] = []
+    if len(targets) > 1:
+        source, destination = (SOURCE4, DESTINATION4) if family == 4 else (SOURCE6, DESTINATION6)
+        by_host = (
+            ("-m conntrack --ctdir ORIGINAL", "src", source),
+            ("-m conntrack --ctdir REPLY", "dst", destination),
+            ("", "dst", destination),
+            ("", "src", source),
+        )
+        for direction, side, offset in by_host:
+            for index, target in enumerate(targets):
+                matches = (
+                    direction,
+                    f"-m set --match-set {INSIDE[family]} {side}",
+                    f'-m bpf --bytecode "{queue_bytecode(offset, len(targets), index)}"',
+                )
+                rules.append(ChainRule(tuple(match for match in matches if match), target))
+    rules.append(ChainRule((), targets[0]))
+    return Chain("mangle", QUEUE, tuple(rules))
+
+
+def _filter(topology: Topology, family: Family) -> Chain:
+    marks = topology.marks
+    allow, deny, drop = (_is(state << marks.shift, marks.state, "connmark") for state in (1, 2, 3))
+    prohibited = "icmp-admin-prohibited" if family == 4 else "icmp6-adm-prohibited"
+    rules = (
+        ChainRule((_state("INVALID"),), "DROP"),
+        ChainRule((_is(marks.passing, marks.passing),), topology.accept),  # undecided, let through by the engine
+        ChainRule((allow,), topology.accept),
+        ChainRule(("-p tcp", deny), "REJECT --reject-with tcp-reset"),
+        ChainRule((deny,), f"REJECT --reject-with {prohibited}"),
+        ChainRule((drop,), "DROP"),
+        ChainRule((_icmp(family), _state("RELATED")), topology.accept),
+        ChainRule(("-m comment --comment blind",), topology.blind),  # never seen by the engine
+    )
+    return Chain("filter", MAIN, rules)
+
+
+def _input(topology: Topology) -> Chain:
+    """A peer's early check would make a local entry that keeps the media from its binding: drop it before it is confirmed."""
+    first, last = topology.media
+    return Chain(
+        "filter",
+        INPUT,
+        tuple(
+            ChainRule((f"-i {interface}", f"-p udp -m udp --dport {first}:{last}", _state("NEW")), "DROP")
+            for interface in topology.outside
+        ),
+    )
+
+
+def _sets(topology: Topology, family: Family) -> tuple[IpSet, ...]:
+    inet = "inet" if family == 4 else "inet6"
+    pinholes = IpSet(
+        PINHOLES[family], "hash:ip,port,ip", f"family {inet} maxelem {MAX_PINHOLES} timeout 60 skbinfo"
+    )
+    if len(topology.queues) == 1:
+        return (pinholes,)
+    members = tuple(network for network in topology.inside if (":" in network) == (family == 6))
+    return (pinholes, IpSet(INSIDE[family], "hash:net", f"family {inet}", members))
+
+
+def chain_set(topology: Topology, family: Family) -> ChainSet:
+    """The rule set of one family."""
+    return ChainSet(
+        family,
+        (_mangle(topology, family), _queue(topology, family), _filter(topology, family), _input(topology)),
+        (Jump("mangle", "FORWARD", MAIN), Jump("filter", "FORWARD", MAIN), Jump("filter", "INPUT", INPUT)),
+        _sets(topology, family),
+    )
