@@ -30,6 +30,30 @@ class Endpoint(NamedTuple):
         return f"[{host}]:{self.port}" if len(self.address) == 16 else f"{host}:{self.port}"
 
 
+class FlowKey(NamedTuple):
+    """One direction of a flow. `src`/`dst` are packed addresses; ports are 0 for protocols without them.
+
+    A NamedTuple, not a dataclass: it is hashed for each packet that userspace sees (docs/decisions/0001).
+    """
+
+    proto: int
+    src: bytes
+    sport: int
+    dst: bytes
+    dport: int
+
+    def reversed(self) -> FlowKey:
+        return FlowKey(self.proto, self.dst, self.dport, self.src, self.sport)
+
+    @property
+    def source(self) -> Endpoint:
+        return Endpoint(self.src, self.sport)
+
+    @property
+    def destination(self) -> Endpoint:
+        return Endpoint(self.dst, self.dport)
+
+
 def text(address: bytes) -> str:
     """Packed address (4 or 16 bytes) -> its usual text."""
     return str(ip_address(address))

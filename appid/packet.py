@@ -1,0 +1,440 @@
+"""Packets. In: a frame of a link layer, or raw IP bytes. Out: the IP bytes, the flow they belong to, a Packet.
+
+IPv4 RFC 791, IPv6 and its extension headers RFC 8200, UDP RFC 768, TCP RFC 9293; reassembly with RFC 5722 and 6946.
+Encapsulations are named, never entered: the outer flow is what the gateway forwards. `strip` and `flow_id` are the hot
+path: a slice and a struct for each packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import Struct
+from struct import error as struct_error
+from typing import NamedTuple
+
+from appid.wire import ICMP, ICMPV6, TCP, UDP, DecodeError, FlowKey
+
+SCTP, DCCP, UDPLITE = 132, 33, 136
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+
+_HOPOPTS, _IPIP, _IPV6, _ROUTING, _FRAGMENT, _GRE, _ESP, _AH, _NONE, _DSTOPTS = 0, 4, 41, 43, 44, 47, 50, 51, 59, 60
+_EXTENSIONS = frozenset((_HOPOPTS, _ROUTING, _DSTOPTS, 135, 139, 140))  # + mobility RFC 6275, HIP 7401, shim6 5533
+_MAX_EXTENSIONS = 8
+# (IP version, protocol) -> name
+_TUNNELS = {(v, p): n for p, n in ((_GRE, "gre"), (_ESP, "esp"), (_AH, "ah")) for v in (4, 6)} | {
+    (4, _IPIP): "ipip",
+    (4, _IPV6): "6in4",
+    (6, _IPIP): "4in6",
+    (6, _IPV6): "6in6",
+}
+_VXLAN_PORT, _GTPU_PORT, _TEREDO_PORT = 4789, 2152, 3544  # RFC 7348, 3GPP TS 29.281, RFC 4380
+
+
+class Packet(NamedTuple):
+    """An IP packet as sent.
+
+    payload        what the transport header carries, without padding of the link; for ICMP what follows its first 8
+                   bytes; for other protocols, and fragments after the first, what follows the IP header.
+    length         IP total length in bytes, header included, also where the capture kept less.
+    encapsulation  name of what the payload encapsulates: gre esp ah ipip 6in4 4in6 6in6 vxlan gtp-u teredo; else None.
+    fragment       a piece of a datagram: see Fragments. Only the first piece has ports.
+    """
+
+    key: FlowKey
+    payload: memoryview
+    length: int
+    tcp_flags: int = 0
+    tcp_seq: int = 0
+    icmp_type: int = 0
+    icmp_code: int = 0
+    encapsulation: str | None = None
+    fragment: bool = False
+
+
+# --- the hot path: a flow's name without a Packet ---
+
+_v4 = Struct("!BxHxxHxB2x12s").unpack_from  # version+IHL, total length, flags+offset, protocol, addresses+ports
+_v6 = Struct("!BxxxHBx36s").unpack_from  # version, payload length, next header, addresses+ports
+_split4, _split6 = Struct("!B4s4sHH").unpack, Struct("!B16s16sHH").unpack
+_join4, _join6 = Struct("!B4s4sHH").pack, Struct("!B16s16sHH").pack
+_PREFIX = {TCP: bytes((TCP,)), UDP: bytes((UDP,))}
+
+
+def flow_id(data: memoryview | bytes) -> bytes | None:
+    """Protocol, addresses and ports of a plain TCP or UDP packet, in its direction: 13 bytes for IPv4, 37 for IPv6.
+
+    None for all else (options, extension headers, fragments, other protocols, short packets): ask `parse`.
+    """
+    rest: bytes
+    try:
+        first, length, fragment, proto, rest = _v4(data)
+        if first == 0x45:
+            if fragment & 0x3FFF or (length < 24 and length):  # 0: left to the network card
+                return None
+            return _PREFIX[proto] + rest
+        if first >> 4 != 6:
+            return None
+        first, length, proto, rest = _v6(data)
+        return None if length < 4 and length else _PREFIX[proto] + rest
+    except (struct_error, KeyError):
+        return None
+
+
+def reversed_id(flow: bytes) -> bytes:
+    """The other direction of a `flow_id`."""
+    if len(flow) == 13:
+        proto, src, dst, sport, dport = _split4(flow)
+        return _join4(proto, dst, src, dport, sport)
+    proto, src, dst, sport, dport = _split6(flow)
+    return _join6(proto, dst, src, dport, sport)
+
+
+def key_of(flow: bytes) -> FlowKey:
+    """A `flow_id` -> its FlowKey."""
+    proto, src, dst, sport, dport = _split4(flow) if len(flow) == 13 else _split6(flow)
+    return FlowKey(proto, src, sport, dst, dport)
+
+
+def id_of(key: FlowKey) -> bytes:
+    """A FlowKey -> its `flow_id`; of any protocol."""
+    join = _join4 if len(key.src) == 4 else _join6
+    return join(key.proto, key.src, key.dst, key.sport, key.dport)
+
+
+# --- IP ---
+
+_ipv4 = Struct("!BxHxxHxBxx4s4s").unpack_from
+_ipv6 = Struct("!4xHBx16s16s").unpack_from
+_tcp = Struct("!HHI4xBB").unpack_from
+_udp = Struct("!HHH").unpack_from
+_ports = Struct("!HH").unpack_from
+
+
+def parse(data: memoryview) -> Packet | None:
+    """Raw IPv4 or IPv6 -> Packet. None if it is neither, or the capture kept too little of it; DecodeError if the
+    sender's lengths contradict each other."""
+    size = len(data)
+    if size < 20:
+        return None
+    first = data[0]
+    if first >> 4 == 4:
+        first, length, fragment, proto, src, dst = _ipv4(data)
+        header = (first & 15) * 4
+        if length == 0:  # segmentation left to the network card: what is there is the packet
+            length = size
+        if header < 20 or length < header:
+            raise DecodeError("ipv4", 0, f"header of {header} bytes in a packet of {length}")
+        if length < size:
+            data = data[:length]
+        fragment &= 0x3FFF
+        return _transport(data, 4, proto, src, dst, header, length, fragment & 0x1FFF, fragment != 0)
+    if first >> 4 == 6 and size >= 40:
+        length, proto, src, dst = _ipv6(data)
+        length = length + 40 if length else size  # 0: a jumbogram (RFC 2675), or left to the network card
+        if length < size:
+            data = data[:length]
+        if proto in (UDP, TCP):
+            return _transport(data, 6, proto, src, dst, 40, length, 0, False)
+        return _extensions(data, proto, src, dst, length)
+    return None
+
+
+def _extensions(data: memoryview, proto: int, src: bytes, dst: bytes, length: int) -> Packet | None:
+    """RFC 8200 section 4. AH ends the walk: it is named, like ESP."""
+    at, offset, fragment = 40, 0, False
+    for _ in range(_MAX_EXTENSIONS):
+        if proto == _FRAGMENT:
+            step = 8
+        elif proto not in _EXTENSIONS:
+            return _transport(data, 6, proto, src, dst, at, length, offset, fragment)
+        else:
+            step = 8 + data[at + 1] * 8 if at + 2 <= len(data) else 8
+        if at + step > len(data):
+            if len(data) < length:
+                return None
+            raise DecodeError("ipv6", at, "extension header beyond the packet")
+        if proto == _FRAGMENT:
+            word = data[at + 2] << 8 | data[at + 3]
+            offset, fragment = word >> 3, word & 0xFFF9 != 0  # neither: an atomic fragment (RFC 6946)
+        proto = data[at]
+        at += step
+        if offset:  # what follows belongs to the first fragment's chain
+            return _transport(data, 6, proto, src, dst, at, length, offset, True)
+    raise DecodeError("ipv6", at, "too many extension headers")
+
+
+def _transport(
+    data: memoryview,
+    version: int,
+    proto: int,
+    src: bytes,
+    dst: bytes,
+    at: int,
+    length: int,
+    offset: int,
+    fragment: bool,
+) -> Packet | None:
+    """The header at `at`, of a packet whose IP length is `length`, of which `data` may hold less."""
+    if offset:
+        return Packet(FlowKey(proto, src, 0, dst, 0), data[at:], length, fragment=True)
+    size = len(data)
+    try:
+        if proto == UDP:
+            sport, dport, told = _udp(data, at)
+            if at + 8 > size:
+                return _short("udp", at, size, length)
+            stop = at + told
+            if told == 0:  # jumbogram (RFC 2675), or left to the network card
+                stop = size
+            elif told < 8 or (stop > length and not fragment):
+                raise DecodeError("udp", at + 4, f"length {told} in {length - at} bytes")
+            payload = data[at + 8 : stop]
+            name = None
+            if dport in _UDP_TUNNELS or sport in _UDP_TUNNELS:
+                name = _udp_tunnel(sport, dport, payload)
+            return Packet(FlowKey(UDP, src, sport, dst, dport), payload, length, 0, 0, 0, 0, name, fragment)
+        if proto == TCP:
+            sport, dport, seq, high, flags = _tcp(data, at)
+            header = (high >> 4) * 4
+            if header < 20 or at + header > length:
+                raise DecodeError("tcp", at + 12, f"header of {header} bytes in {length - at}")
+            key = FlowKey(TCP, src, sport, dst, dport)
+            return Packet(key, data[at + header :], length, flags, seq, 0, 0, None, fragment)
+        return _other(data, version, proto, src, dst, at, length, fragment)
+    except struct_error:
+        return _short("tcp" if proto == TCP else "udp" if proto == UDP else "ip", at, size, length)
+
+
+def _other(
+    data: memoryview, version: int, proto: int, src: bytes, dst: bytes, at: int, length: int, fragment: bool
+) -> Packet | None:
+    key = FlowKey(proto, src, 0, dst, 0)
+    if (proto == ICMP and version == 4) or (proto == ICMPV6 and version == 6):
+        if at + 8 > len(data):
+            return _short("icmp", at, len(data), length)
+        return Packet(key, data[at + 8 :], length, 0, 0, data[at], data[at + 1], None, fragment)
+    if proto in (SCTP, DCCP, UDPLITE):  # RFC 9260, 4340, 3828: ports where UDP has them
+        sport, dport = _ports(data, at)
+        header = 8 if proto == UDPLITE else 12
+        return Packet(FlowKey(proto, src, sport, dst, dport), data[at + header :], length, fragment=fragment)
+    return Packet(key, data[at:], length, 0, 0, 0, 0, _TUNNELS.get((version, proto)), fragment)
+
+
+def _short(protocol: str, at: int, size: int, length: int) -> Packet | None:
+    """Too little for a header: the capture's fault (None), or the sender's."""
+    if size >= length:
+        raise DecodeError(protocol, at, "truncated")
+    return None
+
+
+# --- encapsulations in UDP: by port and by structure ---
+
+_UDP_TUNNELS = frozenset((_VXLAN_PORT, _GTPU_PORT, _TEREDO_PORT))
+
+
+def _udp_tunnel(sport: int, dport: int, payload: memoryview) -> str | None:
+    size = len(payload)
+    if dport == _VXLAN_PORT:  # RFC 7348 section 5: I flag alone, reserved bits 0, then an Ethernet frame
+        if size >= 22 and payload[0] == 8 and payload[1] | payload[2] | payload[3] == 0 and payload[7] == 0:
+            return "vxlan"
+    elif dport == _GTPU_PORT or sport == _GTPU_PORT:  # TS 29.281 section 5.1: version 1, PT; length of what follows
+        if size >= 8 and payload[0] & 0xF0 == 0x30 and payload[1] in (1, 2, 26, 31, 254, 255):
+            return "gtp-u" if (payload[2] << 8 | payload[3]) == size - 8 else None
+    elif _TEREDO_PORT in (sport, dport) and _teredo(payload):
+        return "teredo"
+    return None
+
+
+def _teredo(payload: memoryview) -> bool:
+    """RFC 4380 section 5.1.1: optional authentication, optional origin indication, then an IPv6 packet to the end."""
+    at, size = 0, len(payload)
+    if size >= 13 and _u16(payload, 0) == 1:
+        at = 13 + payload[2] + payload[3]
+    if size >= at + 8 and _u16(payload, at) == 0:
+        at += 8
+    return size >= at + 40 and payload[at] >> 4 == 6 and (payload[at + 4] << 8 | payload[at + 5]) == size - at - 40
+
+
+# --- link layers (numbers: the LINKTYPE_ registry of tcpdump.org) ---
+
+ETHERNET, RAW = 1, 101
+_IP_TYPES = frozenset((0x0800, 0x86DD))
+_VLAN_TYPES = frozenset((0x8100, 0x88A8, 0x9100, 0x9200))
+_MPLS_TYPES = frozenset((0x8847, 0x8848))
+_PPPOE_SESSION = 0x8864
+_MAX_TAGS = 8
+
+
+def strip(linktype: int, frame: memoryview) -> memoryview | None:
+    """A frame of a link layer -> the IP packet in it (perhaps with the link's padding behind it), or None."""
+    try:
+        if linktype == 1:
+            if frame[12] == 8 and frame[13] == 0:
+                return frame[14:]
+            return _ethertype(frame, 14, frame[12] << 8 | frame[13])
+        layer = _LINKS.get(linktype)
+        return layer(frame) if layer is not None else None
+    except (IndexError, struct_error):  # too short for its link layer
+        return None
+
+
+def _u16(data: memoryview, at: int) -> int:
+    return data[at] << 8 | data[at + 1]
+
+
+def _ethertype(frame: memoryview, at: int, kind: int) -> memoryview | None:
+    """What follows an EtherType that ends at `at`: IP, behind any VLAN tags, MPLS labels or PPPoE session header."""
+    for _ in range(_MAX_TAGS):
+        if kind in _IP_TYPES:
+            return _raw(frame[at:])
+        if kind in _VLAN_TYPES:  # IEEE 802.1Q, 802.1ad
+            kind = _u16(frame, at + 2)
+            at += 4
+        elif kind in _MPLS_TYPES:
+            return _mpls(frame, at)
+        elif kind == _PPPOE_SESSION:
+            return _pppoe(frame[at:])
+        elif kind <= 1500:  # IEEE 802.3: a length, then LLC
+            return _llc(frame[at:])
+        else:
+            return None
+    return None
+
+
+def _raw(frame: memoryview) -> memoryview | None:
+    return frame if frame[0] >> 4 in (4, 6) else None
+
+
+def _mpls(frame: memoryview, at: int) -> memoryview | None:
+    """RFC 3032: 4-byte labels, the last with bit S; then IP, or a pseudowire's Ethernet frame (RFC 4448)."""
+    for _ in range(_MAX_TAGS):
+        bottom = frame[at + 2] & 1
+        at += 4
+        if bottom:
+            if frame[at] >> 4 in (4, 6):
+                return frame[at:]
+            if frame[at] >> 4 == 0:  # control word
+                at += 4
+            return strip(ETHERNET, frame[at:])
+    return None
+
+
+def _pppoe(frame: memoryview) -> memoryview | None:
+    """RFC 2516 section 4: a session's data has code 0."""
+    return _ppp(frame[6:]) if frame[1] == 0 else None
+
+
+def _ppp(frame: memoryview) -> memoryview | None:
+    """RFC 1661 and 1662: address and control, and the first byte of the protocol, may be left out."""
+    at = 2 if frame[0] == 0xFF and frame[1] == 3 else 0
+    if frame[at] & 1:
+        kind, at = frame[at], at + 1
+    else:
+        kind, at = _u16(frame, at), at + 2
+    if kind in (0x21, 0x57):
+        return _raw(frame[at:])
+    return _mpls(frame, at) if kind in (0x281, 0x283) else None
+
+
+def _llc(frame: memoryview) -> memoryview | None:
+    """IEEE 802.2 with SNAP (RFC 1042), or with the SAP of IP."""
+    if frame[0] == 0xAA and frame[1] == 0xAA and frame[2] == 3:
+        return _ethertype(frame, 8, kind) if (kind := _u16(frame, 6)) > 1500 else None
+    return _raw(frame[3:]) if frame[0] == 6 and frame[1] == 6 else None
+
+
+def _null(frame: memoryview) -> memoryview | None:
+    """BSD loopback: address family in the byte order of the host that captured (NULL), or of the network (LOOP)."""
+    family = frame[0] | frame[3] if not frame[1] | frame[2] else 0
+    return _raw(frame[4:]) if family in (2, 10, 24, 28, 30) else None
+
+
+def _sll(frame: memoryview) -> memoryview | None:
+    kind = _u16(frame, 14)
+    return _llc(frame[16:]) if kind == 4 else _ethertype(frame, 16, kind)
+
+
+def _sll2(frame: memoryview) -> memoryview | None:
+    kind = _u16(frame, 0)
+    return _llc(frame[20:]) if kind == 4 else _ethertype(frame, 20, kind)
+
+
+def _radiotap(frame: memoryview) -> memoryview | None:
+    """radiotap.org: little-endian length, presence words, then fields; FLAGS tells of an FCS and of padding."""
+    length = frame[2] | frame[3] << 8
+    present, at = frame[4], 8
+    while frame[at - 1] & 0x80:  # another presence word
+        at += 4
+    if present & 1:  # TSFT, aligned to 8
+        at = (at + 7 & ~7) + 8
+    flags = frame[at] if present & 2 else 0
+    return _wlan(frame[length : len(frame) - 4 if flags & 0x10 else len(frame)], bool(flags & 0x20))
+
+
+def _wlan(frame: memoryview, padded: bool = False) -> memoryview | None:
+    """IEEE 802.11 section 9.2: an unencrypted data frame with LLC/SNAP; A-MSDU and null data are left alone."""
+    kind, flags = frame[0], frame[1]
+    if kind & 0x0C != 0x08 or kind & 0x40 or flags & 0x40:  # no data, or protected
+        return None
+    at = 30 if flags & 3 == 3 else 24
+    if kind & 0x80:  # QoS control, and HT control if +HTC
+        if frame[at] & 0x80:
+            return None
+        at += 6 if flags & 0x80 else 2
+    return _llc(frame[at + 3 & ~3 if padded else at :])
+
+
+def _ppi(frame: memoryview) -> memoryview | None:
+    """PPI 1.0.7: a header of a little-endian length, for another link type."""
+    linktype = int.from_bytes(frame[4:8], "little")
+    return None if linktype == 192 else strip(linktype, frame[frame[2] | frame[3] << 8 :])
+
+
+def _frame_relay(frame: memoryview) -> memoryview | None:
+    """RFC 2427: Q.922 address of 2 bytes, UI, NLPID; or Cisco's: an EtherType right after the address."""
+    if frame[2] != 3:
+        return _ethertype(frame, 4, kind) if (kind := _u16(frame, 2)) > 1500 else None
+    at = 3 if frame[3] else 4  # an optional pad byte of 0
+    if frame[at] in (0xCC, 0x8E):
+        return _raw(frame[at + 1 :])
+    return _ethertype(frame, at + 6, _u16(frame, at + 4)) if frame[at] == 0x80 else None
+
+
+def _chdlc(frame: memoryview) -> memoryview | None:
+    return _ethertype(frame, 4, kind) if (kind := _u16(frame, 2)) > 1500 else None
+
+
+def _nflog(frame: memoryview) -> memoryview | None:
+    """LINKTYPE_NFLOG: TLVs in the capturing host's byte order (nearly always little); the packet is type 9."""
+    at = 4
+    while at + 4 <= len(frame):
+        length, kind = frame[at] | frame[at + 1] << 8, frame[at + 2] | frame[at + 3] << 8
+        if length < 4:
+            return None
+        if kind == 9:
+            return _raw(frame[at + 4 : at + length])
+        at += length + (-length & 3)
+    return None
+
+
+_LINKS: dict[int, Callable[[memoryview], memoryview | None]] = {
+    0: _null,
+    9: _ppp,
+    12: _raw,
+    14: _raw,
+    50: _ppp,
+    51: _pppoe,
+    101: _raw,
+    104: _chdlc,
+    105: _wlan,
+    107: _frame_relay,
+    108: _null,
+    113: _sll,
+    127: _radiotap,
+    192: _ppi,
+    204: lambda frame: _ppp(frame[1:]),  # a byte of direction first
+    228: _raw,
+    229: _raw,
+    239: _nflog,
+    276: _sll2,
+}
