@@ -50,11 +50,22 @@ class PortRange:
 
 
 @dataclass(frozen=True, slots=True)
+class Implicit:
+    """A flow of `application` serves the application whose file says so (policy.md point 8): to one of these ports
+    (empty: any), and, with `provisional`, only while its name may still shift."""
+
+    application: str
+    ports: tuple[PortRange, ...] = ()
+    provisional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Application:
     """One file of rules/apps.
 
     may_become      names that a flow of this name may still shift to (policy.md point 2); empty = final
     depends_on      names that it needs to work (policy.md point 7)
+    implicit        flows that serve it (policy.md point 8)
     inbound         "foreseen": never matches a flow begun outside that no call foresaw (policy.md point 3)
     default_ports   for service = application-default (policy.md point 5)
     media_ports     the range in which expectations may open ports (design.md, the ALG)
@@ -72,7 +83,7 @@ class Application:
     excluded_by: tuple[Signature, ...] = ()
     may_become: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
-    implicit: tuple[str, ...] = ()
+    implicit: tuple[Implicit, ...] = ()
     characteristics: tuple[str, ...] = ()
     inbound: Literal["any", "foreseen"] = "any"
     default_ports: tuple[PortRange, ...] = ()

@@ -1,0 +1,58 @@
+"""Values as the operator's TOML writes them -> values as the core keeps them.
+
+In: strings such as "udp/3478-3497" and "17.0.0.0/8". Out: PortRange, (packed network, prefix length). ValueError says what
+is wrong, in the operator's words.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+from appid.edge.errors import RuleError
+from appid.identify.application import PortRange
+from appid.wire import ICMP, ICMPV6, TCP, UDP
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_PORTS = re.compile(r"(tcp|udp)/(\d{1,5})(?:-(\d{1,5}))?")
+_PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "icmpv6": ICMPV6}
+
+
+def read_toml(path: Path) -> dict[str, Any] | RuleError:
+    """The file's tables, or the one reason why it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        return RuleError(str(path), "", "", (error.strerror or "cannot be read").lower())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return RuleError(str(path), "", "", f"not TOML: {error}")
+
+
+def port_range(text: str) -> PortRange:
+    """ "tcp/5223" or "udp/3478-3497"."""
+    found = _PORTS.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is no port range; write tcp/5223 or udp/3478-3497")
+    first, last = int(found[2]), int(found[3] or found[2])
+    if not first <= last <= 0xFFFF:
+        raise ValueError(f"{text!r} is no port range: ports run from the lower to the higher, at most 65535")
+    return PortRange(_PROTOCOLS[found[1]], first, last)
+
+
+def network(text: str) -> tuple[bytes, int]:
+    """ "17.0.0.0/8", "2620:149::/32" or a single address."""
+    try:
+        parsed = ip_network(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no network; write 172.16.42.0/24, with the host bits zero") from None
+    return parsed.network_address.packed, parsed.prefixlen
+
+
+def name(text: str) -> str:
+    if NAME.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is no name: lower case letters, digits and hyphens")
+    return text
