@@ -55,7 +55,8 @@ class Change:
 
 @dataclass(slots=True)
 class Dialog:
-    """One dialog between an inside host and a peer. `caller_inside`: the INVITE was sent by the inside host."""
+    """One dialog between an inside host and a peer. `caller_inside`: the INVITE was sent by the inside host;
+    `peers`: addresses of the same peer that its call has shown (a BYE may take the relay or the direct path)."""
 
     call_id: str
     host: bytes
@@ -63,6 +64,7 @@ class Dialog:
     caller_inside: bool
     from_tag: str
     cseq: int
+    peers: set[bytes] = field(default_factory=set)
     to_tags: set[str] = field(default_factory=set)
     offer: Description | None = None
     offer_outward: bool = True
@@ -92,7 +94,9 @@ class Dialogs:
             self._make_room(now)
             self.known[key] = dialog = self._create(signal)
             return [Change("invited", dialog)]
-        if dialog.ended or signal.peer != dialog.peer or not self._same_tags(dialog, signal):
+        if dialog.ended or not self._same_tags(dialog, signal):
+            return []
+        if signal.peer != dialog.peer and signal.peer not in dialog.peers:
             return []
         if signal.method is not None:
             return self._request(dialog, signal, now)

@@ -36,12 +36,20 @@ class FlowEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Activity:
+    """A flow moved without the engine seeing it: when last (seconds), and with which packet (0: not known)."""
+
+    key: FlowKey
+    time: float
+    packet: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
-    """Time passed. `packet` is the last packet number before it; `active` names flows of calls that moved since the last
-    tick without the engine seeing it (first-packet direction)."""
+    """Time passed. `packet` is the last packet number before it; `active` are flows of calls that moved since the last."""
 
     packet: int = 0
-    active: tuple[FlowKey, ...] = ()
+    active: tuple[Activity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,304 @@
+"""Flows and dialogs -> calls, expectations, bindings.
+
+In: a flow that has just been named, or a layer of a flow's packet. Out: commands: pinholes and NAT bindings opened and closed,
+reports of calls. Nothing is opened for an application that policy does not allow (design.md, the ALG).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from appid.alg.book import Book
+from appid.alg.dialog import Change, Dialog, Dialogs, Signal
+from appid.alg.expectation import Expectation
+from appid.alg.media import MediaPort, agreed, described
+from appid.alg.relay import Relay
+from appid.dataplane.command import BindNat, ClosePinhole, Command, OpenPinhole, Report, UnbindNat
+from appid.decode.sdp import Description
+from appid.engine.record import FlowRecord, Settings, Topology
+from appid.engine.report import AnomalyReport, CallReport, PinholeReport
+from appid.flow.call import Call, Calls, End
+from appid.flow.key import FlowKey
+from appid.wire import UDP, Layer, text
+
+LIFETIME = 14400.0
+"""Seconds after which an expectation goes, whatever its call says."""
+PINHOLE_TIMEOUT = 300
+"""Seconds the kernel keeps a pinhole or binding without hearing of it again: the bound if the engine is gone."""
+REFRESH = 100.0
+"""Seconds between two renewals of a call's pinholes."""
+CALL = "call"
+"""The characteristic of applications each flow of which serves a call."""
+
+
+class CallKeeper:
+    """Keeps calls, dialogs and expectations of all flows."""
+
+    def __init__(self, settings: Settings, topology: Topology) -> None:
+        self.settings = settings
+        self.topology = topology
+        self.calls = Calls()
+        self.dialogs = Dialogs()
+        self.book = Book()
+        self.by_call_id: dict[tuple[str, bytes], int] = {}
+        self.bound: dict[int, BindNat] = {}
+        self.refresh_at: float | None = None
+        self.deadline: float | None = None
+
+    # -- flows ---------------------------------------------------------------------------------------------------
+
+    def named(self, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:
+        """The flow has a (new) name: the call it serves, if its application is one of calls."""
+        name = record.naming.name
+        if name is None or record.call is not None:
+            return
+        if CALL not in self.settings.applications[name].characteristics:
+            return
+        call = self.calls.find(name, self._hosts(record), record.remote)
+        if call is None:
+            call = self.calls.start(name, self._hosts(record), now, packet)
+            self._wake(now)
+        self._add(call, record)
+        call.touch(now, packet)
+        yield self._report(call)
+
+    def foresee(self, record: FlowRecord) -> tuple[int, Expectation] | None:
+        """Whether a call foresaw this new flow; if so it joins the call."""
+        found = self.book.foreseen(record.key)
+        if found is not None:
+            call = self.calls.open.get(found[1].call)
+            if call is not None:
+                self._add(call, record)
+        return found
+
+    def moved(self, record: FlowRecord, packet: int, now: float) -> None:
+        """A packet of the flow was seen."""
+        if record.call is not None and (call := self.calls.open.get(record.call)) is not None:
+            call.touch(now, packet)
+
+    def moved_foreseen(self, key: FlowKey, packet: int, now: float) -> None:
+        """The same for a flow that the kernel let through a pinhole, unseen by the engine."""
+        found = self.book.foreseen(key)
+        if found is not None and (call := self.calls.open.get(found[1].call)) is not None:
+            call.touch(now, packet)
+
+    def learned_peer(self, record: FlowRecord, peer: bytes) -> None:
+        if record.call is not None and (call := self.calls.open.get(record.call)) is not None:
+            call.add_peer(peer)
+
+    def _add(self, call: Call, record: FlowRecord) -> None:
+        record.call = call.id
+        call.add_flow(record.id)
+        for host in self._hosts(record):
+            self.calls.join(call, host)
+        if record.relay is None:
+            call.add_peer(record.remote)
+        else:
+            for peer in record.relay.channels.values():
+                call.add_peer(peer.address)
+
+    def _hosts(self, record: FlowRecord) -> tuple[bytes, ...]:
+        if self.topology.inside(record.remote):
+            return (record.host, record.remote)
+        return (record.host,)
+
+    # -- signalling ----------------------------------------------------------------------------------------------
+
+    def signal(
+        self, record: FlowRecord, layer: Layer, description: Description | None, peer: bytes, outward: bool,
+        packet: int, now: float,
+    ) -> Iterator[Command]:
+        """One SIP message on a flow that policy allows; `outward`: sent by the inside host."""
+        facts = dict(reversed([(fact.name, fact.value) for fact in layer.facts]))
+        method, status = facts.get("sip.method"), facts.get("sip.status")
+        signal = Signal(
+            str(method) if method is not None else None,
+            status if isinstance(status, int) else None,
+            str(facts.get("sip.call_id", "")),
+            cseq if isinstance(cseq := facts.get("sip.cseq"), int) else -1,
+            str(facts.get("sip.cseq_method", "")),
+            str(facts.get("sip.from_tag") or ""),
+            str(facts.get("sip.to_tag") or ""),
+            description,
+            record.host,
+            peer,
+            outward,
+        )
+        for change in self.dialogs.handle(signal, now):
+            yield from self._apply(change, record, packet, now)
+
+    def _apply(self, change: Change, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:
+        dialog = change.dialog
+        key = (dialog.call_id, dialog.host)
+        if change.what == "invited":
+            call = self._invited(dialog, record, packet, now)
+            dialog.peers = call.peers
+            self.by_call_id[key] = call.id
+            yield self._report(call)
+            return
+        found = self.calls.open.get(self.by_call_id.get(key, 0))
+        if found is None:
+            return
+        if change.what == "answered":
+            found.answered_at = packet
+        elif change.what == "media":
+            yield from self._media(found, dialog, record, packet, now)
+        elif change.what == "leaving":
+            found.ending = True
+            self.deadline = self._next_deadline()
+        elif change.what == "ended":
+            yield from self.end(found, change.end, packet, now)
+            return
+        yield self._report(found)
+
+    def _invited(self, dialog: Dialog, record: FlowRecord, packet: int, now: float) -> Call:
+        name = record.naming.name or ""
+        call = self.calls.open.get(record.call or 0)
+        if call is None or call.ending or call.call_id is not None:
+            hosts = self._hosts(record)
+            found = self.calls.find(name, hosts, dialog.peer)
+            call = found if found is not None and found.call_id is None else None
+            if call is None:
+                call = self.calls.start(name, hosts, now, packet)
+                self._wake(now)
+            self._add(call, record)
+        call.started_at, call.call_id = packet, dialog.call_id
+        caller, callee = (dialog.host, dialog.peer) if dialog.caller_inside else (dialog.peer, dialog.host)
+        call.caller, call.callee = caller, callee
+        call.touch(now, packet)
+        return call
+
+    # -- expectations --------------------------------------------------------------------------------------------
+
+    def _media(
+        self, call: Call, dialog: Dialog, record: FlowRecord, packet: int, now: float
+    ) -> Iterator[Command]:
+        inside, outside = dialog.inside, dialog.outside
+        if inside is None or outside is None:
+            return
+        call.media = described(outside if dialog.offer_outward else inside)
+        wanted: dict[tuple[int, bytes], Expectation] = {}
+        for place in agreed(inside, outside):
+            refusal = self._refusal(place, dialog)
+            if refusal:
+                yield Report("anomaly", AnomalyReport(record.id, packet, "sdp", refusal))
+            elif not self.topology.inside(place.peer):
+                reason = "sdp-answer"
+                expectation = self._expectation(call, place, inside, record, packet, now, reason)
+                wanted[expectation.port, expectation.peer] = expectation
+        standing = {(e.port, e.peer): number for number, e in self.book.of_call(call.id)}
+        for place_key, number in standing.items():
+            if place_key not in wanted:
+                yield from self._close(number, packet)
+        for place_key, expectation in wanted.items():
+            if place_key not in standing:
+                yield from self._open(expectation, packet, now)
+
+    @staticmethod
+    def _refusal(place: MediaPort, dialog: Dialog) -> str | None:
+        """The guard against third parties: media may come only from an address that the call itself has shown."""
+        if place.peer == dialog.peer or place.peer in dialog.peers:
+            return None
+        return f"media from {text(place.peer)}, which is not the peer"
+
+    def _expectation(
+        self, call: Call, place: MediaPort, inside: Description, record: FlowRecord, packet: int, now: float, reason: str
+    ) -> Expectation:
+        relay: Relay | None = record.relay
+        mapped = relay.mapped if relay is not None else None
+        port = record.host_port if mapped is not None and mapped.port == place.port else place.port
+        known = inside.connection or next((m.connection for m in inside.media if m.connection), None)
+        outside = known if known in self.settings.outside and known != record.host else None
+        return Expectation(
+            UDP, record.host, port, place.peer, None, outside, place.port, call.application, call.id, reason,
+            packet, now + LIFETIME,
+        )
+
+    def _open(self, expectation: Expectation, packet: int, now: float) -> Iterator[Command]:
+        number = self.book.add(expectation)
+        if number is None:
+            return
+        if expectation.outside is not None:
+            binding = BindNat(
+                expectation.proto, expectation.inside, expectation.port, expectation.outside,
+                expectation.outside_port, expectation.peer, PINHOLE_TIMEOUT,
+            )
+            self.bound[number] = binding
+            yield binding
+        yield OpenPinhole(number, expectation, self.pinhole_mark(expectation), PINHOLE_TIMEOUT)
+        yield Report("pinhole", PinholeReport(number, expectation, None))
+        if self.refresh_at is None:
+            self.refresh_at = now + REFRESH
+            self.deadline = self._next_deadline()
+
+    def pinhole_mark(self, expectation: Expectation) -> int:
+        application = self.settings.applications[expectation.application]
+        return self.settings.marks.encode("allow", application.number, watch=application.watch)
+
+    def _close(self, number: int, packet: int) -> Iterator[Command]:
+        expectation = self.book.remove(number)
+        yield ClosePinhole(number, expectation)
+        binding = self.bound.pop(number, None)
+        if binding is not None:
+            yield UnbindNat(
+                binding.proto, binding.inside, binding.port, binding.outside, binding.outside_port, binding.peer
+            )
+        yield Report("pinhole", PinholeReport(number, expectation, packet))
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def end(self, call: Call, end: End, packet: int, now: float) -> Iterator[Command]:
+        """The call is over: its pinholes and bindings go, its dialogs are forgotten."""
+        call.close(end, packet)
+        for number, _ in self.book.of_call(call.id):
+            yield from self._close(number, packet)
+        self.calls.remove(call)
+        if call.call_id is not None:
+            self.dialogs.forget(call.call_id, now)
+            for host in call.hosts:
+                self.by_call_id.pop((call.call_id, host), None)
+        yield self._report(call)
+
+    def tick(self, packet: int, now: float) -> Iterator[Command]:
+        """What time alone does: unanswered BYEs, silence, hard limits, renewal of what the kernel holds."""
+        for change in self.dialogs.expired(now):
+            call = self.calls.open.get(self.by_call_id.get((change.dialog.call_id, change.dialog.host), 0))
+            if call is not None:
+                yield from self.end(call, change.end, packet, now)
+        for call in self.calls.silent(now):
+            yield from self.end(call, "lost", call.last_packet, now)
+        overflow = self.calls.overflow()
+        if overflow is not None:
+            yield from self.end(overflow, "lost", packet, now)
+        if self.refresh_at is not None and now >= self.refresh_at:
+            yield from self._refresh(packet, now)
+        self.deadline = self._next_deadline()
+
+    def _refresh(self, packet: int, now: float) -> Iterator[Command]:
+        for number, expectation in list(self.book.open.items()):
+            if now >= expectation.expires:
+                yield from self._close(number, packet)
+                continue
+            if number in self.bound:
+                yield self.bound[number]
+            yield OpenPinhole(number, expectation, self.pinhole_mark(expectation), PINHOLE_TIMEOUT)
+        self.refresh_at = now + REFRESH if self.book.open else None
+
+    def _wake(self, now: float) -> None:
+        """A new call may be the only one: see that somebody looks after it."""
+        if self.deadline is None:
+            self.deadline = self._next_deadline()
+
+    def _next_deadline(self) -> float | None:
+        times = (self.dialogs.next_deadline(), self.calls.next_deadline(), self.refresh_at)
+        return min((t for t in times if t is not None), default=None)
+
+    @staticmethod
+    def _report(call: Call) -> Report:
+        return Report(
+            "call",
+            CallReport(
+                call.id, call.application, call.call_id, call.caller, call.callee, call.started_at, call.answered_at,
+                call.ended_at, call.end, tuple(call.flows), call.media,
+            ),
+        )

@@ -1,0 +1,295 @@
+"""Engine.handle: packet -> flow -> decode -> evidence -> identify -> policy | alg -> dataplane commands.
+
+The same events in the same order give the same commands, in any process: time is an argument, numbers are counted from 1.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from appid.alg.relay import Relay
+from appid.dataplane.command import Command, Report, SetMark, SetVerdict
+from appid.decode import peel
+from appid.decode.sdp import Description
+from appid.engine.calls import CallKeeper
+from appid.engine.event import CommandFailed, Event, FlowEnded, PacketQueued, RulesLoaded, Tick
+from appid.engine.record import FlowRecord, Settings, Topology
+from appid.engine.report import AnomalyReport, FlowReport
+from appid.flow.key import FlowKey
+from appid.identify.identification import Because
+from appid.identify.match import Matcher
+from appid.identify.naming import Lineage
+from appid.packet import Packet, parse
+from appid.policy import Decision
+from appid.policy.evaluate import Situation
+from appid.wire import TCP, UDP, DecodeError, Fact, Layer
+
+MAX_FLOWS = 65536
+"""Flows that are undecided or watched; beyond that the one seen longest ago is given up (docs/reference/limits.md)."""
+STAMP_SECONDS = 5.0
+"""How long a decision is kept for packets of its flow that were queued before the kernel knew it."""
+MAX_STAMPS = 16384
+
+ALLOW_ALL = Decision("allow", "defaults")
+
+
+class Engine:
+    """One engine: its flows, calls and settings. `deadline` is when it next wants a Tick (seconds; None: no need)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.lineage = Lineage(settings.applications)
+        self.matcher = Matcher(settings.applications.values())
+        self.topology = Topology(settings.inside)
+        self.calls = CallKeeper(settings, self.topology)
+        self.flows: OrderedDict[FlowKey, FlowRecord] = OrderedDict()
+        self.stamps: OrderedDict[FlowKey, tuple[int, float]] = OrderedDict()
+        self._next = 1
+
+    @property
+    def deadline(self) -> float | None:
+        return self.calls.deadline
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """What follows from `event`, in the order in which it must be carried out. Times are seconds."""
+        match event:
+            case PacketQueued():
+                return list(self._queued(event, now))
+            case FlowEnded():
+                return list(self._flow_ended(event))
+            case Tick():
+                return list(self._tick(event, now))
+            case RulesLoaded():
+                return list(self._reload(event.settings))
+            case CommandFailed():
+                return []
+
+    # -- a packet ------------------------------------------------------------------------------------------------
+
+    def _queued(self, event: PacketQueued, now: float) -> Iterator[Command]:
+        try:
+            packet = parse(event.data)
+        except DecodeError as error:
+            packet = None
+            yield Report("anomaly", AnomalyReport(0, event.packet, error.protocol, error.reason))
+        if packet is None:
+            yield SetVerdict(event.packet, "repeat", self.settings.marks.passing)
+            return
+        key = packet.key
+        record = self.flows.get(key) or self.flows.get(key.reversed())
+        if record is not None and packet.tcp_flags & 0x12 == 0x02 and record.key == key and record.payload_packets:
+            self._forget(record)  # a SYN on a 5-tuple that had data: a new life of it
+            record = None
+        if record is None:
+            stamp = self.stamps.get(key) or self.stamps.get(key.reversed())
+            if stamp is not None and now - stamp[1] < STAMP_SECONDS and packet.tcp_flags & 0x12 != 0x02:
+                yield SetVerdict(event.packet, "repeat", stamp[0])
+                return
+            record = self._create(packet, event, now)
+        self.flows.move_to_end(record.key)
+        record.userspace_packets += 1
+        record.last_seen = now
+        yield from self._follow(record, packet, event.packet, now)
+
+    def _create(self, packet: Packet, event: PacketQueued, now: float) -> FlowRecord:
+        key = packet.key
+        host_first = self.topology.inside(key.src) or not self.topology.inside(key.dst)
+        judge = None
+        if self.settings.judge is not None:
+            from_inside, to_inside = self.topology.inside(key.src), self.topology.inside(key.dst)
+            begun_outside = not from_inside and to_inside
+            situation = Situation(key, event.indev, event.outdev, begun_outside, now)
+            judge = self.settings.judge.flow(situation)
+        record = FlowRecord(self._next, key, host_first, event.packet, judge)
+        self._next += 1
+        self.flows[key] = record
+        if len(self.flows) > MAX_FLOWS:
+            self.flows.popitem(last=False)
+        return record
+
+    def _follow(self, record: FlowRecord, packet: Packet, number: int, now: float) -> Iterator[Command]:
+        """One packet of a flow: what it shows, what it changes, what becomes of it."""
+        outward = packet.key == record.key
+        if record.userspace_packets == 1:
+            self._foresee(record, number)
+        before = record.naming.name
+        opened: list[Command] = []
+        anomalies: list[Command] = []
+        layers: tuple[Layer, ...] = ()
+        if packet.payload or record.userspace_packets == 1:
+            layers = self._read(record, packet, number, outward, anomalies)
+        yield from anomalies
+        opened.extend(self.calls.named(record, number, now))
+        self.calls.moved(record, number, now)
+        decision = self._decide(record)
+        if decision is not None and decision.action == "allow":
+            opened.extend(self._signalling(record, layers, outward, number, now))
+        yield from opened
+        if decision != record.decision or record.naming.name != before or record.userspace_packets == 1:
+            record.decision = decision
+            record.mark = self._mark(record)
+            yield self._report(record, number)
+        yield from self._answer(record, number, now)
+
+    def _foresee(self, record: FlowRecord, number: int) -> None:
+        found = self.calls.foresee(record)
+        if found is None:
+            return
+        pinhole, expectation = found
+        record.foreseen = pinhole
+        reason = Because(
+            number,
+            f"foreseen by call {expectation.call}",
+            (Fact("expectation.reason", expectation.reason), Fact("expectation.opened_at", expectation.opened_at)),
+        )
+        record.naming.take(expectation.application, "conclusive", [reason], number)
+
+    def _read(
+        self, record: FlowRecord, packet: Packet, number: int, outward: bool, anomalies: list[Command]
+    ) -> tuple[Layer, ...]:
+        """Decode, book the evidence, match."""
+        key = packet.key
+        if packet.payload:
+            record.payload_packets += 1
+        carrier, payload = "udp", packet.payload
+        if record.streams is not None:
+            carrier = "tcp"
+            stream = record.streams[0 if outward else 1]
+            stream.push(packet.tcp_seq, packet.payload)
+            payload = memoryview(stream.data)
+        layers: tuple[Layer, ...] = ()
+        facts = [
+            Fact("flow.proto", key.proto),
+            Fact("flow.destination", record.key.dst),
+            Fact("flow.destination_port", record.key.dport),
+            Fact("flow.source", record.key.src),
+            Fact("flow.source_port", record.key.sport),
+            Fact("flow.length", len(packet.payload)),
+        ]
+        if packet.encapsulation is not None:
+            facts.append(Fact("flow.encapsulation", packet.encapsulation))
+        elif key.proto in (TCP, UDP) and payload:
+            peeled = peel(payload, carrier)
+            layers = peeled.layers
+            facts.extend(peeled.facts())
+            for error in peeled.anomalies:
+                anomalies.append(Report("anomaly", AnomalyReport(record.id, number, error.protocol, error.reason)))
+            if record.streams is not None and peeled.consumed:
+                record.streams[0 if outward else 1].consume(peeled.consumed)
+        booked = record.ledger.add(facts, outward)
+        matches = self.matcher.match(booked, {"flow": record.ledger.flow})
+        record.naming.add(matches, number, self.lineage)
+        return layers
+
+    def _decide(self, record: FlowRecord) -> Decision | None:
+        """What policy says now; None while the flow is provisional (policy.md point 2)."""
+        possible = record.possible(self.lineage)
+        if record.foreseen is None and record.decision is None and record.state is None:
+            if possible != frozenset() and record.payload_packets >= self.settings.budget:
+                record.give_up()
+                possible = frozenset()
+        name = record.naming.name or record.state
+        if record.foreseen is not None:
+            return ALLOW_ALL if self.settings.judge is None else record.decision or self._of_call(record)
+        if record.judge is None:
+            return ALLOW_ALL if possible == frozenset() and name is not None else None
+        return record.judge.decide(name, possible, record.ledger.flow)
+
+    def _of_call(self, record: FlowRecord) -> Decision:
+        """A foreseen flow takes its call's decision (policy.md point 4): its expectation stands, so it is allowed."""
+        return Decision("allow", f"foreseen by call {record.call}")
+
+    def _mark(self, record: FlowRecord) -> int:
+        marks = self.settings.marks
+        if record.decision is None:
+            return marks.passing
+        name = record.naming.name
+        application = self.settings.applications[name] if name is not None else None
+        number = application.number if application is not None else 0
+        action = "allow" if self.settings.monitor else record.decision.action
+        record.watch = action == "allow" and application is not None and application.watch
+        return marks.encode(action, number, watch=record.watch)
+
+    def _answer(self, record: FlowRecord, number: int, now: float) -> Iterator[Command]:
+        mark = record.mark or self.settings.marks.passing
+        yield SetVerdict(number, "repeat", mark)
+        if record.decision is None or record.watch:
+            return
+        if record.userspace_packets == 1 and record.decision.action != "allow":
+            yield SetMark(record.key, mark, create=True)  # its first packet dies: nothing else would keep the decision
+        self._forget(record)
+        self.stamps[record.key] = (mark, now)
+        while len(self.stamps) > MAX_STAMPS:
+            self.stamps.popitem(last=False)
+
+    # -- signalling ----------------------------------------------------------------------------------------------
+
+    def _signalling(
+        self, record: FlowRecord, layers: tuple[Layer, ...], outward: bool, number: int, now: float
+    ) -> Iterator[Command]:
+        """The ALG's part: what TURN, STUN and SIP on this flow teach about calls."""
+        by_host = outward == record.host_first
+        peer: bytes | None = record.remote
+        for position, layer in enumerate(layers):
+            if layer.name == "stun":
+                if record.relay is None and any(f.value in ("allocate", "channel-bind") for f in layer.facts[:2]):
+                    record.relay = Relay()
+                if record.relay is not None:
+                    bound = record.relay.learn(layer.facts, by_host)
+                    if bound is not None:
+                        self.calls.learned_peer(record, bound.address)
+            elif layer.name == "turn":
+                record.relay = record.relay or Relay()
+                channel = next((f.value for f in layer.facts if f.name == "turn.channel"), None)
+                behind = record.relay.channels.get(channel) if isinstance(channel, int) else None
+                peer = behind.address if behind is not None else record.remote
+            elif layer.name == "sip":
+                description = None
+                if position + 1 < len(layers) and isinstance(layers[position + 1].message, Description):
+                    description = layers[position + 1].message
+                yield from self.calls.signal(record, layer, description, peer or b"", by_host, number, now)
+
+    # -- ends and time -------------------------------------------------------------------------------------------
+
+    def _flow_ended(self, event: FlowEnded) -> Iterator[Command]:
+        record = self.flows.get(event.key) or self.flows.get(event.key.reversed())
+        if record is None:
+            return
+        record.ended()
+        yield self._report(record, record.first_packet)
+        self._forget(record)
+
+    def _tick(self, event: Tick, now: float) -> Iterator[Command]:
+        for activity in event.active:
+            record = self.flows.get(activity.key) or self.flows.get(activity.key.reversed())
+            if record is not None:
+                self.calls.moved(record, activity.packet, activity.time)
+            else:
+                self.calls.moved_foreseen(activity.key, activity.packet, activity.time)
+        yield from self.calls.tick(event.packet, now)
+        while self.stamps:
+            key, (_, time) = next(iter(self.stamps.items()))
+            if now - time < STAMP_SECONDS:
+                break
+            del self.stamps[key]
+
+    def _reload(self, settings: Settings) -> Iterator[Command]:
+        self.settings = settings
+        self.lineage = Lineage(settings.applications)
+        self.matcher = Matcher(settings.applications.values())
+        self.topology = Topology(settings.inside)
+        self.calls.settings, self.calls.topology = settings, self.topology
+        yield from ()
+
+    def _forget(self, record: FlowRecord) -> None:
+        self.flows.pop(record.key, None)
+
+    def _report(self, record: FlowRecord, number: int) -> Report:
+        return Report(
+            "flow",
+            FlowReport(
+                record.id, record.key, record.identification(), record.naming.identified_at, record.decision,
+                record.call, record.foreseen is not None, number, record.userspace_packets,
+            ),
+        )

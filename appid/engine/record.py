@@ -1,0 +1,132 @@
+"""What the engine is told once (Settings) and what it keeps of a flow while userspace still has to do with it (FlowRecord)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from appid.alg.relay import Relay
+from appid.dataplane.marks import Marks
+from appid.evidence.ledger import Ledger
+from appid.flow.key import FlowKey
+from appid.flow.stream import Stream
+from appid.identify.application import Application
+from appid.identify.identification import (
+    INCOMPLETE,
+    INSUFFICIENT_DATA,
+    UNKNOWN_IP,
+    UNKNOWN_TCP,
+    UNKNOWN_UDP,
+    Identification,
+)
+from appid.identify.naming import Lineage, Naming
+from appid.policy import Decision
+from appid.policy.evaluate import FlowJudge, Judge
+from appid.wire import TCP, UDP
+
+Network = tuple[int, int, int]
+"""(bytes of an address, network as a number shifted right, bits to shift)."""
+
+PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10")
+"""What counts as inside where nobody says otherwise (RFC 1918, 6598, 3927, 4193, 4291)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Applications by name, the policy (None: allow everything), the inside networks, the gateway's own outside addresses."""
+
+    applications: Mapping[str, Application]
+    judge: Judge | None = None
+    inside: tuple[Network, ...] = ()
+    outside: frozenset[bytes] = frozenset()
+    marks: Marks = Marks()
+    monitor: bool = False
+    budget: int = 10
+
+
+class Topology:
+    """Which addresses are inside; remembered for the addresses seen last."""
+
+    def __init__(self, networks: tuple[Network, ...]) -> None:
+        def inside(address: bytes) -> bool:
+            number, width = int.from_bytes(address, "big"), len(address)
+            return any(size == width and number >> shift == prefix for size, prefix, shift in networks)
+
+        self.inside = lru_cache(maxsize=8192)(inside)
+
+
+class FlowRecord:
+    """One flow that is undecided, or decided and watched. `key` is its first packet's direction; `host` the inside host."""
+
+    __slots__ = (
+        "call",
+        "decision",
+        "first_packet",
+        "foreseen",
+        "host",
+        "host_first",
+        "id",
+        "judge",
+        "key",
+        "last_seen",
+        "ledger",
+        "mark",
+        "naming",
+        "payload_packets",
+        "relay",
+        "state",
+        "streams",
+        "userspace_packets",
+        "watch",
+    )
+
+    def __init__(self, number: int, key: FlowKey, host_first: bool, packet: int, judge: FlowJudge | None) -> None:
+        self.id = number
+        self.key = key
+        self.host_first = host_first
+        self.host = key.src if host_first else key.dst
+        self.first_packet = packet
+        self.judge = judge
+        self.ledger = Ledger()
+        self.naming = Naming()
+        self.relay: Relay | None = None
+        self.streams: tuple[Stream, Stream] | None = (Stream(), Stream()) if key.proto == TCP else None
+        self.payload_packets = 0
+        self.userspace_packets = 0
+        self.decision: Decision | None = None
+        self.mark = 0
+        self.watch = False
+        self.call: int | None = None
+        self.foreseen: int | None = None
+        self.state: str | None = None
+        self.last_seen = 0.0
+
+    @property
+    def remote(self) -> bytes:
+        """The other end, seen from `host`."""
+        return self.key.dst if self.host_first else self.key.src
+
+    @property
+    def host_port(self) -> int:
+        return self.key.sport if self.host_first else self.key.dport
+
+    def possible(self, lineage: Lineage) -> frozenset[str] | None:
+        """Names still possible; None: any. Empty once the flow has been given up."""
+        return frozenset() if self.state is not None else self.naming.still_possible(lineage)
+
+    def give_up(self) -> None:
+        """The budget is spent: the name stands, or there is none to come (policy.md point 2)."""
+        names = {TCP: UNKNOWN_TCP, UDP: UNKNOWN_UDP}
+        self.state = names.get(self.key.proto, UNKNOWN_IP)
+
+    def ended(self) -> None:
+        """The flow is over before it was given up."""
+        if self.state is None:
+            if self.key.proto in (TCP, UDP):
+                self.state = INSUFFICIENT_DATA if self.payload_packets or self.key.proto == UDP else INCOMPLETE
+            else:
+                self.state = UNKNOWN_IP
+
+    def identification(self) -> Identification:
+        return self.naming.identification(self.state or INSUFFICIENT_DATA)
