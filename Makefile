@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup lint check test demo bench accuracy acceptance format locks clean
+.PHONY: help setup lint ruff imports types check test demo bench accuracy acceptance format locks clean
 
 VENV ?= .venv
 SETUP ?= packaging/install-dev
@@ -18,10 +18,16 @@ help: ## this list
 setup: ## install what is missing: Debian packages, .venv
 	@$(SETUP)
 
-lint: setup ## ruff, the five import contracts, mypy --strict
+lint: ruff imports types ## ruff, the five import contracts, mypy --strict
+
+ruff: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+imports: setup
 	$(VENV)/bin/lint-imports --no-logo
+
+types: setup
 	$(VENV)/bin/mypy
 
 check: lint ## lint, and the architecture tests (budgets, names, a violation of each contract)
