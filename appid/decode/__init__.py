@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from appid.decode import stun, turn
+from appid.decode import rtcp, rtp, sdp, sip, snatmap, stun, turn
 from appid.wire import DecodeError, Fact, Layer
 
 MESSAGES = 64
@@ -38,8 +38,15 @@ class Decoder(NamedTuple):
 DECODERS: tuple[Decoder, ...] = (
     Decoder("stun", ("udp", "turn", "stun"), stun.FIRST, stun.decode),
     Decoder("stun", ("tcp",), stun.FIRST, stun.decode_stream),
+    Decoder("sip", ("udp", "turn", "stun"), sip.FIRST, sip.decode),
+    Decoder("sip", ("tcp",), sip.FIRST, sip.decode_stream),
     Decoder("turn", ("udp", "turn", "stun"), turn.FIRST, turn.decode),
     Decoder("turn", ("tcp",), turn.FIRST, turn.decode_stream),
+    Decoder("sdp", ("sip",), sdp.FIRST, sdp.decode),
+    Decoder("snatmap", ("udp",), snatmap.FIRST, snatmap.decode),
+    Decoder("rtcp", ("udp", "turn", "stun"), rtcp.FIRST, rtcp.decode),
+    # Last: twelve bytes with two fixed bits are the weakest claim.
+    Decoder("rtp", ("udp", "turn", "stun"), rtp.FIRST, rtp.decode),
 )
 
 STREAMS = frozenset({"tcp"})
