@@ -54,7 +54,7 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Jump:
-    """From a built-in chain to ours: put first there, so that NF_REPEAT shows no packet twice to the rules of others."""
+    """From a built-in chain to ours, put first there: NF_REPEAT then shows no packet twice to the rules of others."""
 
     table: Literal["mangle", "filter"]
     hook: str
@@ -86,7 +86,7 @@ class ChainSet:
 class Topology:
     """What the rule sets depend on.
 
-    outside   interface names of the outside zones: unforeseen media-range packets to the gateway itself are dropped there
+    outside   interfaces of the outside zones: unforeseen media-range packets to the gateway itself are dropped there
     inside    inside networks as text (CIDR, both families): they choose the queue where there are several
     queues    NFQUEUE numbers, one process each
     blind     what happens to packets that the engine never saw (the exception policy)
@@ -188,7 +188,7 @@ def _filter(topology: Topology, family: Family) -> Chain:
 
 
 def _input(topology: Topology) -> Chain:
-    """A peer's early check would make a local entry that keeps the media from its binding: drop it before it is confirmed."""
+    """A peer's early check would make a local entry and so poison the binding: drop it before it is confirmed."""
     first, last = topology.media
     return Chain(
         "filter",

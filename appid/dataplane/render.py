@@ -27,7 +27,7 @@ def restore_text(rules: ChainSet, present: Collection[Jump] = ()) -> str:
 
 
 def removal_text(rules: ChainSet, present: Collection[Jump]) -> str:
-    """iptables-restore --noflush input that takes out the jumps in `present` (each as often as it occurs) and our chains."""
+    """iptables-restore --noflush input: out with the jumps in `present` (each as often as it occurs) and our chains."""
     lines = []
     for table in TABLES:
         chains = [chain.name for chain in rules.chains if chain.table == table]
@@ -76,10 +76,8 @@ def nat_text() -> str:
         lines.append(f"add chain inet {NAT_TABLE} {chain} {{ type nat hook {hook}; policy accept; }}")
         lines.append(f"flush chain inet {NAT_TABLE} {chain}")
     for family, ip in ((4, "ip"), (6, "ip6")):
-        lines.append(
-            f"add rule inet {NAT_TABLE} pre dnat {ip} to meta l4proto . {ip} daddr . th dport . {ip} saddr map @dnat{family}"
-        )
-        lines.append(
-            f"add rule inet {NAT_TABLE} post snat {ip} to meta l4proto . {ip} saddr . th sport . {ip} daddr map @snat{family}"
-        )
+        inbound = f"meta l4proto . {ip} daddr . th dport . {ip} saddr"
+        outbound = f"meta l4proto . {ip} saddr . th sport . {ip} daddr"
+        lines.append(f"add rule inet {NAT_TABLE} pre dnat {ip} to {inbound} map @dnat{family}")
+        lines.append(f"add rule inet {NAT_TABLE} post snat {ip} to {outbound} map @snat{family}")
     return "\n".join(lines) + "\n"
