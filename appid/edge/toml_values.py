@@ -1,7 +1,7 @@
 """Values as the operator's TOML writes them -> values as the core keeps them.
 
-In: strings such as "udp/3478-3497" and "17.0.0.0/8". Out: PortRange, (packed network, prefix length). ValueError says what
-is wrong, in the operator's words.
+In: strings such as "udp/3478-3497" and "17.0.0.0/8". Out: PortRange, (packed network, prefix length). ValueError says
+what is wrong, in the words of the operator.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Policy: rules over applications; what they say of a flow; what they need to work (shared meaning: docs/reference/policy.md)."""
+"""Policy: rules over applications, what they say of a flow, what they need to work (docs/reference/policy.md)."""
 
 from __future__ import annotations
 
