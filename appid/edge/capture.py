@@ -1,4 +1,4 @@
-"""Captures. In: a pcap or pcapng file, plain or gzipped. Out: its frames, numbered as Wireshark does; and a pcap writer.
+"""Captures. In: a pcap or pcapng file, plain or gzipped. Out: its frames, numbered as in Wireshark; and a pcap writer.
 
 pcap: draft-ietf-opsawg-pcap section 4 and 5, micro- and nanoseconds, both byte orders, also the "modified" form with
 24-byte record headers. pcapng: draft-ietf-opsawg-pcapng section 4; several sections and interfaces, if_tsresol and
@@ -119,10 +119,11 @@ def _pcapng(file: str, data: bytes, read: Callable[[], bytes]) -> Iterator[Frame
         view, end = memoryview(data), len(data)
         while offset + 12 <= end:
             size = section.block(data, offset)
-            if offset + size > end:
+            stop = offset + size
+            if stop > end:
                 break
-            frame = section.frame(data, view, offset, size)
-            offset += size
+            frame = section.frame(data, view, offset, stop)
+            offset = stop
             if frame is not None:
                 yield frame
         more = read()
@@ -156,24 +157,25 @@ class _Section:
 
     def block(self, data: bytes, offset: int) -> int:
         """Size of the block at `offset`, of which 12 bytes are there. A section header sets the byte order (4.1)."""
-        if data.startswith(b"\n\r\r\n", offset):
+        kind, size = self.two(data, offset)
+        if kind == SECTION:  # the same in both byte orders
             magic = data[offset + 8 : offset + 12]
             if magic not in (b"\x4d\x3c\x2b\x1a", b"\x1a\x2b\x3c\x4d"):
                 raise self.error("a section without byte-order magic")
             self.order("<" if magic[0] == 0x4D else ">")
-        size: int = self.two(data, offset)[1]
+            size = self.word(data, offset + 4)[0]
         if size < 12 or size & 3:
             raise self.error(f"a block of impossible length {size}")
         if size > MAX_BLOCK:
             raise self.error(f"a block claims {size} bytes; it may hold {MAX_BLOCK}")
-        return size
+        return int(size)
 
-    def frame(self, data: bytes, view: memoryview, offset: int, size: int) -> Frame | None:
-        """The whole block at `offset`: a frame, or None for a block that is none."""
+    def frame(self, data: bytes, view: memoryview, offset: int, stop: int) -> Frame | None:
+        """The whole block from `offset` to `stop`: a frame, or None for a block that is none."""
         kind: int = self.word(data, offset)[0]
-        if self.word(data, offset + size - 4)[0] != size:
+        body, stop = offset + 8, stop - 4
+        if self.word(data, stop)[0] != stop + 4 - offset:
             raise self.error("a block whose two lengths differ")
-        body, stop = offset + 8, offset + size - 4
         if kind == ENHANCED and stop - body >= 20:  # 4.3
             which, high, low, length = self.enhanced(data, body)
             return self._emit(view, which, high << 32 | low, body + 20, length, stop)
