@@ -128,4 +128,7 @@ class Pair:
 
     def _private(self, *numbers: int) -> list[stun.Attribute]:
         lengths = dict(self.scene.v.private)
-        return [(number, self.scene.rng.randbytes(lengths[number])) for number in numbers]
+        noise = {number: self.scene.rng.randbytes(lengths[number]) for number in numbers}
+        if 0x8002 in noise:  # RFC 8489 gave this number to PASSWORD-ALGORITHMS later: words of (value, length 0) suit both
+            noise[0x8002] = b"".join(noise[0x8002][at : at + 2] + b"\0\0" for at in range(0, lengths[0x8002], 4))
+        return list(noise.items())

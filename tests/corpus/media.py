@@ -42,6 +42,8 @@ class Stream:
         if self.other_type is not None and self.count % 16 == 7:
             kind = self.other_type
         payload = rng.randbytes(rng.randint(*self.size))
+        if self.payload_type == 123:  # the middle of a fragmented picture, FU-A (RFC 6184 5.8)
+            payload = b"\x7c\x01" + payload[2:]
         marker = 0x80 if self.payload_type == 123 and self.count % 2 else 0
         head = struct.pack("!BBHII", 0x80, marker | kind, self.sequence, self.timestamp & 0xFFFFFFFF, self.ssrc)
         self.sequence = (self.sequence + 1) & 0xFFFF
