@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from appid.decode import rtcp, rtp, sdp, sip, snatmap, stun, turn
+from appid.decode import http, quic, rtcp, rtp, sdp, sip, snatmap, stun, tls, turn
 from appid.wire import DecodeError, Fact, Layer
 
 MESSAGES = 64
@@ -44,6 +44,10 @@ DECODERS: tuple[Decoder, ...] = (
     Decoder("turn", ("tcp",), turn.FIRST, turn.decode_stream),
     Decoder("sdp", ("sip",), sdp.FIRST, sdp.decode),
     Decoder("snatmap", ("udp",), snatmap.FIRST, snatmap.decode),
+    Decoder("tls", ("tcp",), tls.FIRST, tls.decode),
+    Decoder("tls", ("quic",), tls.HELLO, tls.decode_quic),
+    Decoder("http", ("tcp",), http.FIRST, http.decode),
+    Decoder("quic", ("udp",), quic.FIRST, quic.decode),
     Decoder("rtcp", ("udp", "turn", "stun"), rtcp.FIRST, rtcp.decode),
     # Last: twelve bytes with two fixed bits are the weakest claim.
     Decoder("rtp", ("udp", "turn", "stun"), rtp.FIRST, rtp.decode),
