@@ -25,9 +25,9 @@ INVALID: Final = "invalid"
 UDP_SILENCE: Final = 300.0
 _OTHER_SILENCE: Final = 600.0  # nf_conntrack_generic_timeout
 _TCP_SILENCE: Final = 432000.0  # nf_conntrack_tcp_timeout_established
-_RST_LINGER, _FIN_LINGER = 10.0, 120.0  # nf_conntrack_tcp_timeout_close, _time_wait
+_RST_LINGER, _FIN_LINGER = 10.0, 120.0  # tcp_timeout_close, _time_wait
 _ERRORS: Final[dict[int, tuple[int, ...]]] = {ICMP: (3, 4, 5, 11, 12), ICMPV6: (1, 2, 3, 4)}
-_UNTRACKED: Final = frozenset((130, 131, 132, 133, 134, 135, 136, 143))  # neighbour and listener discovery: never routed
+_UNTRACKED: Final = frozenset((130, 131, 132, 133, 134, 135, 136, 143))  # neighbours, listeners: never routed
 _ENDS: Final = FIN | SYN | RST
 
 

@@ -1,0 +1,244 @@
+"""The gateway's loop: one poll over the queue, flow ends, a timer, a wake-up descriptor and what others register.
+
+In: what the kernel tells, as events for the engine. Out: its commands, carried out in order before the next event.
+An exception in the engine costs one packet its identification, never the loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from appid.dataplane.command import Command, Report
+from appid.dataplane.marks import ALLOW, Marks
+from appid.edge.capture import Writer
+from appid.edge.conntrack import Entry, FlowEnds, prepare
+from appid.edge.execute import Executor
+from appid.edge.nfqueue import LENGTH, Held, Queue
+from appid.engine.event import Activity, CommandFailed, Event, PacketQueued, Tick
+from appid.flow.key import FlowKey
+
+_ACTIVITY_SECONDS = 5.0
+_MAX_FAILURES = 8  # rounds of CommandFailed -> commands -> CommandFailed
+
+log = logging.getLogger(__name__)
+
+
+class EngineHandle(Protocol):
+    @property
+    def deadline(self) -> float | None: ...
+
+    def handle(self, event: Event, now: float) -> Sequence[Command]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayOptions:
+    """queue      NFQUEUE number                     length   packets that may wait in it
+    on_error   what becomes of a packet that the engine failed on: the exception policy for internal errors
+    fail_open  a full queue lets packets pass undecided (they meet the blind rule)
+    record     a pcap of every queued packet          tick     seconds between Ticks
+    prepare    set conntrack accounting and events in this namespace
+    """
+
+    queue: int = 0
+    length: int = LENGTH
+    on_error: Literal["pass", "drop"] = "pass"
+    fail_open: bool = True
+    record: str | None = None
+    tick: float = 1.0
+    prepare: bool = True
+    marks: Marks = field(default_factory=Marks)
+
+
+@dataclass(slots=True)
+class GatewayStats:
+    """Counts since the start: failed commands, exceptions of the engine, packets answered by the exception policy."""
+
+    packets: int = 0
+    command_failures: int = 0
+    errors: int = 0
+    rescued: int = 0
+    ended: int = 0
+
+
+class Gateway:
+    """One worker: one queue, one engine. `run` returns after `stop`, which may be called from a signal handler.
+
+    on_report   gets each Report       on_verdict  gets (data, seconds from read to answer) of each packet
+    on_tick     called once a Tick     on_replace  called for ReplaceChains
+    """
+
+    def __init__(
+        self,
+        engine: EngineHandle,
+        options: GatewayOptions | None = None,
+        *,
+        on_report: Callable[[Report], None] | None = None,
+        on_verdict: Callable[[bytes, float], None] | None = None,
+        on_tick: Callable[[float], None] | None = None,
+        on_replace: Callable[[], None] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.options = options or GatewayOptions()
+        self.stats = GatewayStats()
+        self._on_verdict, self._on_tick = on_verdict, on_tick
+        self._counters: dict[FlowKey, int] = {}
+        self._running = False
+        self._next_activity = 0.0
+        with contextlib.ExitStack() as opened:
+            if self.options.prepare:
+                prepare()
+            self.execute = Executor(self.options.marks, on_report, on_replace)
+            opened.callback(self.execute.close)
+            self.ends = FlowEnds()
+            opened.callback(self.ends.close)
+            self._recorder = Writer(self.options.record) if self.options.record else None
+            if self._recorder is not None:
+                opened.callback(self._recorder.close)
+            self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            opened.callback(os.close, self._wake_read)
+            opened.callback(os.close, self._wake_write)
+            self._selector = selectors.DefaultSelector()
+            opened.callback(self._selector.close)
+            self.queue = Queue(
+                self.options.queue,
+                self._packet,
+                self._rescue,
+                fail_open=self.options.fail_open,
+                length=self.options.length,
+            )
+            opened.callback(self.queue.close)
+            self._opened = opened.pop_all()
+        self.register(self.queue, self._read_queue)
+        self.register(self.ends, self._read_ends)
+        self.register(self._wake_read, self._woken)
+
+    # --- the loop ---
+
+    @property
+    def wakeup_fd(self) -> int:
+        """For signal.set_wakeup_fd: any byte written to it makes the loop go round."""
+        return self._wake_write
+
+    def register(self, source: Any, callback: Callable[[], None], events: int = selectors.EVENT_READ) -> None:
+        """Call `callback` when `source` (a descriptor, or what has fileno()) is ready. Its exceptions are logged."""
+        self._selector.register(source, events, callback)
+
+    def unregister(self, source: Any) -> None:
+        self._selector.unregister(source)
+
+    def run(self) -> None:
+        """Until `stop`. Then the queue is still bound; `close` leaves it."""
+        self._running = True
+        next_tick = time.monotonic() + self.options.tick
+        while self._running:
+            for key, _ in self._selector.select(max(0.0, next_tick - time.monotonic())):
+                self._guard(key.data)
+            if self._recorder is not None:
+                self._recorder.flush()
+            if time.monotonic() >= next_tick:
+                self._guard(self.tick)
+                next_tick = time.monotonic() + self.options.tick
+
+    def stop(self) -> None:
+        self._running = False
+        self.wake()
+
+    def wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"\0")
+
+    def close(self) -> None:
+        """Leave the queue and close all descriptors. The kernel's state stays: calls go on."""
+        self._running = False
+        self._opened.close()
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception:
+            self.stats.errors += 1
+            log.exception("%s failed", getattr(step, "__name__", step))
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+
+    # --- events ---
+
+    def handle(self, event: Event, held: Held | None = None, number: int = 0) -> None:
+        """One event through the engine, its commands into the kernel; what the kernel refuses goes back as an event."""
+        now = time.time()
+        failed = self.execute.run(self.engine.handle(event, now), now, held, number)
+        for _ in range(_MAX_FAILURES):
+            if not failed:
+                return
+            self.stats.command_failures += len(failed)
+            again: list[CommandFailed] = []
+            for each in failed:
+                log.warning("%s: %s", type(each.command).__name__, each.reason)
+                again += self.execute.run(self.engine.handle(each, now), now, held, number)
+            failed = again
+
+    def tick(self) -> None:
+        """The timer: retry what failed, then a Tick with the calls' flows that moved unseen."""
+        now = time.time()
+        desired = self.execute.desired
+        desired.expire(now)
+        self.stats.command_failures += len(self.execute.run(desired.retry(now), now))
+        self.handle(Tick(self.stats.packets, self._activity(now)))
+        if self._on_tick is not None:
+            self._on_tick(now)
+
+    def _activity(self, now: float) -> tuple[Activity, ...]:
+        """Flows of calls whose kernel counters moved since the last look."""
+        if self.engine.deadline is None:
+            self._counters.clear()
+            return ()
+        if now < self._next_activity:
+            return ()
+        self._next_activity = now + _ACTIVITY_SECONDS
+        marks = self.options.marks
+        watching = marks.encode("allow", watch=True)
+        assert marks.state_of(watching) == ALLOW
+        entries: list[Entry] = list(self.execute.conntrack.entries(0, watching, marks.state | marks.watch))
+        for pinhole, _ in self.execute.desired.pinholes():
+            entries += self.execute.entries(pinhole.expectation)
+        counters = {entry.key: sum(entry.packets) for entry in entries}
+        moved = [key for key, count in counters.items() if self._counters.get(key, 0) != count]
+        self._counters = counters
+        return tuple(Activity(key, now) for key in moved)
+
+    def _read_queue(self) -> None:
+        self.queue.read()
+
+    def _read_ends(self) -> None:
+        for event in self.ends.read():
+            self.stats.ended += 1
+            self.handle(event)
+
+    def _packet(self, held: Held) -> None:
+        """The one verdict point. What it leaves unanswered goes to `_rescue`."""
+        begun = time.perf_counter()
+        self.stats.packets += 1
+        number = self.stats.packets
+        if self._recorder is not None:
+            self._recorder.write(time.time_ns(), held.data)
+        self.handle(PacketQueued(number, memoryview(held.data), held.mark, held.indev, held.outdev), held, number)
+        if self._on_verdict is not None:
+            self._on_verdict(held.data, time.perf_counter() - begun)
+
+    def _rescue(self, held: Held) -> None:
+        """The engine failed, or gave no verdict: the exception policy answers."""
+        self.stats.rescued += 1
+        if self.options.on_error == "drop":
+            held.drop()
+        else:
+            marks = self.options.marks
+            held.repeat(marks.merge(held.mark, marks.passing))
