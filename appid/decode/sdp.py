@@ -1,7 +1,7 @@
 """SDP (RFC 8866), read leniently. In: a session description. Out: layer "sdp", `message` a Description.
 
 Whatever does not follow the grammar is kept as an attribute or skipped ("b=AS:2000:2000", "a=FLS;..." and
-"a=fmtp:AAC SamplesPerBlock 480" are in every FaceTime call of 2015); only a media line without a port is an error, since
+"a=fmtp:AAC SamplesPerBlock 480" are in every FaceTime call of 2015); only a media line without a port is an error:
 ports get opened by it. Also read: a=rtcp (RFC 3605), a=rtcp-mux (RFC 5761), a=candidate (RFC 8839 section 5.1), and
 iChat's "a=RTCP:AUDIO 16402 VIDEO 16402".
 """

@@ -1,7 +1,7 @@
-"""SIP (RFC 3261). In: a datagram, relayed bytes, or a stream at a message boundary. Out: layer "sip", `message` a Message.
+"""SIP (RFC 3261). In: a datagram, relayed bytes, or a stream at a message boundary. Out: layer "sip" with a Message.
 
-A message is read at offset 0 only, after CRLFs that keep a path alive (RFC 5626 section 3.5.1), never searched for: that
-is what keeps SIP written into other protocols' payloads (NAT slipstreaming) unread. Compact names (section 7.3.3), folded
+A message is read at offset 0 only, after CRLFs that keep a path alive (RFC 5626 section 3.5.1), never searched for: so
+SIP written into other protocols' payloads (NAT slipstreaming) stays unread. Compact names (section 7.3.3), folded
 headers (7.3.1) and bare LF are understood; a deflated or gzipped body (Content-Encoding, section 20.12) is inflated up
 to INFLATED bytes, zlib-wrapped or raw. `inner` is the session description.
 """
@@ -148,7 +148,11 @@ def decode(data: memoryview) -> Layer | None:
     blank = _BLANK.search(data, start.end() - 1)
     end = blank.end() if blank else len(data)
     headers, odd = _headers(bytes(data[start.end() : end]))
-    length = _length(headers)
+    try:
+        length = _length(headers)
+    except DecodeError as error:  # a datagram frames itself
+        length = None
+        odd.append(error.reason)
     body = bytes(data[end:] if length is None else data[end : end + length])
     if blank is None:
         odd.append("no blank line after the headers")
