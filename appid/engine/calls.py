@@ -19,6 +19,7 @@ from appid.engine.record import FlowRecord, Settings, Topology
 from appid.engine.report import AnomalyReport, CallReport, PinholeReport
 from appid.flow.call import Call, Calls, End
 from appid.flow.key import FlowKey
+from appid.policy import Decision
 from appid.wire import UDP, Layer, text
 
 LIFETIME = 14400.0
@@ -42,6 +43,7 @@ class CallKeeper:
         self.book = Book()
         self.by_call_id: dict[tuple[str, bytes], int] = {}
         self.bound: dict[int, BindNat] = {}
+        self.decisions: dict[int, Decision] = {}
         self.refresh_at: float | None = None
         self.deadline: float | None = None
 
@@ -253,6 +255,7 @@ class CallKeeper:
         for number, _ in self.book.of_call(call.id):
             yield from self._close(number, packet)
         self.calls.remove(call)
+        self.decisions.pop(call.id, None)
         if call.call_id is not None:
             self.dialogs.forget(call.call_id, now)
             for host in call.hosts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 
+from appid.alg.expectation import Expectation
 from appid.alg.relay import Relay
 from appid.dataplane.command import Command, Report, SetMark, SetVerdict
 from appid.decode import peel
@@ -19,8 +20,8 @@ from appid.engine.report import AnomalyReport, FlowReport
 from appid.flow.key import FlowKey
 from appid.identify.identification import Because
 from appid.identify.match import Matcher
-from appid.identify.naming import Lineage
-from appid.packet import Packet, parse
+from appid.identify.naming import Lineage, Naming
+from appid.packet import ACK, SYN, Packet, parse
 from appid.policy import Decision
 from appid.policy.evaluate import Situation
 from appid.wire import TCP, UDP, DecodeError, Fact, Layer
@@ -78,12 +79,12 @@ class Engine:
             return
         key = packet.key
         record = self.flows.get(key) or self.flows.get(key.reversed())
-        if record is not None and packet.tcp_flags & 0x12 == 0x02 and record.key == key and record.payload_packets:
+        if record is not None and packet.tcp_flags & (SYN | ACK) == SYN and record.key == key and record.payload_packets:
             self._forget(record)  # a SYN on a 5-tuple that had data: a new life of it
             record = None
         if record is None:
             stamp = self.stamps.get(key) or self.stamps.get(key.reversed())
-            if stamp is not None and now - stamp[1] < STAMP_SECONDS and packet.tcp_flags & 0x12 != 0x02:
+            if stamp is not None and now - stamp[1] < STAMP_SECONDS and packet.tcp_flags & (SYN | ACK) != SYN:
                 yield SetVerdict(event.packet, "repeat", stamp[0])
                 return
             record = self._create(packet, event, now)
@@ -95,13 +96,14 @@ class Engine:
     def _create(self, packet: Packet, event: PacketQueued, now: float) -> FlowRecord:
         key = packet.key
         host_first = self.topology.inside(key.src) or not self.topology.inside(key.dst)
-        judge = None
+        situation = None
         if self.settings.judge is not None:
-            from_inside, to_inside = self.topology.inside(key.src), self.topology.inside(key.dst)
-            begun_outside = not from_inside and to_inside
-            situation = Situation(key, event.indev, event.outdev, begun_outside, now)
-            judge = self.settings.judge.flow(situation)
-        record = FlowRecord(self._next, key, host_first, event.packet, judge)
+            zone_of = self.settings.judge.policy.zone_of
+            begun_outside = not self.topology.inside(key.src) and self.topology.inside(key.dst)
+            situation = Situation(
+                key, zone_of(key.src, event.indev), zone_of(key.dst, event.outdev), begun_outside, now=now
+            )
+        record = FlowRecord(self._next, key, host_first, event.packet, situation)
         self._next += 1
         self.flows[key] = record
         if len(self.flows) > MAX_FLOWS:
@@ -122,12 +124,12 @@ class Engine:
         yield from anomalies
         opened.extend(self.calls.named(record, number, now))
         self.calls.moved(record, number, now)
-        decision = self._decide(record)
-        if decision is not None and decision.action == "allow":
+        decided = record.decision
+        record.decision = self._decide(record)
+        if record.decision is not None and record.decision.action == "allow":
             opened.extend(self._signalling(record, layers, outward, number, now))
         yield from opened
-        if decision != record.decision or record.naming.name != before or record.userspace_packets == 1:
-            record.decision = decision
+        if record.decision != decided or record.naming.name != before or record.userspace_packets == 1:
             record.mark = self._mark(record)
             yield self._report(record, number)
         yield from self._answer(record, number, now)
@@ -138,12 +140,10 @@ class Engine:
             return
         pinhole, expectation = found
         record.foreseen = pinhole
-        reason = Because(
-            number,
-            f"foreseen by call {expectation.call}",
-            (Fact("expectation.reason", expectation.reason), Fact("expectation.opened_at", expectation.opened_at)),
-        )
-        record.naming.take(expectation.application, "conclusive", [reason], number)
+        if record.situation is not None:
+            decision = self.calls.decisions.get(expectation.call)
+            record.situation = record.situation._replace(foreseen=True, call=decision)
+        record.naming.take(expectation.application, "conclusive", [_foreseen_because(expectation, number)], number)
 
     def _read(
         self, record: FlowRecord, packet: Packet, number: int, outward: bool, anomalies: list[Command]
@@ -156,17 +156,12 @@ class Engine:
         if record.streams is not None:
             carrier = "tcp"
             stream = record.streams[0 if outward else 1]
+            if packet.tcp_flags & SYN:
+                stream.syn(packet.tcp_seq)
             stream.push(packet.tcp_seq, packet.payload)
-            payload = memoryview(stream.data)
+            payload = stream.data
         layers: tuple[Layer, ...] = ()
-        facts = [
-            Fact("flow.proto", key.proto),
-            Fact("flow.destination", record.key.dst),
-            Fact("flow.destination_port", record.key.dport),
-            Fact("flow.source", record.key.src),
-            Fact("flow.source_port", record.key.sport),
-            Fact("flow.length", len(packet.payload)),
-        ]
+        facts = _flow_facts(record.key, len(packet.payload))
         if packet.encapsulation is not None:
             facts.append(Fact("flow.encapsulation", packet.encapsulation))
         elif key.proto in (TCP, UDP) and payload:
@@ -184,21 +179,15 @@ class Engine:
 
     def _decide(self, record: FlowRecord) -> Decision | None:
         """What policy says now; None while the flow is provisional (policy.md point 2)."""
+        settings = self.settings
+        budget = settings.judge.policy.undecided_packets if settings.judge is not None else settings.budget
+        if record.state is None and record.foreseen is None and record.payload_packets > budget:
+            record.give_up()
         possible = record.possible(self.lineage)
-        if record.foreseen is None and record.decision is None and record.state is None:
-            if possible != frozenset() and record.payload_packets >= self.settings.budget:
-                record.give_up()
-                possible = frozenset()
         name = record.naming.name or record.state
-        if record.foreseen is not None:
-            return ALLOW_ALL if self.settings.judge is None else record.decision or self._of_call(record)
-        if record.judge is None:
+        if settings.judge is None or record.situation is None:
             return ALLOW_ALL if possible == frozenset() and name is not None else None
-        return record.judge.decide(name, possible, record.ledger.flow)
-
-    def _of_call(self, record: FlowRecord) -> Decision:
-        """A foreseen flow takes its call's decision (policy.md point 4): its expectation stands, so it is allowed."""
-        return Decision("allow", f"foreseen by call {record.call}")
+        return settings.judge.judge(record.situation, name, possible, record.payload_packets)
 
     def _mark(self, record: FlowRecord) -> int:
         marks = self.settings.marks
@@ -222,6 +211,23 @@ class Engine:
         self.stamps[record.key] = (mark, now)
         while len(self.stamps) > MAX_STAMPS:
             self.stamps.popitem(last=False)
+
+    def glance(self, key: FlowKey, packet: int) -> FlowReport | None:
+        """The name of a flow that the kernel dealt with alone: foreseen by a call, or plain from its 5-tuple."""
+        naming = Naming()
+        call, decision = None, ALLOW_ALL if self.settings.judge is None else None
+        found = self.calls.book.foreseen(key)
+        if found is not None:
+            expectation = found[1]
+            call = expectation.call
+            decision = self.calls.decisions.get(call, decision)
+            naming.take(expectation.application, "conclusive", [_foreseen_because(expectation, packet)], packet)
+        else:
+            naming.add(self.matcher.match(_flow_facts(key, 0), {}), packet, self.lineage)
+        if naming.name is None:
+            return None
+        identification = naming.identification("")
+        return FlowReport(0, key, identification, packet, decision, call, found is not None, packet, 0)
 
     # -- signalling ----------------------------------------------------------------------------------------------
 
@@ -248,6 +254,8 @@ class Engine:
                 description = None
                 if position + 1 < len(layers) and isinstance(layers[position + 1].message, Description):
                     description = layers[position + 1].message
+                if record.call is not None and record.decision is not None:
+                    self.calls.decisions[record.call] = record.decision
                 yield from self.calls.signal(record, layer, description, peer or b"", by_host, number, now)
 
     # -- ends and time -------------------------------------------------------------------------------------------
@@ -293,3 +301,20 @@ class Engine:
                 record.call, record.foreseen is not None, number, record.userspace_packets,
             ),
         )
+
+
+def _flow_facts(key: FlowKey, length: int) -> list[Fact]:
+    """What the 5-tuple itself says, as facts; `key` is the direction of the flow's first packet."""
+    return [
+        Fact("flow.proto", key.proto),
+        Fact("flow.destination", key.dst),
+        Fact("flow.destination_port", key.dport),
+        Fact("flow.source", key.src),
+        Fact("flow.source_port", key.sport),
+        Fact("flow.length", length),
+    ]
+
+
+def _foreseen_because(expectation: Expectation, packet: int) -> Because:
+    facts = (Fact("expectation.reason", expectation.reason), Fact("expectation.opened_at", expectation.opened_at))
+    return Because(packet, f"foreseen by call {expectation.call}", facts)

@@ -22,13 +22,14 @@ from appid.identify.identification import (
 )
 from appid.identify.naming import Lineage, Naming
 from appid.policy import Decision
-from appid.policy.evaluate import FlowJudge, Judge
-from appid.wire import TCP, UDP
+from appid.policy.evaluate import Judge, Situation
+from appid.policy.rule import Network, holds
+from appid.wire import TCP, UDP, packed
 
-Network = tuple[int, int, int]
-"""(bytes of an address, network as a number shifted right, bits to shift)."""
-
-PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10")
+DEFAULT_INSIDE: tuple[Network, ...] = tuple(
+    (packed(network.split("/")[0]), int(network.split("/")[1]))
+    for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10")
+)
 """What counts as inside where nobody says otherwise (RFC 1918, 6598, 3927, 4193, 4291)."""
 
 
@@ -38,7 +39,7 @@ class Settings:
 
     applications: Mapping[str, Application]
     judge: Judge | None = None
-    inside: tuple[Network, ...] = ()
+    inside: tuple[Network, ...] = DEFAULT_INSIDE
     outside: frozenset[bytes] = frozenset()
     marks: Marks = Marks()
     monitor: bool = False
@@ -50,8 +51,7 @@ class Topology:
 
     def __init__(self, networks: tuple[Network, ...]) -> None:
         def inside(address: bytes) -> bool:
-            number, width = int.from_bytes(address, "big"), len(address)
-            return any(size == width and number >> shift == prefix for size, prefix, shift in networks)
+            return any(holds(network, address) for network in networks)
 
         self.inside = lru_cache(maxsize=8192)(inside)
 
@@ -67,7 +67,6 @@ class FlowRecord:
         "host",
         "host_first",
         "id",
-        "judge",
         "key",
         "last_seen",
         "ledger",
@@ -75,19 +74,22 @@ class FlowRecord:
         "naming",
         "payload_packets",
         "relay",
+        "situation",
         "state",
         "streams",
         "userspace_packets",
         "watch",
     )
 
-    def __init__(self, number: int, key: FlowKey, host_first: bool, packet: int, judge: FlowJudge | None) -> None:
+    def __init__(
+        self, number: int, key: FlowKey, host_first: bool, packet: int, situation: Situation | None
+    ) -> None:
         self.id = number
         self.key = key
         self.host_first = host_first
         self.host = key.src if host_first else key.dst
         self.first_packet = packet
-        self.judge = judge
+        self.situation = situation
         self.ledger = Ledger()
         self.naming = Naming()
         self.relay: Relay | None = None

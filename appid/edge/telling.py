@@ -1,0 +1,123 @@
+"""Values of the core -> the JSON of the interface (docs/reference/json.md): addresses as text, bytes as hex."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import communityid
+
+from appid.engine import CallReport, FlowReport, PinholeReport
+from appid.flow.key import FlowKey
+from appid.identify.identification import Because
+from appid.policy import Decision
+from appid.wire import ICMP, ICMPV6, TCP, UDP, Endpoint, FactValue, text
+
+PROTOCOLS = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMPV6: "icmpv6"}
+_COMMUNITY = communityid.CommunityID()
+
+
+def protocol(number: int) -> str:
+    return PROTOCOLS.get(number, str(number))
+
+
+def plain(name: str, value: FactValue) -> Any:
+    """A fact's value for JSON; addresses (facts that hold 4 or 16 packed bytes under an address's name) as text."""
+    if isinstance(value, Endpoint):
+        return str(value)
+    if isinstance(value, bytes):
+        if name in ("flow.source", "flow.destination", "sdp.connection") and len(value) in (4, 16):
+            return text(value)
+        return value.hex()
+    if isinstance(value, tuple):
+        return [plain(name, one) for one in value]
+    return value
+
+
+def because(reasons: tuple[Because, ...]) -> list[dict[str, Any]]:
+    told = []
+    for reason in reasons:
+        facts: dict[str, Any] = {}
+        for name, value in reason.facts:
+            shown = plain(name, value)
+            if name in facts:
+                before = facts[name]
+                facts[name] = [*before, shown] if isinstance(before, list) else [before, shown]
+            else:
+                facts[name] = shown
+        told.append({"packet": reason.packet, "signature": reason.signature, "facts": facts})
+    return told
+
+
+def community_id(key: FlowKey) -> str | None:
+    """Community ID v1 of the 5-tuple; None for protocols it does not define."""
+    tuples = {TCP: communityid.FlowTuple.make_tcp, UDP: communityid.FlowTuple.make_udp}
+    make = tuples.get(key.proto)
+    if make is not None:
+        return str(_COMMUNITY.calc(make(text(key.src), text(key.dst), key.sport, key.dport)))
+    return str(_COMMUNITY.calc(communityid.FlowTuple.make_ip(text(key.src), text(key.dst), key.proto)))
+
+
+def addresses(key: FlowKey) -> dict[str, Any]:
+    return {
+        "proto": protocol(key.proto),
+        "src": text(key.src),
+        "sport": key.sport,
+        "dst": text(key.dst),
+        "dport": key.dport,
+    }
+
+
+def decision(made: Decision | None) -> dict[str, str] | None:
+    return None if made is None else {"action": made.action, "rule": made.rule}
+
+
+def identification(report: FlowReport | None, otherwise: str) -> dict[str, Any]:
+    """The part of a flow object that says what it is and why."""
+    if report is None:
+        return {"application": otherwise, "confidence": None, "identified_at": None, "path": [], "shifts": [],
+                "because": []}  # fmt: skip
+    named = report.identification
+    return {
+        "application": named.application,
+        "confidence": named.confidence,
+        "identified_at": report.identified_at,
+        "path": list(named.path),
+        "shifts": [list(shift) for shift in named.shifts],
+        "because": because(named.because),
+    }
+
+
+def call(report: CallReport, flows: list[int]) -> dict[str, Any]:
+    return {
+        "type": "call",
+        "id": report.call,
+        "application": report.application,
+        "call_id": report.call_id,
+        "caller": text(report.caller) if report.caller is not None else None,
+        "callee": text(report.callee) if report.callee is not None else None,
+        "started_at": report.started_at,
+        "answered_at": report.answered_at,
+        "ended_at": report.ended_at,
+        "end": report.end,
+        "flows": flows,
+        "media": [
+            {"kind": m.kind, "payload_types": list(m.payload_types), "codecs": list(m.codecs)} for m in report.media
+        ],
+    }
+
+
+def pinhole(report: PinholeReport) -> dict[str, Any]:
+    wanted = report.expectation
+    return {
+        "type": "pinhole",
+        "id": report.pinhole,
+        "proto": protocol(wanted.proto),
+        "inside": text(wanted.inside),
+        "port": wanted.port,
+        "peer": text(wanted.peer),
+        "peer_port": wanted.peer_port,
+        "reason": wanted.reason,
+        "opened_at": wanted.opened_at,
+        "closed_at": report.closed_at,
+        "call": wanted.call,
+    }
