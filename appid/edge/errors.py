@@ -35,16 +35,26 @@ class RuleErrors(Exception):  # noqa: N818 - it is a list of them
         super().__init__("\n".join(str(error) for error in self.errors))
 
 
-def of_validation(file: str, error: ValidationError) -> list[RuleError]:
-    """pydantic's findings -> ours: lists count from 1 and join their name, the last name is the key."""
+def of_validation(file: str, error: ValidationError, place: str = "") -> list[RuleError]:
+    """pydantic's findings -> ours: lists count from 1 and join their name, the last name is the key. `place` is the
+    table that was validated."""
     found = []
     for item in error.errors(include_url=False, include_context=False):
         *tables, key = _place(item["loc"]) or [""]
-        reason = item["msg"].removeprefix("Value error, ")
-        fault = RuleError(file, ".".join(tables), key, reason[:1].lower() + reason[1:])
+        table = ".".join([place, *tables] if place else tables)
+        fault = RuleError(file, table, key, _reason(item["type"], item["msg"]))
         if fault not in found:
             found.append(fault)
     return found
+
+
+def _reason(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "no such key"
+    if kind == "missing":
+        return "is missing"
+    message = message.removeprefix("Value error, ").replace("Input should be", "should be")
+    return message[:1].lower() + message[1:]
 
 
 def _place(location: tuple[int | str, ...]) -> list[str]:

@@ -1,8 +1,8 @@
 """What a policy says of a flow (docs/reference/policy.md, point by point).
 
 In: where the flow's first packet stood (Situation), the flow's name, the names that it may still take. Out: a Decision,
-or None: provisional, let this packet pass. A policy is compiled once; then a flow costs about the same under 10 rules as
-under 10,000.
+or None: provisional, let this packet pass. A policy is compiled once; then a flow costs about the same under 10 rules
+as under 10,000.
 """
 
 from __future__ import annotations

@@ -1,0 +1,162 @@
+"""The gateway's own file: appid.toml -> Config (docs/reference/configuration.md is the format).
+
+In: a path; without a file at the default place, the defaults hold. Out: Config, or RuleErrors with every fault.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from appid.dataplane.marks import Marks
+from appid.edge.errors import RuleError, RuleErrors, of_validation
+from appid.edge.toml_values import read_toml
+from appid.policy.exception import CAUSES, Cause, ExceptionPolicy, Failure
+
+DEFAULT_PATH = Path("/etc/appid/appid.toml")
+Level = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What `appid run` is told.
+
+    monitor        everything passes; the decision that would have been is reported
+    first_queue, workers   one process per NFQUEUE: first_queue ... first_queue + workers - 1
+    queue_length   packets that the kernel holds per queue
+    mark_mask      bits of packet marks and connmarks that are ours (dataplane/marks.py has the layout)
+    iptables       which variant of the commands to call
+    max_flows      flows kept per worker; max_calls, max_pinholes: per gateway, max_pinholes_per_host: per inside host
+    metrics        (address, port) where Prometheus asks, or None
+    control        the control socket
+    policy, rules, state   the policy file, the operator's applications, where state is kept over a restart
+    events         a file for JSON lines, "-" for standard output, None for none
+    """
+
+    monitor: bool = False
+    first_queue: int = 0
+    workers: int = 1
+    queue_length: int = 8192
+    mark_mask: int = 0x00FFFF0F
+    iptables: Literal["auto", "nft", "legacy"] = "auto"
+    max_flows: int = 65536
+    max_calls: int = 4096
+    max_pinholes: int = 16384
+    max_pinholes_per_host: int = 64
+    exceptions: ExceptionPolicy = field(default_factory=ExceptionPolicy)
+    metrics: tuple[str, int] | None = ("127.0.0.1", 9466)
+    control: Path = Path("/run/appid/control.sock")
+    policy: Path = Path("/etc/appid/policy.toml")
+    rules: Path = Path("/etc/appid/rules")
+    state: Path = Path("/var/lib/appid")
+    events: str | None = "/var/log/appid/eve.json"
+    level: Level = "info"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _mask(mask: int) -> int:
+    Marks(mask)
+    return mask
+
+
+def _path(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise ValueError(f"{value!r} is no absolute path")
+    return Path(value)
+
+
+def _listener(value: Any) -> Any:
+    """ "127.0.0.1:9466", "[::1]:9466", or "off"."""
+    if value == "off":
+        return None
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    try:
+        if not 1 <= int(port) <= 0xFFFF:
+            raise ValueError(port)
+        return (str(ip_address(host.removeprefix("[").removesuffix("]"))), int(port))
+    except ValueError:
+        raise ValueError(f'{value!r} is no listener; write "127.0.0.1:9466" or "off"') from None
+
+
+Absolute = Annotated[Any, BeforeValidator(_path)]
+
+
+class _Gateway(_Table):
+    monitor: bool = False
+    first_queue: Annotated[int, Field(ge=0, le=0xFFFF)] = 0
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    queue_length: Annotated[int, Field(ge=1, le=1_000_000)] = 8192
+    mark_mask: Annotated[int, AfterValidator(_mask)] = 0x00FFFF0F
+    iptables: Literal["auto", "nft", "legacy"] = "auto"
+
+
+class _Limits(_Table):
+    max_flows: Annotated[int, Field(ge=16)] = 65536
+    max_calls: Annotated[int, Field(ge=1)] = 4096
+    max_pinholes: Annotated[int, Field(ge=1, le=65536)] = 16384
+    max_pinholes_per_host: Annotated[int, Field(ge=1, le=65536)] = 64
+
+
+class _Listen(_Table):
+    metrics: Annotated[Any, BeforeValidator(_listener)] = ("127.0.0.1", 9466)
+    control: Absolute = Path("/run/appid/control.sock")
+
+
+class _Paths(_Table):
+    policy: Absolute = Path("/etc/appid/policy.toml")
+    rules: Absolute = Path("/etc/appid/rules")
+    state: Absolute = Path("/var/lib/appid")
+
+
+class _Log(_Table):
+    events: str = "/var/log/appid/eve.json"
+    level: Level = "info"
+
+
+class _File(_Table):
+    gateway: _Gateway = _Gateway()
+    limits: _Limits = _Limits()
+    exceptions: dict[Cause, Failure] = {}
+    listen: _Listen = _Listen()
+    paths: _Paths = _Paths()
+    log: _Log = _Log()
+
+
+def load_config(path: Path | None = None) -> Config:
+    """The file's Config. `path` None: the default place, where it is no fault that there is no file."""
+    if path is None and not DEFAULT_PATH.exists():
+        return Config()
+    place = path or DEFAULT_PATH
+    tables = read_toml(place)
+    if isinstance(tables, RuleError):
+        raise RuleErrors([tables])
+    try:
+        file = _File.model_validate(tables)
+    except ValidationError as error:
+        raise RuleErrors(_named(one) for one in of_validation(str(place), error)) from None
+    return Config(
+        **file.gateway.model_dump(),
+        **file.limits.model_dump(),
+        **file.paths.model_dump(),
+        exceptions=ExceptionPolicy(file.exceptions),
+        metrics=file.listen.metrics,
+        control=file.listen.control,
+        events=None if file.log.events == "off" else file.log.events,
+        level=file.log.level,
+    )
+
+
+def _named(error: RuleError) -> RuleError:
+    """pydantic calls a faulty key of a dict `[key]`."""
+    if not error.table.startswith("exceptions"):
+        return error
+    _, _, cause = error.table.partition(".")
+    reason = error.reason if cause in CAUSES or not cause else f"no such cause; there are {', '.join(CAUSES)}"
+    return RuleError(error.file, "exceptions", cause or error.key, reason)
