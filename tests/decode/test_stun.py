@@ -162,7 +162,8 @@ def test_any_bytes(tail: bytes, cookie: str, decode: object) -> None:
     "name", ["ndpi-history/stun_old.pcap", "ndpi/zoom.pcap", "arkime/stun.pcap", "ndpi/stun_signal.pcapng"]
 )
 def test_as_wireshark_counts(name: str) -> None:
-    columns = ["-E", "occurrence=f", "-e", "udp.payload", "-e", "stun.type", "-e", "classicstun.type", "-e", "stun.channel"]
+    columns = ["-e", "udp.payload", "-e", "stun.type", "-e", "classicstun.type", "-e", "stun.channel"]
+    columns += ["-E", "occurrence=f"]
     command = ["tshark", "-r", str(CAPTURES / name), "-Y", "udp && !icmp", "-T", "fields", *columns]
     rows = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     theirs: Counter[object] = Counter()
