@@ -29,10 +29,14 @@ FILE_CAP, FILE_MEDIAN, FUNCTION_P90 = 600, 160, 40
 
 PROTOCOLS_WITHOUT_DECODER = {
     "icmp": "IP protocol 1; netfilter's word in chains",
-    "gre": "IP protocol 47; named from the IP header",
-    "esp": "IP protocol 50; named from the IP header",
+    "gre": "IP protocol 47, named from the IP header",
+    "esp": "IP protocol 50, named from the IP header",
+    "6in4": "IP protocol 41, named from the IP header",
+    "gtp": "encapsulation, named and not looked through",
+    "teredo": "encapsulation, named and not looked through",
+    "vxlan": "encapsulation, named and not looked through",
 }
-"""Names of rules/apps that code may say although no decoder is called so: they are IP protocols first."""
+"""Names of rules/apps that code may say although no decoder is called so: they are protocols in their own right."""
 
 UNMIRRORED = {
     "cli/main.py": "argument parsing; each command's own test runs through it",

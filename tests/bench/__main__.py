@@ -1,0 +1,80 @@
+"""`make bench`: forwarding, captures beside the peers, ten times the applications. `python -m tests.bench --help`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from tests.bench import applications, captures, forwarding
+
+PARTS = ("forwarding", "captures", "applications")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tests.bench", description="figures of appid beside those of its peers")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"quick, or some of: {', '.join(PARTS)} (all)")
+    parser.add_argument("--packets", type=int, default=1_000_000, help="size of the mixed capture")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each program; the median counts")
+    parser.add_argument("--appid", default=captures.APPID, help="command that checks {capture}")
+    parser.add_argument("--keep", action="store_true", help="leave the mixed capture in build/bench")
+    given = parser.parse_args()
+    if "quick" in given.parts:
+        given.parts.remove("quick")
+        given.packets, given.rounds = min(given.packets, 100_000), min(given.rounds, 3)
+    if unknown := set(given.parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}")
+    return given
+
+
+def bench_forwarding(rounds: int) -> None:
+    if os.geteuid() != 0:
+        print("forwarding: left out, needs root")
+        return
+    print(forwarding.report(forwarding.measure(rounds)), "\n", flush=True)
+
+
+def bench_captures(given: argparse.Namespace, wanted: list[str]) -> None:
+    found = captures.shared_captures()
+    if not found:
+        print("captures: left out, no ../shared/captures")
+        return
+    big, single, count = captures.prepared(found, given.packets)
+    try:
+        if "captures" in wanted:
+            programs = captures.PROGRAMS | {"appid check": given.appid}
+            print(captures.report(captures.costs(programs, big, single, count, given.rounds), count), "\n", flush=True)
+        if "applications" in wanted:
+            bench_applications(given, big, single, count)
+    finally:
+        if not given.keep:
+            big.unlink(missing_ok=True)
+
+
+def bench_applications(given: argparse.Namespace, big: Path, single: Path, count: int) -> None:
+    folder = captures.WORK / "applications"
+    shipped = len(list(applications.SHIPPED.glob("*.toml")))
+    written = applications.clone_folder(folder)
+    few, many = f"{shipped} applications", f"{shipped + written} applications"
+    programs = {few: given.appid, many: f"{given.appid} --rules {folder}"}
+    rows = {row.program: row for row in captures.costs(programs, big, single, count, given.rounds)}
+    print(captures.report(list(rows.values()), count))
+    if len(rows) == 2:
+        print(
+            f"\n  ten times the applications cost {rows[many].median / rows[few].median:.2f} times as much (goal 1.2)\n"
+        )
+
+
+def main() -> int:
+    given = arguments()
+    wanted = given.parts or list(PARTS)
+    if "forwarding" in wanted:
+        bench_forwarding(given.rounds)
+    if {"captures", "applications"} & set(wanted):
+        bench_captures(given, wanted)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
