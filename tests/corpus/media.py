@@ -56,14 +56,14 @@ class Stream:
 
 @dataclass
 class Media:
-    """Audio and video both ways; `rate` scales how many packets a second there are (1: about 97 in all)."""
+    """Audio and video both ways, about 97 packets a second in all."""
 
     rng: random.Random
     start: float
-    rate: float = 1.0
     streams: list[Stream] = field(default_factory=list)
     reports: dict[bool, float] = field(default_factory=dict)
     """outgoing? -> when the next RTCP compound is due"""
+    muted: set[bool] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         for outgoing, offset in ((True, 0.001), (False, 0.006)):
@@ -71,15 +71,15 @@ class Media:
                 number, start = self.rng.randrange(1 << 32), self.rng.randrange(1 << 15)
                 due = self.start + offset + (0.004 if kind == 123 else 0)
                 stamp = self.rng.randrange(1 << 31)
-                stream = Stream(kind, outgoing, number, start, stamp, interval / self.rate, step, size, due)
+                stream = Stream(kind, outgoing, number, start, stamp, interval, step, size, due)
                 stream.other_type = 119 if kind == 104 else None
                 self.streams.append(stream)
         self.reports = {True: self.start + 5.0, False: self.start + 2.6}
 
     def take(self) -> Due:
         """The packet that is due next."""
-        stream = min(self.streams, key=lambda s: s.due)
-        report = min(self.reports, key=lambda o: self.reports[o])
+        stream = min((s for s in self.streams if s.outgoing not in self.muted), key=lambda s: s.due)
+        report = min((o for o in self.reports if o not in self.muted), key=lambda o: self.reports[o])
         if self.reports[report] <= stream.due:
             return Due(self.reports[report], report, "rtcp", self.report(report))
         due = stream.due
@@ -98,13 +98,17 @@ class Media:
         chunk += bytes(-len(chunk) % 4)
         return sender + struct.pack("!BBH", 0x81, 202, len(chunk) // 4) + chunk
 
-    def silence(self, outgoing: bool) -> None:
-        """That direction sends nothing any more."""
-        self.streams = [s for s in self.streams if s.outgoing is not outgoing]
-        self.reports.pop(outgoing)
-        self.reports.setdefault(not outgoing, float("inf"))
+    def mute(self, outgoing: bool) -> None:
+        """That direction sends nothing until `unmute`."""
+        self.muted.add(outgoing)
 
-    def catch_up(self, now: float) -> None:
-        """Nothing is due before `now`: streams that were silent go on from here."""
-        for offset, stream in enumerate(self.streams):
+    def unmute(self, outgoing: bool, now: float) -> None:
+        self.muted.discard(outgoing)
+        for offset, stream in enumerate(s for s in self.streams if s.outgoing is outgoing):
             stream.due = max(stream.due, now + 0.0007 * (offset + 1))
+
+    def pace(self, outgoing: bool, video_interval: float) -> None:
+        """How often video of that direction is sent from now on; infinity: not at all."""
+        stream = next(s for s in self.streams if s.outgoing is outgoing and s.payload_type == 123)
+        stream.due += video_interval - stream.interval if video_interval == float("inf") else 0
+        stream.interval = video_interval

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.corpus import background, stun_bytes as stun
+from tests.corpus import background
+from tests.corpus import stun_bytes as stun
 from tests.corpus.expected import CallTruth, Case, Expected, FlowTruth, PinholeTruth
 from tests.corpus.media import Media
 from tests.corpus.sip_bytes import Dialog, Party
@@ -24,6 +26,15 @@ class Mark:
     call: int | None
 
 
+@dataclass
+class Keeper:
+    """Something a client repeats during the media, one frame each time."""
+
+    interval: float
+    due: float
+    send: Callable[[], object]
+
+
 class Scene:
     def __init__(self, session: int, variation: Variation) -> None:
         self.session, self.v, self.h = session, variation, variation.hosts
@@ -32,6 +43,9 @@ class Scene:
         self.cap.inside(self.h.client, self.h.client2)
         self.back = background.Background(self.cap, variation, self.rng)
         self.marks: dict[FlowId, Mark] = {}
+        self.keep: list[Keeper] = []
+        self.pending: tuple[bytes, bytes] = (b"", b"")
+        """Answers that a later act sends."""
         self.calls: list[CallTruth] = []
         self.pinholes: list[PinholeTruth] = []
         self.client = End(self.h.client, variation.media_port)
@@ -55,7 +69,13 @@ class Scene:
     def play(self, media: Media, frame: int, out: Way, into: Way, also: float = 0.005) -> None:
         """Media up to `frame`, and a little background with probability `also`."""
         while self.cap.next < frame:
-            if self.rng.random() < also:
+            keeper = next((k for k in self.keep if self.cap.now >= k.due), None)
+            if keeper:
+                keeper.due = self.cap.now + keeper.interval
+                self.tick(0.0001)
+                keeper.send()
+                continue
+            if self.rng.random() < also or self.cap.next + max(out.frames, into.frames) > frame:
                 self.cap.now += 0.0002
                 self.back.step()
                 continue
@@ -100,13 +120,16 @@ class Scene:
         """The last frame not later than `seconds`."""
         return sum(1 for when, _ in self.cap.frames if when <= seconds)
 
-    def pinhole(self, inside: End, peer: str, opens: tuple[int, int], bye: int, answer: int | None, call: int = 0) -> None:
+    def pinhole(
+        self, inside: End, peer: str, opens: tuple[int, int], bye: int, answer: int | None, call: int = 0,
+        required: bool = True,
+    ) -> None:
         """Call it when the capture is complete; one per port that the SDP named."""
         last = self.cap.frames[answer - 1][0] + 5 if answer else self.cap.frames[bye - 1][0] + 32
         open_end = last > self.cap.frames[-1][0]
         ports = [inside.port] + ([self.v.rtcp_port] if self.v.rtcp_port is not None else [])
         for port in ports:
-            truth = PinholeTruth(inside.host, port, peer, *opens, bye, self.frame_at(last), open_end, call)
+            truth = PinholeTruth(inside.host, port, peer, *opens, bye, self.frame_at(last), open_end, call, required)
             self.pinholes.append(truth)
 
     def case(self, name: str) -> Case:
@@ -153,7 +176,10 @@ class Scene:
 
 
 class Way:
-    """How one direction of the media travels: called with the packet and its kind (audio, video, rtcp)."""
+    """How one direction of the media travels: called with the packet and its kind (audio, video, rtcp, sip)."""
+
+    frames = 1
+    """How many frames one packet makes, where the capture sees it more than once."""
 
     def __call__(self, data: bytes, kind: str) -> None:
         raise NotImplementedError
@@ -175,8 +201,21 @@ class Direct(Way):
         self.scene.mark(UDP, src, dst, number, self.call)
 
 
+class Both(Way):
+    """The same packet by each of two ways, one after the other."""
+
+    def __init__(self, scene: Scene, first: Way, second: Way) -> None:
+        self.scene, self.first, self.second = scene, first, second
+        self.frames = first.frames + second.frames
+
+    def __call__(self, data: bytes, kind: str) -> None:
+        self.first(data, kind)
+        self.scene.tick(0.0003)
+        self.second(data, kind)
+
+
 def _raw(end: End) -> bytes:
     return bytes(int(part) for part in end.host.split(".")) + struct.pack("!H", end.port)
 
 
-__all__ = ["TCP", "UDP", "Dialog", "Direct", "Scene", "Way"]
+__all__ = ["TCP", "UDP", "Both", "Dialog", "Direct", "Keeper", "Scene", "Way"]

@@ -6,11 +6,11 @@ it lies 5 s after the media began, where the first RTCP is due.
 
 from __future__ import annotations
 
-from tests.corpus.background import dns_message
+from tests.corpus import acts
 from tests.corpus.expected import CallTruth, Case
 from tests.corpus.legs import Leg, Pair
 from tests.corpus.media import Media
-from tests.corpus.scene import TCP, UDP, Direct, Scene
+from tests.corpus.scene import UDP, Direct, Scene
 from tests.corpus.variation import Variation
 from tests.corpus.writer import End
 
@@ -19,19 +19,13 @@ def build(variation: Variation | None = None) -> Case:
     v = variation or Variation()
     s = Scene(1, v)
     leg = Leg(s, s.client, End(s.h.relay, v.relay_port), s.peer, s.public, v.channel)
-    probes(s)
+    acts.probes(s, 60)
     allocation(s, leg)
     connect(s, leg)
     dialog = s.dialog(s.public, s.peer)
     s.invite((leg.client, leg.relay), leg.wrap(dialog.invite()), 169)
-    for payload in (dialog.response(100, "Trying", to_tag=False), dialog.response(180, "Ringing")):
-        s.tick(0.05)
-        leg.into(payload)
-    s.tick(1.7)
-    s.at(172)
-    leg.into(dialog.response(200, "OK", answer=True))
-    s.tick(0.003)
-    leg.out(dialog.ack())
+    s.at(170)
+    acts.answer_invite(s, dialog, leg, leg.back())
     s.quiet(175, 0.02)
     media = Media(s.rng, s.cap.now)
     go_direct(s, leg, media)
@@ -40,23 +34,12 @@ def build(variation: Variation | None = None) -> Case:
     s.calls.append(
         CallTruth(dialog.call_id, "facetime", s.h.client, s.h.peer_public, (169,), 172, (5790, 5786), "bye")
     )
-    hang_up(s, leg, dialog.bye(), dialog.bye_answer(), media)
+    way = acts.bye_way(s, leg, Direct(s, s.client, s.peer))
+    acts.hang_up(s, media, way, (dialog.bye(), dialog.bye_answer()), Direct(s, s.peer, s.client))
+    acts.release(s, leg)
     s.quiet(5830, 9.0)
     s.pinhole(s.client, s.h.peer_public, (162, 173), 5786, 5790)
     return s.case("session1")
-
-
-def probes(s: Scene) -> None:
-    """Frames 1 to 59: the 16-byte probes on 16403, the look-up of the probe's host, the rest of the network."""
-    for frame in (20, 41):
-        s.quiet(frame, 4.0)
-        s.snatmap()
-    s.quiet(58, 3.0)
-    own, name = End(s.h.client, 56321), "static.ess.apple.com"
-    s.cap.udp(own, s.back.resolver, dns_message(0x4242, name, 28 if s.v.v6 else 1))
-    s.tick(0.018)
-    s.cap.udp(s.back.resolver, own, dns_message(0x4242, name, 28 if s.v.v6 else 1, s.back.address(s.h.web_probe)))
-    s.tick(0.002)
 
 
 def allocation(s: Scene, leg: Leg) -> None:
@@ -65,30 +48,9 @@ def allocation(s: Scene, leg: Leg) -> None:
     s.at(60)
     leg.allocate(transaction)
     s.tick(0.001)
-    http_probe(s, 49712)
+    acts.http_probe(s, 49712)
     s.quiet(82, 0.05)
     leg.allocated(transaction)
-
-
-def http_probe(s: Scene, port: int) -> None:
-    """Frames 61 to 69 of session 1: handshake, GET at 64, 200 with 13 bytes, both FINs."""
-    tcp = s.web_probe(port)
-    for _ in tcp.open():
-        s.tick(0.012)
-    get = "GET /connectivity.txt HTTP/1.1\r\nHost: static.ess.apple.com:80\r\nConnection: close\r\n\r\n"
-    number = tcp.send(get.encode(), True)
-    s.mark(TCP, tcp.client, tcp.server, number)
-    s.tick(0.011)
-    tcp.ack(False)
-    body = "AV was here!\n"
-    head = f"HTTP/1.1 200 OK\r\nServer: Apache\r\nContent-Length: {len(body)}\r\nContent-Type: text/plain\r\n\r\n"
-    tcp.send((head + body).encode(), False)
-    s.tick(0.001)
-    tcp.ack(True)
-    tcp.fin(True)
-    s.tick(0.012)
-    tcp.fin(False)
-    tcp.ack(True)
 
 
 def connect(s: Scene, leg: Leg) -> None:
@@ -154,20 +116,3 @@ def direct(s: Scene, media: Media) -> None:
     media.reports[True] = s.cap.now
     s.play(media, 778, out, into, also=0)
     s.play(media, 5786, out, into)
-
-
-def hang_up(s: Scene, leg: Leg, bye: bytes, answer: bytes, media: Media) -> None:
-    """Frames 5786 to 5792. BYE may take the relay or the direct path."""
-    out, into = Direct(s, s.client, s.peer), Direct(s, s.peer, s.client)
-    start = s.cap.next
-    s.tick(0.002)
-    (out if s.v.bye_direct else leg)(bye, "sip")
-    media.silence(True)
-    s.play(media, start + 4, out, into, also=0)
-    s.tick(0.01)
-    (into if s.v.bye_direct else leg.back())(answer, "sip")
-    s.tick(0.001)
-    release = s.transaction()
-    leg.refresh(release, 0)
-    s.tick(0.04)
-    leg.refreshed(release, 0)
