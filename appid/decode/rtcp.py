@@ -9,6 +9,7 @@ from __future__ import annotations
 from appid.wire import Fact, Layer
 
 FIRST = frozenset(range(0x80, 0xC0))  # version 2
+PACKETS = 64
 SRTCP_TRAILER = 8
 """The least that SRTCP appends: E flag and index (4), authentication tag (4 or more)."""
 
@@ -36,7 +37,7 @@ def decode(data: memoryview) -> Layer | None:
     offset = size
     while offset < end:
         size = _packet(data, offset)
-        if not size:
+        if not size or len(facts) > PACKETS:
             break
         facts.append(Fact("rtcp.packet_type", data[offset + 1]))
         offset += size

@@ -16,6 +16,7 @@ FIRST = frozenset(b"v")
 TEXT = 65_536
 MEDIA = 64
 CANDIDATES = 128
+LINES = 2048
 FORMATS = 128
 DIRECTIONS = frozenset({"sendrecv", "sendonly", "recvonly", "inactive"})
 
@@ -103,7 +104,10 @@ def decode(data: memoryview) -> Layer | None:
     connections: list[bytes] = []
     session = section = _Section()
     sections: list[_Section] = []
-    for line in bytes(data).decode("utf-8", "replace").split("\n"):
+    lines = bytes(data).decode("utf-8", "replace").split("\n")
+    if len(lines) > LINES:
+        raise DecodeError("sdp", 0, "too many lines")
+    for line in lines:
         key, value = line[:2], line[2:].strip()
         if key == "a=":
             attribute, _, text = value.partition(":")

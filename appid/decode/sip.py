@@ -18,6 +18,7 @@ MESSAGE = 65_536
 HEADERS = 256
 INFLATED = 262_144
 PARTS = 16
+PARAMETERS = 64
 FIRST = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz\r\n")
 
 COMPACT = {
@@ -122,7 +123,7 @@ def parameters(value: str) -> dict[str, str]:
     opened = value.find("<", start)
     start = value.find(">", opened) + 1 if opened >= 0 else start
     found: dict[str, str] = {}
-    for part in value[start:].split(";")[1:]:
+    for part in value[start:].split(";", PARAMETERS)[1:]:
         name, _, text = part.partition("=")
         found.setdefault(name.strip().lower(), text.strip())
     return found

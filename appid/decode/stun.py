@@ -7,7 +7,7 @@ names, are facts: 0x8001-0x8009 meant other things to vendors before IANA assign
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
@@ -51,64 +51,58 @@ class Message:
     attributes: tuple[tuple[int, bytes], ...]
 
 
-Unpack = Callable[[bytes, bytes], Iterator[Fact]]
+Unpack = Callable[[bytes, bytes], tuple[Fact, ...]]
 """(value, the 16 header bytes that XOR-* values are XORed with) -> facts; none where the value has another shape."""
 
 
 def _address(name: str, xor: bool) -> Unpack:
     """RFC 8489 sections 14.1 and 14.2."""
 
-    def unpack(value: bytes, key: bytes) -> Iterator[Fact]:
+    def unpack(value: bytes, key: bytes) -> tuple[Fact, ...]:
         if len(value) < 8 or (value[1], len(value)) not in {(1, 8), (2, 20)}:
-            return
+            return ()
         port, address = int.from_bytes(value[2:4], "big"), value[4:]
         if xor:
             size = len(address)
             port ^= int.from_bytes(key[:2], "big")
             address = (int.from_bytes(address, "big") ^ int.from_bytes(key[:size], "big")).to_bytes(size, "big")
-        yield Fact(name, Endpoint(address, port))
+        return (Fact(name, Endpoint(address, port)),)
 
     return unpack
 
 
 def _number(name: str, size: int, shift: int = 0) -> Unpack:
-    def unpack(value: bytes, _: bytes) -> Iterator[Fact]:
-        if len(value) == size:
-            yield Fact(name, int.from_bytes(value, "big") >> shift)
+    def unpack(value: bytes, _: bytes) -> tuple[Fact, ...]:
+        return (Fact(name, int.from_bytes(value, "big") >> shift),) if len(value) == size else ()
 
     return unpack
 
 
 def _constant(name: str, fixed: bool | str) -> Unpack:
-    def unpack(_: bytes, __: bytes) -> Iterator[Fact]:
-        yield Fact(name, fixed)
-
-    return unpack
+    facts = (Fact(name, fixed),)
+    return lambda _, __: facts
 
 
 def _text(name: str) -> Unpack:
-    def unpack(value: bytes, _: bytes) -> Iterator[Fact]:
-        yield Fact(name, value.decode("utf-8", "replace"))
+    def unpack(value: bytes, _: bytes) -> tuple[Fact, ...]:
+        return (Fact(name, value.decode("utf-8", "replace")),)
 
     return unpack
 
 
-def _username(value: bytes, _: bytes) -> Iterator[Fact]:
-    yield Fact("stun.username", value)
-    yield Fact("stun.username_length", len(value))
-    yield Fact("stun.username_colon", b":" in value)  # RFC 8445 section 7.2.2: ufrag:ufrag
+def _username(value: bytes, _: bytes) -> tuple[Fact, ...]:
+    colon = b":" in value  # RFC 8445 section 7.2.2: ufrag:ufrag
+    return Fact("stun.username", value), Fact("stun.username_length", len(value)), Fact("stun.username_colon", colon)
 
 
-def _error(value: bytes, _: bytes) -> Iterator[Fact]:
+def _error(value: bytes, _: bytes) -> tuple[Fact, ...]:
     """RFC 8489 section 14.8: hundreds in 3 bits, then 0-99."""
-    if len(value) >= 4:
-        yield Fact("stun.error_code", (value[2] & 7) * 100 + value[3])
+    return (Fact("stun.error_code", (value[2] & 7) * 100 + value[3]),) if len(value) >= 4 else ()
 
 
 def _bytes(name: str, size: int) -> Unpack:
-    def unpack(value: bytes, _: bytes) -> Iterator[Fact]:
-        if len(value) == size:
-            yield Fact(name, value)
+    def unpack(value: bytes, _: bytes) -> tuple[Fact, ...]:
+        return (Fact(name, value),) if len(value) == size else ()
 
     return unpack
 

@@ -216,3 +216,23 @@ def test_as_wireshark_reads(name: str) -> None:
         assert found.get("sip.to_tag", "") == to_tag
         methods[method or status] += 1
     assert sum(methods.values()) > 10
+
+
+@pytest.mark.parametrize("name", ["sip-tcp-method__sip-tcp.pcap", "sip-tcp-pattern-matching__sip.pcap"])
+def test_streams_as_wireshark_reads(name: str) -> None:
+    command = ["tshark", "-r", str(CAPTURES / "suricata-verify" / name), "-Y", "tcp.payload", "-T", "fields"]
+    command += ["-e", "tcp.srcport", "-e", "tcp.payload", "-e", "sip.Method", "-e", "sip.Status-Code"]
+    streams: dict[str, bytes] = {}
+    theirs: list[str] = []
+    for row in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
+        port, payload, method, status = row.split("\t")
+        streams[port] = streams.get(port, b"") + bytes.fromhex(payload)
+        theirs += [text for text in (method, status) if text]
+    ours = [
+        str(fact.value)
+        for stream in streams.values()
+        for fact in peel(memoryview(stream), "tcp").facts()
+        if fact.name in {"sip.method", "sip.status"}
+    ]
+    assert theirs
+    assert sorted(ours) == sorted(theirs)
