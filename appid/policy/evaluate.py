@@ -14,7 +14,7 @@ from appid.flow.key import FlowKey
 from appid.identify.application import Application, Implicit, PortRange
 from appid.identify.identification import INCOMPLETE, INSUFFICIENT_DATA, UNKNOWN_IP, UNKNOWN_TCP, UNKNOWN_UDP
 from appid.policy import Decision
-from appid.policy.index import NetworkIndex, PortIndex, lowest, mask_of
+from appid.policy.index import PortIndex, RuleIndex, lowest, mask_of
 from appid.policy.rule import DEFAULTS, Policy, PolicyRule
 from appid.wire import TCP, UDP
 
@@ -76,20 +76,11 @@ class Judge:
         self._decisions = [Decision(rule.action, rule.name) for rule in rules]
         self._rules = {rule.name: rule for rule in rules}
         self._default = Decision(policy.default_action, DEFAULTS)
-        self._from = _by_name(rule.from_ or None for rule in rules)
-        self._to = _by_name(rule.to or None for rule in rules)
-        self._named = _by_name(rule.applications for rule in rules)
-        self._source = NetworkIndex([rule.source for rule in rules])
-        self._destination = NetworkIndex([rule.destination for rule in rules])
+        self._index = RuleIndex(rules, (ports for a in applications.values() for ports in _ports_of(a)))
         self._allows = mask_of(i for i, rule in enumerate(rules) if rule.action == "allow")
-        self._any_application = self._named[None]
-        self._any_service = mask_of(i for i, rule in enumerate(rules) if rule.service == "any")
-        self._default_service = mask_of(i for i, rule in enumerate(rules) if rule.service == "application-default")
-        explicit = [(i, rule.service) for i, rule in enumerate(rules) if not isinstance(rule.service, str)]
-        self._ports = PortIndex(explicit, (ports for a in applications.values() for ports in _ports_of(a)))
-        self._defaults = _stretches(applications, self._ports)
+        self._defaults = _stretches(applications, self._index.ports)
         self._scheduled = [(1 << i, rule.schedule) for i, rule in enumerate(rules) if rule.schedule is not None]
-        self._grants = _grants(policy, applications, self._named)
+        self._grants = _grants(policy, applications, self._index.named)
         self._granting = mask_of(i for i, rule in enumerate(rules) if rule.implicit)
         self._asleep: tuple[int, int] = (-1, 0)
         self._classes: dict[int, int] = {}
@@ -150,7 +141,7 @@ class Judge:
         return _Place(
             number,
             key.proto,
-            self._ports.stretch(key.proto, key.dport),
+            self._index.ports.stretch(key.proto, key.dport),
             situation.begun_outside and not situation.foreseen,
             situation.foreseen,
         )
@@ -158,10 +149,9 @@ class Judge:
     def _classify(self, situation: Situation, asleep: int) -> int:
         """The rules that zones, addresses and schedule leave, as a small number."""
         key = situation.key
-        rules = self._from.get(situation.from_zone, self._from[None])
-        rules &= self._to.get(situation.to_zone, self._to[None])
-        rules &= self._source.find(key.src)
-        rules &= self._destination.find(key.dst) & ~asleep
+        rules = self._index.between(situation.from_zone, situation.to_zone)
+        rules &= self._index.source.find(key.src)
+        rules &= self._index.destination.find(key.dst) & ~asleep
         number = self._classes.get(rules)
         if number is None:
             if len(self._classes) >= _MAX_CLASSES:
@@ -195,13 +185,13 @@ class Judge:
 
     def _decide(self, place: _Place, name: str, provisional: bool) -> Decision:
         rules = self._class_rules[place.rules]
-        service = self._any_service | self._ports.find(place.proto, place.stretch)
+        service = self._index.any_service | self._index.ports.find(place.proto, place.stretch)
         if place.foreseen or self._on_default_port(place, name):
-            service |= self._default_service
-        matching = rules & service & self._named.get(name, self._any_application)
+            service |= self._index.default_service
+        matching = rules & service & self._index.naming(name)
         if place.unforeseen and self._foreseen_only(name):
             # Point 3: no rule allows it by name. One that refuses it still does; one for any application holds.
-            matching &= ~self._allows | self._any_application
+            matching &= ~self._allows | self._index.named[None]
         if matching:
             return self._decisions[lowest(matching)]
         if rules & self._granting:
@@ -227,8 +217,8 @@ class Judge:
                 continue
             if not grant.ports or any(
                 ports.proto == place.proto
-                and self._ports.stretch(ports.proto, ports.first) <= place.stretch
-                and place.stretch < self._ports.stretch(ports.proto, ports.last + 1)
+                and self._index.ports.stretch(ports.proto, ports.first) <= place.stretch
+                and place.stretch < self._index.ports.stretch(ports.proto, ports.last + 1)
                 for ports in grant.ports
             ):
                 rules |= grant.rules
@@ -240,22 +230,6 @@ def first_match(
 ) -> Decision:
     """One question to a policy that is not compiled yet."""
     return Judge(policy, applications).first_match(situation, name, provisional)
-
-
-def _by_name(rules: Iterable[Iterable[str] | None]) -> dict[str | None, int]:
-    """name -> the rules that list it or list nothing; None -> the rules that list nothing."""
-    listed: dict[str, list[int]] = {}
-    anything = []
-    for i, names in enumerate(rules):
-        if names is None:
-            anything.append(i)
-            continue
-        for name in names:
-            listed.setdefault(name, []).append(i)
-    nothing = mask_of(anything)
-    masks: dict[str | None, int] = {name: mask_of(rows) | nothing for name, rows in listed.items()}
-    masks[None] = nothing
-    return masks
 
 
 def _ports_of(application: Application) -> Iterable[PortRange]:

@@ -5,11 +5,11 @@ In: each rule's networks and ports. Out: masks. A look-up costs a few dictionary
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 
 from appid.identify.application import PortRange
-from appid.policy.rule import Network
+from appid.policy.rule import Network, PolicyRule
 
 _FEW = 8
 """Up to so many rules of one network are kept as a tuple; more become a mask, which is as long as the policy."""
@@ -27,6 +27,12 @@ class NetworkIndex:
                 number = int.from_bytes(base, "big") >> shift
                 members.setdefault((len(base), shift), {}).setdefault(number, []).append(i)
         self._tables: dict[int, list[tuple[int, dict[int, tuple[int, ...] | int]]]] = {4: [], 16: []}
+        self._starts: dict[int, list[tuple[int, int]]] = {4: [], 16: []}
+        for i, networks in enumerate(rules):
+            for base, _ in networks:
+                self._starts[len(base)].append((int.from_bytes(base, "big"), i))
+        for starts in self._starts.values():
+            starts.sort()
         for (width, shift), table in sorted(members.items()):
             short = {number: tuple(rows) if len(rows) <= _FEW else mask_of(rows) for number, rows in table.items()}
             self._tables[width].append((shift, short))
@@ -44,6 +50,19 @@ class NetworkIndex:
             else:
                 for row in rows:
                     mask |= 1 << row
+        return mask
+
+    def overlapping(self, networks: Sequence[Network]) -> int:
+        """The mask of the rules that hold for any address of these networks; -1 (all rules) for none given."""
+        if not networks:
+            return -1
+        mask = self.anywhere
+        for base, prefix in networks:
+            low = int.from_bytes(base, "big")
+            starts = self._starts[len(base)]
+            first = bisect_left(starts, (low, 0))
+            last = bisect_left(starts, (low + (1 << (8 * len(base) - prefix)), 0))
+            mask |= self.find(base) | mask_of(row for _, row in starts[first:last])
         return mask
 
 
@@ -79,6 +98,53 @@ class PortIndex:
         """The mask of the rules whose ports hold this stretch."""
         masks = self._masks.get(proto)
         return 0 if masks is None else masks[stretch]
+
+
+class RuleIndex:
+    """All rules of a policy by each thing that they match."""
+
+    def __init__(self, rules: Sequence[PolicyRule], others: Iterable[PortRange] = ()) -> None:
+        self.from_ = by_name(rule.from_ or None for rule in rules)
+        self.to = by_name(rule.to or None for rule in rules)
+        self.named = by_name(rule.applications for rule in rules)
+        self.source = NetworkIndex([rule.source for rule in rules])
+        self.destination = NetworkIndex([rule.destination for rule in rules])
+        self.any_service = mask_of(i for i, rule in enumerate(rules) if rule.service == "any")
+        self.default_service = mask_of(i for i, rule in enumerate(rules) if rule.service == "application-default")
+        explicit = [(i, rule.service) for i, rule in enumerate(rules) if not isinstance(rule.service, str)]
+        self.ports = PortIndex(explicit, others)
+
+    def between(self, from_zone: str | None, to_zone: str | None) -> int:
+        """The rules for these zones; None is a side that lies in no zone."""
+        return self.from_.get(from_zone, self.from_[None]) & self.to.get(to_zone, self.to[None])
+
+    def naming(self, application: str) -> int:
+        """The rules that list the application, or any."""
+        return self.named.get(application, self.named[None])
+
+
+def by_name(rules: Iterable[Iterable[str] | None]) -> dict[str | None, int]:
+    """name -> the rules that list it or list nothing (None); None -> the rules that list nothing."""
+    listed: dict[str, list[int]] = {}
+    anything = []
+    for i, names in enumerate(rules):
+        if names is None:
+            anything.append(i)
+            continue
+        for name in names:
+            listed.setdefault(name, []).append(i)
+    nothing = mask_of(anything)
+    masks: dict[str | None, int] = {name: mask_of(rows) | nothing for name, rows in listed.items()}
+    masks[None] = nothing
+    return masks
+
+
+def rows_of(mask: int) -> Iterator[int]:
+    """The rules of a mask, in order."""
+    while mask:
+        row = lowest(mask)
+        yield row
+        mask ^= 1 << row
 
 
 def mask_of(rows: Iterable[int]) -> int:
