@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from appid.edge.config import load_config
@@ -34,16 +35,14 @@ def run(arguments: argparse.Namespace) -> int:
     except RuleErrors as faults:
         for fault in faults.errors:
             if arguments.json:
-                told = {"file": fault.file, "table": fault.table, "key": fault.key, "reason": fault.reason}
-                print(json.dumps({"type": "error", **told}))
+                print(json.dumps({"type": "error", **asdict(fault)}))
             else:
                 print(f"error: {fault}", file=sys.stderr)
         return 1
     findings = lint(policy, applications)
     for finding in findings:
         if arguments.json:
-            told = {"kind": finding.kind, "rule": finding.rule, "others": finding.others, "reason": finding.reason}
-            print(json.dumps({"type": "warning", "file": str(arguments.file), **told}))
+            print(json.dumps({"type": "warning", "file": str(arguments.file), **asdict(finding)}))
         else:
             print(f"warning: {arguments.file}: {finding.kind}: {finding}")
     if not arguments.json and not findings:

@@ -1,7 +1,7 @@
 """Findings about a policy that loads: dependencies, rules that never decide anything.
 
-In: a policy, the applications. Out: Finding, in the order of the rules. A rule is called shadowed or contradicted only where that is
-certain: taking it away changes no decision about any packet (what is uncertain is not told).
+In: a policy, the applications. Out: Finding, in the order of the rules. A rule is called shadowed or contradicted only
+where that is certain: taking it away changes no decision about any packet (what is uncertain is not told).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Kind = Literal["dependency", "shadowed", "contradiction", "unreachable"]
 class Finding:
     """A warning about `rule`. `others`: the missing names of a dependency; the rules that shadow it.
 
-    shadowed       rules before it decide all that it would, the last of them not otherwise
-    contradiction  ... and decide otherwise than it says
+    shadowed       rules before it decide all that it would, as it would
+    contradiction  rules before it decide all that it would, some of it otherwise
     unreachable    nothing can match it
     """
 
@@ -117,9 +117,9 @@ class _Shade:
     def _decides(self, other: PolicyRule, rule: PolicyRule, name: str) -> bool:
         """Whether `other` holds for every service and origin for which `rule` holds, for flows of this name."""
         application = self.applications.get(name)
-        if application is not None and application.inbound == "foreseen" and _allows_by_name(other):
-            if not _allows_by_name(rule):
-                return False  # point 3: what began outside is left to `rule`
+        foreseen_only = application is not None and application.inbound == "foreseen"
+        if foreseen_only and _allows_by_name(other) and not _allows_by_name(rule):
+            return False  # point 3: what began outside is left to `rule`
         if other.service == "any":
             return True
         standard = application.default_ports if application is not None else ()
@@ -135,7 +135,7 @@ class _Shade:
         by = ", ".join(repr(name) for name in names)
         against = [other for other in others if other.action != rule.action]
         if against:
-            said = f"rule {rule.name!r} ({rule.action}) contradicts {by}, before it ({against[0].action}), and never decides"
+            said = f"rule {rule.name!r} ({rule.action}) never decides: contradicts {by} before it ({against[0].action})"
             return Finding("contradiction", rule.name, said, names)
         return Finding("shadowed", rule.name, f"rule {rule.name!r} never decides: shadowed by {by}", names)
 
