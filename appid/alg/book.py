@@ -37,6 +37,10 @@ class Book:
             number = self._places.get((key.proto, key.src, key.sport, key.dst))
         return None if number is None else (number, self.open[number])
 
+    def holder(self, expectation: Expectation) -> int | None:
+        """The number of the expectation that stands at the same place."""
+        return self._places.get(_place(expectation))
+
     def of_call(self, call: int) -> list[tuple[int, Expectation]]:
         return [(number, self.open[number]) for number in self._by_call.get(call, ())]
 

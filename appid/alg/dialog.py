@@ -53,7 +53,7 @@ class Change:
     end: Literal["bye", "cancelled", "refused"] = "bye"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Dialog:
     """One dialog between an inside host and a peer. `caller_inside`: the INVITE was sent by the inside host;
     `peers`: addresses of the same peer that its call has shown (a BYE may take the relay or the direct path)."""
@@ -83,6 +83,7 @@ class Dialogs:
     def __init__(self) -> None:
         self.known: dict[tuple[str, bytes], Dialog] = {}
         self.leaving: dict[tuple[str, bytes], Dialog] = {}
+        self.by_call_id: dict[str, list[Dialog]] = {}
 
     def handle(self, signal: Signal, now: float) -> list[Change]:
         """What this message changes; nothing, if it belongs to no dialog or breaks its dialog's own words."""
@@ -92,7 +93,10 @@ class Dialogs:
             if signal.method != "INVITE" or signal.to_tag or not signal.from_tag:
                 return []
             self._make_room(now)
+            if dialog is not None:
+                self._drop(key)
             self.known[key] = dialog = self._create(signal)
+            self.by_call_id.setdefault(signal.call_id, []).append(dialog)
             return [Change("invited", dialog)]
         if dialog.ended or not self._same_tags(dialog, signal):
             return []
@@ -116,10 +120,14 @@ class Dialogs:
         waiting = [d.bye_at + BYE_TIMEOUT for d in self.leaving.values() if d.bye_at is not None]
         return min(waiting, default=None)
 
+    def living(self, call_id: str) -> bool:
+        """Whether another inside host's view of this Call-ID goes on."""
+        return any(not d.ended for d in self.by_call_id.get(call_id, ()))
+
     def forget(self, call_id: str, now: float) -> None:
         """The call is over for other reasons (silence): its dialogs end as well."""
-        for dialog in self.known.values():
-            if dialog.call_id == call_id and not dialog.ended:
+        for dialog in self.by_call_id.get(call_id, ()):
+            if not dialog.ended:
                 self._end(dialog, now)
 
     @staticmethod
@@ -220,5 +228,12 @@ class Dialogs:
             return
         ended = [key for key, d in self.known.items() if d.ended and now - d.ended_time > REMEMBERED]
         for key in ended or [next(iter(self.known))]:
-            del self.known[key]
-            self.leaving.pop(key, None)
+            self._drop(key)
+
+    def _drop(self, key: tuple[str, bytes]) -> None:
+        dialog = self.known.pop(key)
+        self.leaving.pop(key, None)
+        views = self.by_call_id[dialog.call_id]
+        views.remove(dialog)
+        if not views:
+            del self.by_call_id[dialog.call_id]

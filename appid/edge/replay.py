@@ -134,16 +134,12 @@ class Replay:
                 if data is None or len(data) < 20:
                     continue
                 now = nanoseconds / 1e9
-                if data[0] & 0xF0 == 0x40:
-                    if data[6] & 0x3F or data[7]:
-                        whole = self.fragments.add(data, now, number)
-                        if whole is None:
-                            continue
-                        data = whole
-                elif data[6] == 44 or data[6] in (0, 43, 60):
+                pieces = 0
+                if (data[6] & 0x3F or data[7]) if data[0] & 0xF0 == 0x40 else data[6] in (0, 43, 44, 60):
                     whole = self.fragments.add(data, now, number)
                     if whole is None:
                         continue
+                    pieces = len(self.fragments.packets) - 1 if whole is not data else 0
                     data = whole
                 if deadline is not None and now >= deadline:
                     self._tick(now, number - 1)
@@ -158,6 +154,8 @@ class Replay:
                     self._kernel_only(entry, data, now, number)
                 if kernel.ended:
                     self._ended(now)
+                if pieces and kernel.current is not None:
+                    kernel.current.slot.packets += pieces
                 if kernel.outcome != "pass" and self.enforced:
                     self._dropped(number)
                 if self.progress is not None and number % PROGRESS_EVERY == 0:

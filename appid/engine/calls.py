@@ -41,7 +41,8 @@ class CallKeeper:
         self.calls = Calls()
         self.dialogs = Dialogs()
         self.book = Book()
-        self.by_call_id: dict[tuple[str, bytes], int] = {}
+        self.by_call_id: dict[str, int] = {}
+        self.quiet: set[int] = set()
         self.bound: dict[int, BindNat] = {}
         self.decisions: dict[int, Decision] = {}
         self.refresh_at: float | None = None
@@ -131,44 +132,64 @@ class CallKeeper:
 
     def _apply(self, change: Change, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:
         dialog = change.dialog
-        key = (dialog.call_id, dialog.host)
         if change.what == "invited":
             call = self._invited(dialog, record, packet, now)
             dialog.peers = call.peers
-            self.by_call_id[key] = call.id
+            self.by_call_id[dialog.call_id] = call.id
             yield self._report(call)
             return
-        found = self.calls.open.get(self.by_call_id.get(key, 0))
+        found = self.calls.open.get(self.by_call_id.get(dialog.call_id, 0))
         if found is None:
             return
         if change.what == "answered":
-            found.answered_at = packet
+            found.answered_at = found.answered_at or packet
         elif change.what == "media":
             yield from self._media(found, dialog, record, packet, now)
         elif change.what == "leaving":
             found.ending = True
+            if found.ended_at is None:
+                found.close("bye", packet)
             self.deadline = self._next_deadline()
         elif change.what == "ended":
-            yield from self.end(found, change.end, packet, now)
+            yield from self._dialog_ended(found, change, packet, now)
             return
         yield self._report(found)
 
     def _invited(self, dialog: Dialog, record: FlowRecord, packet: int, now: float) -> Call:
-        name = record.naming.name or ""
-        call = self.calls.open.get(record.call or 0)
-        if call is None or call.ending or call.call_id is not None:
-            hosts = self._hosts(record)
-            found = self.calls.find(name, hosts, dialog.peer)
-            call = found if found is not None and found.call_id is None else None
-            if call is None:
-                call = self.calls.start(name, hosts, now, packet)
-                self._wake(now)
-            self._add(call, record)
-        call.started_at, call.call_id = packet, dialog.call_id
+        """The call that this INVITE begins; the same one where two inside hosts see one dialog from both ends."""
+        known = self.calls.open.get(self.by_call_id.get(dialog.call_id, 0))
+        call = known or self._nascent(dialog, record, packet, now)
+        self._add(call, record)
         caller, callee = (dialog.host, dialog.peer) if dialog.caller_inside else (dialog.peer, dialog.host)
-        call.caller, call.callee = caller, callee
+        if known is None:
+            call.started_at, call.call_id = packet, dialog.call_id
+            call.caller, call.callee = caller, callee
+        elif dialog.caller_inside:
+            call.caller = caller
+        else:
+            call.callee = callee
         call.touch(now, packet)
         return call
+
+    def _nascent(self, dialog: Dialog, record: FlowRecord, packet: int, now: float) -> Call:
+        """A call of these hosts whose INVITE was still to come, else a new one."""
+        name, hosts = record.naming.name or "", self._hosts(record)
+        call = self.calls.open.get(record.call or 0)
+        if call is None or call.ending or call.call_id is not None:
+            call = self.calls.find(name, hosts, dialog.peer)
+        if call is None or call.call_id is not None:
+            call = self.calls.start(name, hosts, now, packet)
+            self._wake(now)
+        return call
+
+    def _dialog_ended(self, call: Call, change: Change, packet: int, now: float) -> Iterator[Command]:
+        """One end's view is over: what was opened for that host goes; the call is over with its last dialog."""
+        if self.dialogs.living(change.dialog.call_id):
+            for number, expectation in self.book.of_call(call.id):
+                if expectation.inside == change.dialog.host:
+                    yield from self._close(number, packet)
+            return
+        yield from self.end(call, change.end, packet, now)
 
     # -- expectations --------------------------------------------------------------------------------------------
 
@@ -181,14 +202,15 @@ class CallKeeper:
         call.media = described(outside if dialog.offer_outward else inside)
         wanted: dict[tuple[int, bytes], Expectation] = {}
         for place in agreed(inside, outside):
+            if self.topology.inside(dialog.peer):
+                place = MediaPort(place.port, dialog.peer)  # both inside: media takes the path of the signalling
             refusal = self._refusal(place, dialog)
             if refusal:
                 yield Report("anomaly", AnomalyReport(record.id, packet, "sdp", refusal))
-            elif not self.topology.inside(place.peer):
-                reason = "sdp-answer"
-                expectation = self._expectation(call, place, inside, record, packet, now, reason)
-                wanted[expectation.port, expectation.peer] = expectation
-        standing = {(e.port, e.peer): number for number, e in self.book.of_call(call.id)}
+                continue
+            expectation = self._expectation(call, place, inside, record, packet, now, "sdp-answer")
+            wanted[expectation.port, expectation.peer] = expectation
+        standing = {(e.port, e.peer): n for n, e in self.book.of_call(call.id) if e.inside == record.host}
         for place_key, number in standing.items():
             if place_key not in wanted:
                 yield from self._close(number, packet)
@@ -217,8 +239,12 @@ class CallKeeper:
         )
 
     def _open(self, expectation: Expectation, packet: int, now: float) -> Iterator[Command]:
+        yield from self._inherit(expectation, packet)
         number = self.book.add(expectation)
         if number is None:
+            return
+        if self.topology.inside(expectation.peer):
+            self.quiet.add(number)  # foreseen, so its flows have a name; the way between inside hosts needs no pinhole
             return
         if expectation.outside is not None:
             binding = BindNat(
@@ -233,12 +259,27 @@ class CallKeeper:
             self.refresh_at = now + REFRESH
             self.deadline = self._next_deadline()
 
+    def _inherit(self, expectation: Expectation, packet: int) -> Iterator[Command]:
+        """The same place may still be held by a call that is ending: it is handed over, not closed and opened again."""
+        number = self.book.holder(expectation)
+        if number is None:
+            return
+        owner = self.calls.open.get(self.book.open[number].call)
+        if owner is not None and not owner.ending:
+            return
+        yield Report("pinhole", PinholeReport(number, self.book.remove(number), packet))
+        self.bound.pop(number, None)
+        self.quiet.discard(number)
+
     def pinhole_mark(self, expectation: Expectation) -> int:
         application = self.settings.applications[expectation.application]
         return self.settings.marks.encode("allow", application.number, watch=application.watch)
 
     def _close(self, number: int, packet: int) -> Iterator[Command]:
         expectation = self.book.remove(number)
+        if number in self.quiet:
+            self.quiet.remove(number)
+            return
         yield ClosePinhole(number, expectation)
         binding = self.bound.pop(number, None)
         if binding is not None:
@@ -249,27 +290,31 @@ class CallKeeper:
 
     # -- time ----------------------------------------------------------------------------------------------------
 
-    def end(self, call: Call, end: End, packet: int, now: float) -> Iterator[Command]:
+    def end(
+        self, call: Call, end: End, packet: int, now: float, answered: bool = True
+    ) -> Iterator[Command]:
         """The call is over: its pinholes and bindings go, its dialogs are forgotten."""
-        call.close(end, packet)
+        if call.ended_at is None or end != "bye":
+            call.close(end, packet)
+        elif answered:
+            call.ended_at = packet
         for number, _ in self.book.of_call(call.id):
             yield from self._close(number, packet)
         self.calls.remove(call)
         self.decisions.pop(call.id, None)
         if call.call_id is not None:
             self.dialogs.forget(call.call_id, now)
-            for host in call.hosts:
-                self.by_call_id.pop((call.call_id, host), None)
+            self.by_call_id.pop(call.call_id, None)
         yield self._report(call)
 
     def tick(self, packet: int, now: float) -> Iterator[Command]:
         """What time alone does: unanswered BYEs, silence, hard limits, renewal of what the kernel holds."""
         for change in self.dialogs.expired(now):
-            call = self.calls.open.get(self.by_call_id.get((change.dialog.call_id, change.dialog.host), 0))
+            call = self.calls.open.get(self.by_call_id.get(change.dialog.call_id, 0))
             if call is not None:
-                yield from self.end(call, change.end, packet, now)
+                yield from self.end(call, change.end, packet, now, answered=False)
         for call in self.calls.silent(now):
-            yield from self.end(call, "lost", call.last_packet, now)
+            yield from self.end(call, "bye" if call.ending else "lost", call.last_packet, now, answered=False)
         overflow = self.calls.overflow()
         if overflow is not None:
             yield from self.end(overflow, "lost", packet, now)
@@ -281,6 +326,8 @@ class CallKeeper:
         for number, expectation in list(self.book.open.items()):
             if now >= expectation.expires:
                 yield from self._close(number, packet)
+                continue
+            if number in self.quiet:
                 continue
             if number in self.bound:
                 yield self.bound[number]

@@ -29,7 +29,7 @@ class CallMedia:
     codecs: tuple[str, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Call:
     """One call. Packet numbers are those of the edge; `last_seen` is in seconds."""
 

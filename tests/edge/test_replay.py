@@ -1,0 +1,133 @@
+"""The five sessions of 2015 through the engine, against the truth that their generator wrote down (tests/corpus)."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appid.cli.check import lines
+from appid.dataplane.model import Kernel
+from appid.edge.replay import Replay
+from appid.edge.rule_files import load_applications
+from appid.engine import Engine, Settings
+from tests.corpus import sessions
+from tests.corpus.expected import Expected, FlowTruth
+from tests.corpus.variation import Variation
+
+PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
+SEEDS = range(6)
+CASES = [(session, seed, v6) for session in sorted(sessions.BUILDERS) for seed in SEEDS for v6 in (False, True)]
+
+
+@lru_cache(maxsize=None)
+def told(session: int, seed: int, v6: bool, folder: Path, start: int = 1) -> tuple[Expected, list[dict[str, Any]]]:
+    case = sessions.build(session, Variation.from_seed(seed, v6=v6))
+    if start > 1:
+        case = case.from_frame(start)
+    path = folder / f"{session}-{seed}-{v6}-{start}.pcap"
+    case.capture.save(path)
+    return case.expected, check(path)
+
+
+def check(path: Path) -> list[dict[str, Any]]:
+    settings = Settings(load_applications())
+    replayed = Replay(Engine(settings), Kernel(settings.marks, "pass")).run(path)
+    path.unlink()
+    return list(lines(replayed, drops=False))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sessions")
+
+
+def flow_of(output: list[dict[str, Any]], truth: FlowTruth) -> dict[str, Any]:
+    flow = truth.flow
+    (src, sport), (dst, dport) = flow.src, flow.dst
+    found = [
+        line for line in output
+        if line["type"] == "flow" and line["proto"] == PROTOCOLS[flow.proto] and line["first_packet"] == truth.first_packet
+        and {(line["src"], line["sport"]), (line["dst"], line["dport"])} == {(src, sport), (dst, dport)}
+    ]  # fmt: skip
+    assert len(found) == 1, f"{flow} from frame {truth.first_packet}: {found}"
+    return dict(found[0])
+
+
+@pytest.mark.parametrize(("session", "seed", "v6"), CASES)
+def test_every_flow_is_named_right_and_in_time(session: int, seed: int, v6: bool, folder: Path) -> None:
+    expected, output = told(session, seed, v6, folder)
+    wrong = []
+    for truth in expected.flows:
+        flow = flow_of(output, truth)
+        if flow["application"] not in truth.applications:
+            wrong.append((truth.flow, truth.applications, flow["application"], flow["because"]))
+        elif truth.identified_by is not None and (flow["identified_at"] or 10**9) > truth.identified_by:
+            wrong.append((truth.flow, truth.identified_by, flow["identified_at"], flow["path"]))
+        if flow["last_packet"] != truth.last_packet or flow["packets"] != len(truth.frames):
+            wrong.append((truth.flow, truth.last_packet, flow["last_packet"], len(truth.frames), flow["packets"]))
+    assert not wrong
+
+
+@pytest.mark.parametrize(("session", "seed", "v6"), CASES)
+def test_calls_begin_and_end_at_the_right_packets(session: int, seed: int, v6: bool, folder: Path) -> None:
+    expected, output = told(session, seed, v6, folder)
+    calls = [line for line in output if line["type"] == "call"]
+    assert len(calls) == len(expected.calls), calls
+    for call, truth in zip(calls, expected.calls, strict=True):
+        assert call["application"] == truth.application
+        assert call["call_id"] == truth.call_id
+        assert call["started_at"] in truth.started_at
+        assert call["answered_at"] == truth.answered_at
+        assert call["end"] == truth.end
+        assert (call["ended_at"] in truth.ended_at) if truth.ended_at else call["ended_at"] is None
+        if truth.call_id is not None:
+            assert (call["caller"], call["callee"]) == (truth.caller, truth.callee)
+
+
+@pytest.mark.parametrize(("session", "seed", "v6"), CASES)
+def test_flows_of_a_call_are_tied_together(session: int, seed: int, v6: bool, folder: Path) -> None:
+    expected, output = told(session, seed, v6, folder)
+    for truth in expected.flows:
+        flow = flow_of(output, truth)
+        wanted = None if truth.call is None else truth.call + 1
+        assert flow["call"] == wanted, (truth.flow, flow["application"], flow["path"])
+
+
+@pytest.mark.parametrize(("session", "seed", "v6"), CASES)
+def test_pinholes_open_with_the_dialog_and_close_with_it(session: int, seed: int, v6: bool, folder: Path) -> None:
+    expected, output = told(session, seed, v6, folder)
+    holes = [line for line in output if line["type"] == "pinhole"]
+    wanted = expected.pinholes
+    for hole in holes:
+        assert any((hole["inside"], hole["port"], hole["peer"]) == (w.inside, w.port, w.peer) for w in wanted), hole
+    for truth in wanted:
+        place = (truth.inside, truth.port, truth.peer, truth.call + 1)
+        mine = [h for h in holes if (h["inside"], h["port"], h["peer"], h["call"]) == place]
+        if not mine:
+            assert not truth.required, (truth, holes)
+            continue
+        hole = mine[0]
+        assert truth.opens_from <= hole["opened_at"] <= truth.opens_by, (truth, hole)
+        if hole["closed_at"] is None:
+            assert truth.may_stay_open, (truth, hole)
+        else:
+            assert truth.closes_from <= hole["closed_at"] <= truth.closes_by, (truth, hole)
+
+
+def test_two_runs_print_the_same(folder: Path) -> None:
+    first = told(1, 3, False, folder)[1]
+    told.cache_clear()
+    second = told(1, 3, False, folder)[1]
+    assert json.dumps(first) == json.dumps(second)
+
+
+@pytest.mark.parametrize("start", [61, 121, 165, 200, 1000])
+def test_a_capture_from_mid_call_is_named_from_what_is_visible(start: int, folder: Path) -> None:
+    expected, output = told(1, 0, False, folder, start)
+    for truth in expected.flows:
+        flow = flow_of(output, truth)
+        assert flow["application"] in truth.applications, (truth, flow)
