@@ -63,7 +63,6 @@ class Road:
 
     def __init__(self) -> None:
         self.prefix = f"appid-bench-{os.getpid()}"
-        self._server: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Road:
         try:
@@ -92,7 +91,6 @@ class Road:
         self._wire("server", "eth0", "gw", "wan0", "10.97.2")
         self.exec("gw", "sysctl", "-qw", "net.ipv4.ip_forward=1")
         self.exec("gw", "iptables", "-t", "nat", "-A", "POSTROUTING", "-o", "wan0", "-j", "MASQUERADE")
-        self._server = self._spawn("server", "iperf3", "-s")
 
     def _wire(self, end: str, device: str, router: str, port: str, network: str) -> None:
         run(
@@ -111,9 +109,6 @@ class Road:
         )
 
     def _remove(self) -> None:
-        if self._server is not None:
-            self._server.terminate()
-            self._server.wait()
         for place in SPACES:
             run("ip", "netns", "del", self.space(place), check=False)
 
@@ -136,14 +131,31 @@ class Road:
     def stream(self, traffic: str) -> Iterator[None]:
         """iperf3 at full speed from client to server for the length of the `with`, its flow decided: allow."""
         kind = ("-u", "-b", "0", "-l", "200") if traffic == "udp" else ()
-        sender = self._spawn("client", "iperf3", "-c", SERVER, "-t", "600", *kind)
+        port = {"udp": "5201", "tcp": "5202"}[traffic]
+        command = ("iperf3", "-c", SERVER, "-p", port, "-t", "600", *kind)
+        server = self._spawn("server", "iperf3", "-s", "-p", port)
+        sender = self._spawn("client", *command)
         try:
-            time.sleep(1.0)
-            self.exec("gw", "conntrack", "-U", "-s", CLIENT, "--mark", f"{ALLOW:#x}")
+            deadline = time.monotonic() + 15
+            while not self._allow(2 if traffic == "tcp" else 1, traffic, port):
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"iperf3 sent no {traffic}")
+                if sender.poll() is not None:  # the server was not ready
+                    sender = self._spawn("client", *command)
+                time.sleep(0.2)
             yield
         finally:
-            sender.terminate()
-            sender.wait()
+            for child in (sender, server):
+                child.terminate()
+                child.wait()
+
+    def _allow(self, flows: int, traffic: str, port: str) -> bool:
+        """Give the stream's conntrack entries the connmark of allow; False while there are fewer than `flows`."""
+        match = ("-p", traffic, "-s", CLIENT, "--dport", port)
+        if len(self.exec("gw", "conntrack", "-L", *match, check=False).splitlines()) < flows:
+            return False
+        self.exec("gw", "conntrack", "-U", *match, "--mark", f"{ALLOW:#x}")
+        return True
 
     def rate(self, traffic: str, seconds: float, with_chains: bool) -> Window:
         """One window of a running stream."""
