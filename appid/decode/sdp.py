@@ -96,7 +96,7 @@ class _Section:
 
 
 def decode(data: memoryview) -> Layer | None:
-    if len(data) < 3 or data[:2] != b"v=":
+    if len(data) < 3 or bytes(data[:2]) != b"v=":
         return None
     if len(data) > TEXT:
         raise DecodeError("sdp", TEXT, "description too large")
@@ -214,9 +214,9 @@ def _one(section: _Section, connection: bytes | None, direction: str, shared: li
             candidate = _candidate(value.split())
             if candidate is not None:
                 candidates.append(candidate)
-    for number in section.formats:
-        if isinstance(number, int) and number in STATIC:
-            codecs.setdefault(number, STATIC[number])
+    for listed in section.formats:
+        if isinstance(listed, int) and listed in STATIC:
+            codecs.setdefault(listed, STATIC[listed])
     return Media(
         section.kind,
         section.port,
