@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import ssl
-import struct
 
 from tests.lab.agent import Agent
 from tests.lab.courier import Push
 from tests.lab.relay import SNATMAP_PORT
 from tests.lab.scenario import LOCAL, PUBLIC, RELAYED
 from tests.lab.story import CallFailedError
+from tests.lab.web import http_get
 from tests.lab.wire_call import Dialog
 from tests.lab.wire_facetime import (
     USE_CANDIDATE,
@@ -93,7 +92,7 @@ class Client(Agent):
 
     async def _web(self) -> None:
         with contextlib.suppress(OSError, TimeoutError):
-            self.web_answer = await http_get(self, (self.scenario.web, 80), HOST, "/connectivity.txt")
+            self.web_answer = await http_get(self.lab, self.own[0], (self.scenario.web, 80), HOST, "/connectivity.txt")
             self.journal.note("web")
 
     async def _push(self) -> Push:
@@ -222,21 +221,3 @@ class Client(Agent):
             await asyncio.wait_for(self.journal.reached(step), PATIENCE)
         except TimeoutError as error:
             raise CallFailedError(step, f"nothing within {PATIENCE:.0f} s") from error
-
-
-async def http_get(agent: Agent, server: Address, host: str, path: str) -> bytes:
-    """One GET over a real connection; the whole reply."""
-    sock = agent.lab.open_socket(agent.place, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
-        sock.bind((agent.own[0], 0))
-        async with asyncio.timeout(PATIENCE):
-            await asyncio.get_running_loop().sock_connect(sock, server)
-            reader, writer = await asyncio.open_connection(sock=sock)
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-            reply = await reader.read()
-            writer.close()
-            return reply
-    except BaseException:
-        sock.close()
-        raise

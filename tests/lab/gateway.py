@@ -1,12 +1,69 @@
-"""The gateway's place: without appid (Apple's ports forwarded), and with it.
+"""The gateway's place: with Apple's ports forwarded and no appid (the control run), or with `appid run` inline.
 
-In: a Lab. Out: for the control run, chain rules in the gateway's own namespace.
+In: a Lab, a policy. Out: a running gateway in its own namespace; its answers over the control socket, its log, its
+events, its record of queued packets.
 """
 
 from __future__ import annotations
 
-from tests.lab.net import Lab
-from tests.lab.scenario import APPLE_PORTS
+import asyncio
+import json
+import os
+import signal
+import sys
+from ipaddress import ip_network
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+from tests.lab.net import ROOT, Lab
+from tests.lab.scenario import APPLE_PORTS, Scenario
+
+READY_WITHIN = 20.0
+Table = dict[str, Any]
+
+_ZONES = """\
+[zones]
+inside  = {{ interfaces = ["lan0"], networks = ["{network}"] }}
+outside = {{ interfaces = ["wan0"] }}
+
+[defaults]
+action = "{default}"
+undecided_packets = 10
+"""
+_ALLOW_FACETIME = """
+[[rule]]
+name = "facetime for everyone inside"
+from = ["inside"]
+to = ["outside"]
+applications = ["facetime"]
+service = "application-default"
+action = "allow"
+implicit = {implicit}
+alg = true
+"""
+_DENY_FACETIME = """
+[[rule]]
+name = "no facetime"
+from = ["inside"]
+to = ["outside"]
+applications = ["facetime"]
+action = "deny"
+"""
+
+
+def _zones(scenario: Scenario, default: str) -> str:
+    return _ZONES.format(network=ip_network(f"{scenario.gateway}/24", strict=False), default=default)
+
+
+def only_facetime(scenario: Scenario, implicit: bool) -> str:
+    """Runs one and three: deny all but one rule."""
+    return _zones(scenario, "deny") + _ALLOW_FACETIME.format(implicit=str(implicit).lower())
+
+
+def all_but_facetime(scenario: Scenario) -> str:
+    """Run two."""
+    return _zones(scenario, "allow") + _DENY_FACETIME
 
 
 def forward_apple_ports(lab: Lab) -> None:
@@ -16,3 +73,83 @@ def forward_apple_ports(lab: Lab) -> None:
         "gw", "iptables", "-t", "nat", "-A", "PREROUTING", "-i", "wan0", "-p", "udp", "--dport", ports,
         "-j", "DNAT", "--to-destination", lab.scenario.client,
     )  # fmt: skip
+
+
+class Gateway:
+    """`appid run` inside the `with`; its files are in `directory`, its socket in the lab's."""
+
+    def __init__(self, lab: Lab, directory: Path, policy: str, variant: str = "nft") -> None:
+        self.lab = lab
+        self.directory = directory
+        self.log = directory / "appid.log"
+        self.events = directory / "events.jsonl"
+        self.queued = directory / "queued.pcap"
+        self.control = lab.directory / "control.sock"
+        self.config = directory / "appid.toml"
+        self.policy = directory / "policy.toml"
+        self.policy.write_text(policy)
+        state = lab.directory / "state"
+        state.mkdir()
+        s = lab.scenario
+        self.config.write_text(
+            f'[gateway]\npolicy = "{self.policy}"\nstate = "{state}"\ncontrol = "{self.control}"\n'
+            f'[nat]\noutside = ["{s.public}"]\n'
+            f'[log]\nevents = "{self.events}"\nqueued = "{self.queued}"\n'
+            f'[iptables]\nvariant = "{variant}"\n'
+        )
+        self.child: Popen[bytes] | None = None
+
+    async def __aenter__(self) -> Gateway:
+        self.child = self.lab.spawn("gw", *self.command("run"), log=self.log, cwd=ROOT)
+        for _ in range(int(READY_WITHIN / 0.05)):
+            if self.child.poll() is not None:
+                raise RuntimeError(f"appid run ended with {self.child.returncode}:\n{self.text()}")
+            if self.control.exists() and "ready" in self.text():
+                return self
+            await asyncio.sleep(0.05)
+        raise RuntimeError(f"appid run was not ready within {READY_WITHIN:.0f} s:\n{self.text()}")
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def stop(self) -> int | None:
+        """SIGTERM, as a service manager would; its exit status."""
+        if self.child is None:
+            return None
+        child, self.child = self.child, None
+        if child.poll() is None:
+            child.send_signal(signal.SIGTERM)
+            for _ in range(100):
+                if child.poll() is not None:
+                    break
+                await asyncio.sleep(0.05)
+        return self.lab.stop(child)
+
+    def command(self, name: str, *arguments: str) -> tuple[str, ...]:
+        return (sys.executable, "-m", "appid.cli.main", name, "-c", str(self.config), *arguments)
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def stopped_early(self) -> bool:
+        return self.child is not None and self.child.poll() is not None
+
+    async def query(self, name: str) -> list[Table]:
+        """`appid flows | calls | pinholes | stats --json`: its objects; none where it does not answer."""
+        status, output = await self.lab.ask("gw", *self.command(name, "--json"))
+        return parse_json(output) if status == 0 else []
+
+
+def parse_json(text: str) -> list[Table]:
+    """JSON lines, or one JSON document with an object or a list of them."""
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError:
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return document if isinstance(document, list) else [document]
+
+
+def owned_by_invoker(path: Path) -> None:
+    """Files that root leaves in the project belong to who owns the project."""
+    owner = ROOT.stat()
+    os.chown(path, owner.st_uid, owner.st_gid)

@@ -12,6 +12,7 @@ by the names of its own namespaces (`appid-<pid>-<place>`) and by nothing else.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import fcntl
@@ -34,6 +35,8 @@ _SIOCETHTOOL = 0x8946
 _ETHTOOL_STXCSUM = 0x17
 _HUB = "169.254.1.1"
 """The internet router's address on each of its wires."""
+ROOT = Path(__file__).parents[2]
+"""The project: where `python -m` finds it."""
 _LOCK = threading.Lock()
 
 
@@ -106,6 +109,20 @@ class Lab:
 
     # -- programs
 
+    async def ask(self, place: str, *argv: str, stdin: str | None = None) -> tuple[int, str]:
+        """Run a short program without holding up the actors; its exit status, and stdout with stderr."""
+        child = await asyncio.create_subprocess_exec(
+            "ip", "netns", "exec", self.space(place), *argv, stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True, cwd=ROOT,
+        )  # fmt: skip
+        try:
+            output, _ = await child.communicate(None if stdin is None else stdin.encode())
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+        return child.returncode or 0, output.decode(errors="replace")
+
     def spawn(self, place: str, *argv: str, log: Path, cwd: Path | None = None) -> subprocess.Popen[bytes]:
         """Start a program in `place`; stdout and stderr go to `log`; it dies with the lab."""
         with log.open("ab") as sink:
@@ -117,15 +134,14 @@ class Lab:
         return child
 
     def stop(self, child: subprocess.Popen[bytes], sig: int = signal.SIGTERM, patience: float = 5.0) -> int:
-        """Ask a program to end, insist after `patience` seconds; returns its exit status."""
+        """Ask a program to end, insist after `patience` seconds, and end what it left; returns its exit status."""
         if child.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, sig)
-            try:
+            child.send_signal(sig)
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(patience)
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+        with contextlib.suppress(ProcessLookupError):  # its session: workers that outlived it, or itself
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
         if child in self._children:
             self._children.remove(child)
         return child.returncode

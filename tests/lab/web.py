@@ -1,14 +1,20 @@
 """nginx as static.ess.apple.com, and as any other web site.
 
-In: a Lab. Out: a child process on the web address's port 80.
+In: a Lab. Out: a child process on the web address's port 80; and a client's GET.
 """
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from pathlib import Path
 from subprocess import Popen
 
 from tests.lab.net import Lab
+from tests.lab.wire_facetime import Address
+
+_PATIENCE = 5.0
+"""Seconds for a whole GET."""
 
 _HEADERS = Path("/usr/lib/nginx/modules/ngx_http_headers_more_filter_module.so")
 """With it the answer says `Server: Apache`, as the report's did; without, nginx says its own name."""
@@ -60,3 +66,20 @@ def start_web(lab: Lab) -> Popen[bytes]:
     )
     arguments = ("nginx", "-p", str(directory), "-e", "stderr", "-c", str(config))
     return lab.spawn("apple", *arguments, log=lab.directory / "nginx.log")
+
+
+async def http_get(lab: Lab, own: str, server: Address, host: str, path: str) -> bytes:
+    """One GET from the client's place; the whole reply. OSError or TimeoutError where none comes."""
+    sock = lab.open_socket("client", socket.SOCK_STREAM)
+    try:
+        sock.bind((own, 0))
+        async with asyncio.timeout(_PATIENCE):
+            await asyncio.get_running_loop().sock_connect(sock, server)
+            reader, writer = await asyncio.open_connection(sock=sock)
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            reply = await reader.read()
+            writer.close()
+            return reply
+    except BaseException:
+        sock.close()
+        raise
