@@ -14,6 +14,7 @@ _IP_TYPES = frozenset((0x0800, 0x86DD))
 _VLAN_TYPES = frozenset((0x8100, 0x88A8, 0x9100, 0x9200))
 _MPLS_TYPES = frozenset((0x8847, 0x8848))
 _PPPOE_SESSION = 0x8864
+_FABRICPATH = 0x8903  # Cisco: a 2-byte tag, then an Ethernet frame
 _MAX_TAGS = 8
 
 
@@ -46,6 +47,8 @@ def _ethertype(frame: memoryview, at: int, kind: int) -> memoryview | None:
             return _mpls(frame, at)
         elif kind == _PPPOE_SESSION:
             return _pppoe(frame[at:])
+        elif kind == _FABRICPATH:
+            kind, at = _u16(frame, at + 14), at + 16
         elif kind <= 1500:  # IEEE 802.3: a length, then LLC
             return _llc(frame[at:])
         else:
