@@ -26,6 +26,8 @@ CASES = {
     "pppoe in a vlan": (1, MACS + b"\x81\x00\0\5\x88\x64\x11\0\0\1\0\x2a\0\x57", IP6),
     "mpls, two labels": (1, MACS + b"\x88\x47\0\0\x10\x40\0\0\x21\x40", IP4),
     "mpls pseudowire with control word": (1, MACS + b"\x88\x47\0\0\x11\x40" + bytes(4) + MACS + b"\x08\x00", IP4),
+    # ndpi/ajp.pcap frame 10
+    "fabricpath": (1, MACS + b"\x89\x03\x10\x01" + MACS + b"\x81\x00\0\5\x08\x00", IP4),
     "null, little-endian": (0, b"\2\0\0\0", IP4),
     "null, big-endian, ipv6": (0, b"\0\0\0\x1e", IP6),
     "loop": (108, b"\0\0\0\2", IP4),
