@@ -93,6 +93,8 @@ class Call:
         self.client = Client(lab, "client", scenario, own, self.journal, out, into)
         own = (scenario.peer, scenario.peer_media_port)
         self.peer = Peer(lab, far, scenario, own, self.journal, into, out)
+        if scenario.peer == scenario.peer_public:  # no router of its own: tell a private address all the same
+            self.peer.local = (lab.scenario.peer, scenario.peer_media_port)
 
     async def run(self, seconds: float, ring: float = 0.3, relayed: float = 1.0) -> Outcome:
         """Never raises CallFailedError: it is in the outcome."""

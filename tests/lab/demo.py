@@ -63,7 +63,7 @@ async def demo(options: Options, names: list[str]) -> int:
     return 1 if checks.failed else 0
 
 
-async def _until_told(work: Awaitable[int]) -> int:
+async def until_told(work: Awaitable[int]) -> int:
     """The first SIGINT or SIGTERM calls the work off; it then tidies up undisturbed, whatever else comes."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         if os.geteuid() != 0 or missing:
             print(f"demo: needs root{' and ' + ', '.join(missing) if missing else ''}", file=sys.stderr)
             return 2
-        return asyncio.run(_until_told(demo(options, names)))
+        return asyncio.run(until_told(demo(options, names)))
     except KeyboardInterrupt:
         return INTERRUPTED
 

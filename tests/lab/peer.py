@@ -32,6 +32,7 @@ class Peer(Agent):
     far: Address
     dialog: Dialog
     push: Push | None = None
+    local: Address | None = None  # the candidate to tell; the own address, if None
     awake = False
     checking = False
 
@@ -60,7 +61,7 @@ class Peer(Agent):
         self.far = (message["public"][0], message["public"][1])
         self.dialog = Dialog(self.scenario, self.far, self.public)
         self.send_relayed(self.make_check(RELAYED))  # too early for the relay, but it opens the own NAT
-        push.send({"to": message["from"], "public": list(self.public), "local": list(self.own)})
+        push.send({"to": message["from"], "public": list(self.public), "local": list(self.local or self.own)})
         await asyncio.sleep(0.4)  # the caller's checks go unanswered for a while, as packets 122 to 142 did
         self.awake = True
 

@@ -136,8 +136,8 @@ def _direct_path(checks: Checks, on: Stage) -> None:
     direct = [d for d in datagrams(on.lan) if d.between(s.client, s.peer_public)]
     first = direct[0] if direct else None
     begun = first is not None and first.src == s.peer_public and first.what == "stun"
-    checks.check("the peer's direct check comes before the client sent anything there", begun,
-                 f"frame {first.frame}: {first.src}:{first.sport} > {first.dst}:{first.dport}" if first else "none")  # fmt: skip
+    numbers = f"frame {first.frame}: {first.src}:{first.sport} > {first.dst}:{first.dport}" if first else "none"
+    checks.check("the peer's direct check comes before the client sent anything there", begun, numbers)
     bound = has_binding(on.directory, "relayed", s.peer_public, s.client)
     checks.check("a NAT binding of the call was in the kernel before", bound)
     opened = pinholes(on.directory, "relayed", s.client, s.peer_public)

@@ -107,8 +107,7 @@ async def watched_call(on: Stage, probing: bool) -> Outcome:
     if on.gateway is not None:
         duties.append(watch(on.gateway, options.console, on.name))
     async with _beside(duties):
-        outcome = await call.run(options.seconds, RING, options.relayed)
-    return outcome
+        return await call.run(options.seconds, RING, options.relayed)
 
 
 async def afterwards(on: Stage, probing: bool) -> None:
