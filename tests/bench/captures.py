@@ -64,16 +64,20 @@ def cpu_seconds(command: str, capture: Path) -> float:
 def costs(programs: Mapping[str, str], capture: Path, single: Path, packets: int, rounds: int) -> list[Cost]:
     """One row a program. A program that cannot run is left out, with a line on stderr that says why."""
     start: dict[str, float] = {}
-    runs: dict[str, list[float]] = {}
-    for name, command in programs.items():
+    runs: dict[str, list[float]] = {name: [] for name in programs}
+
+    def measure(name: str) -> None:
         try:
-            start[name] = statistics.median(cpu_seconds(command, single) for _ in range(min(rounds, 3)))
-            runs[name] = []
-        except (OSError, RuntimeError) as reason:
+            if name not in start:
+                start[name] = statistics.median(cpu_seconds(programs[name], single) for _ in range(min(rounds, 3)))
+            runs[name].append((cpu_seconds(programs[name], capture) - start[name]) / packets * 1e6)
+        except (OSError, RuntimeError, subprocess.TimeoutExpired) as reason:
             print(f"bench: {name} left out: {reason}", file=sys.stderr)
+            del runs[name]
+
     for _ in range(rounds):
-        for name, spent in runs.items():
-            spent.append((cpu_seconds(programs[name], capture) - start[name]) / packets * 1e6)
+        for name in list(runs):
+            measure(name)
     return [Cost(name, statistics.median(spent), min(spent), max(spent), start[name]) for name, spent in runs.items()]
 
 
