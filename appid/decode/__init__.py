@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from appid.decode import http, quic, rtcp, rtp, sdp, sip, snatmap, stun, tls, turn
+from appid.decode import dns, dtls, http, quic, rtcp, rtp, sdp, sip, snatmap, stun, tls, turn, xmpp
 from appid.wire import DecodeError, Fact, Layer
 
 MESSAGES = 64
@@ -46,8 +46,13 @@ DECODERS: tuple[Decoder, ...] = (
     Decoder("snatmap", ("udp",), snatmap.FIRST, snatmap.decode),
     Decoder("tls", ("tcp",), tls.FIRST, tls.decode),
     Decoder("tls", ("quic",), tls.HELLO, tls.decode_quic),
+    Decoder("tls", ("dtls",), tls.HELLO, tls.decode_dtls),
     Decoder("http", ("tcp",), http.FIRST, http.decode),
+    Decoder("xmpp", ("tcp",), xmpp.FIRST, xmpp.decode),
+    Decoder("dns", ("tcp",), None, dns.decode_stream),
+    Decoder("dtls", ("udp", "turn", "stun"), dtls.FIRST, dtls.decode),
     Decoder("quic", ("udp",), quic.FIRST, quic.decode),
+    Decoder("dns", ("udp",), None, dns.decode),
     Decoder("rtcp", ("udp", "turn", "stun"), rtcp.FIRST, rtcp.decode),
     # Last: twelve bytes with two fixed bits are the weakest claim.
     Decoder("rtp", ("udp", "turn", "stun"), rtp.FIRST, rtp.decode),

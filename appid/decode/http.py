@@ -16,14 +16,16 @@ METHODS = frozenset(
     b"PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK SEARCH REPORT MKCALENDAR ACL BIND "  # WebDAV: RFC 4918, 3253, 4791
     b"SUBSCRIBE UNSUBSCRIBE NOTIFY POLL BPROPPATCH RPC_IN_DATA RPC_OUT_DATA BITS_POST CCM_POST".split()
 )
-FIRST = frozenset(range(0x41, 0x5B)) | frozenset(range(0x61, 0x7B))
+FIRST = frozenset(range(0x41, 0x5B)) | frozenset(range(0x61, 0x7B)) | {0}
+"""Letters; 0 opens the SETTINGS frame that a HTTP/2 server sends first."""
 
 LINE_LIMIT = 8192
 HEAD_LIMIT = 32768
 HEADERS = 128
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_REQUEST = re.compile(rb"([A-Za-z][A-Za-z_-]{1,23}) ([!-\xff]{1,8000}) +HTTP/(\d\.\d)$")
+_METHOD = re.compile(rb"[A-Za-z][A-Za-z_-]{1,23}")
+_VERSION = re.compile(rb"HTTP/(\d\.\d)")
 _STATUS = re.compile(rb"HTTP/(\d\.\d) ([1-5]\d\d)(?: |$)")
 _TARGET = re.compile(rb"/|https?://|\*|[\w.\[\]:-]+:\d{1,5}$", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?:https?://)?([\w.\[\]:-]{1,255})", re.IGNORECASE)
@@ -42,11 +44,17 @@ _LOWER = frozenset({b"host", b"upgrade"})
 
 def decode(payload: memoryview) -> Layer | None:
     """One message. consumed 0: its head has not ended yet; the lines that have come are told."""
+    if not payload:
+        return None
+    if payload[0] == 0:
+        return _settings(payload)
     head = bytes(payload[:HEAD_LIMIT])
     line, newline, rest = head.partition(b"\n")
     line = line.rstrip(b"\r")
     if not newline:
         return _unfinished(line)
+    if len(line) > LINE_LIMIT:
+        return None
     if head.startswith(PREFACE):
         return Layer("http", (Fact("http.method", "PRI"), Fact("http.version", "2.0")), len(PREFACE))
     start = _start_line(line)
@@ -66,6 +74,16 @@ def decode(payload: memoryview) -> Layer | None:
     return Layer("http", facts, min(end, len(payload)))
 
 
+def _settings(payload: memoryview) -> Layer | None:
+    """RFC 9113 sections 3.4 and 6.5: length, type 4, no flags, stream 0, then 6 bytes for each setting."""
+    size = int.from_bytes(payload[:3], "big")
+    if bytes(payload[3:9]) != b"\4\0\0\0\0\0" or size % 6 or size > 120 or len(payload) < 9 + size:
+        return None
+    if any(not 0 < int.from_bytes(payload[at : at + 2], "big") <= 16 for at in range(9, 9 + size, 6)):
+        return None
+    return Layer("http", (Fact("http.version", "2.0"),), 9 + size)
+
+
 def _unfinished(line: bytes) -> Layer | None:
     """A start line still without its end: claimed once method and target look like HTTP, or at "HTTP/1."."""
     method, _, target = line.partition(b" ")
@@ -81,14 +99,15 @@ def _start_line(line: bytes) -> tuple[Fact, ...] | None:
     if status := _STATUS.match(line):
         version, code = status.groups()
         return Fact("http.status", int(code)), Fact("http.version", version.decode())
-    request = _REQUEST.match(line)
-    if request is None:
+    method, _, rest = line.partition(b" ")
+    target, _, protocol = rest.strip(b" ").rpartition(b" ")  # spaces inside a target: browsers send them
+    version = _VERSION.fullmatch(protocol)
+    if version is None or not _METHOD.fullmatch(method) or not target or b"\0" in target:
         return None
-    method, target, version = request.groups()
     return (
         Fact("http.method", method.decode()),
-        Fact("http.path", target.decode("latin-1")),
-        Fact("http.version", version.decode()),
+        Fact("http.path", target.rstrip(b" ").decode("latin-1")),
+        Fact("http.version", version[1].decode()),
     )
 
 

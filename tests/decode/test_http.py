@@ -106,6 +106,12 @@ def test_http2_preface() -> None:
     assert layer.consumed == 24
 
 
+def test_http2_server_speaks_first() -> None:
+    settings = bytes.fromhex("00000c 04 00 00000000 000300000064 000400100000")
+    assert values(read(settings + b"more"), "http.version") == ["2.0"]
+    assert http.decode(memoryview(bytes(40))) is None
+
+
 @pytest.mark.parametrize("method", ["PROPFIND", "M-SEARCH", "patch", "RPC_IN_DATA"])
 def test_methods_of_extensions(method: str) -> None:
     assert values(read(f"{method} /x HTTP/1.1\r\nHost: h\r\n\r\n".encode()), "http.method") == [method]
@@ -130,6 +136,10 @@ def test_methods_of_extensions(method: str) -> None:
 )
 def test_not_http(payload: bytes) -> None:
     assert http.decode(memoryview(payload)) is None
+
+
+def test_spaces_in_and_around_the_target() -> None:
+    assert values(read(b"GET    /a b?c=d   HTTP/1.1\r\n\r\n"), "http.path") == ["/a b?c=d"]
 
 
 def test_many_headers_stay_cheap() -> None:
