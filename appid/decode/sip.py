@@ -279,11 +279,11 @@ def _decoded(body: bytes, named: str, kind: str) -> tuple[bytes, str, str]:
     if not body or body.startswith(b"v=") or not (declared or (not named and _is_sdp(kind))):
         return body, "", ""
     if body[:2] == b"\x1f\x8b":
-        trials = (("gzip", 31),)
+        trials = [("gzip", 31)]
     elif body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0:  # RFC 1950 section 2.2
-        trials = (("zlib", 15), ("raw", -15))
+        trials = [("zlib", 15), ("raw", -15)]
     else:
-        trials = (("raw", -15),)
+        trials = [("raw", -15)]
     for encoding, wbits in trials:
         try:
             text = zlib.decompressobj(wbits).decompress(body, INFLATED + 1)

@@ -30,21 +30,36 @@ def decode(data: memoryview) -> Layer | None:
 def decode_stream(data: memoryview) -> Layer | None:
     """A stream: messages are padded to a multiple of 4, and the length does not count it (RFC 8656 section 12.5).
 
-    Lengths of 8192 and above are refused: text ("GET ") reads as such a length, a relayed datagram does not reach it.
+    Here the length proves nothing (MySQL's and IEC 104's greetings read as channels): the bytes must look like what is
+    relayed, and no longer than a datagram that a path carries (text reads as lengths from 8224). consumed is 0 while the
+    message is incomplete.
     """
     end = len(data)
-    if end < HEADER or data[0] & 0xC0 != 0x40 or data[2] >= 0x20:
+    if end < HEADER + 8 or data[0] & 0xC0 != 0x40 or data[2] >= 0x10:
         return None
     size = HEADER + (data[2] << 8 | data[3])
+    if not _relayed(data[HEADER:size], size - HEADER):
+        return None
     padded = -(-size // 4) * 4
     if padded > end:
-        # RFC 8656's own channels alone are believed before the message is whole.
-        return Layer("turn", (), 0) if data[0] & 0xF0 == 0x40 else None
+        return Layer("turn", (), 0) if data[0] & 0xF0 == 0x40 else None  # RFC 8656's own channels alone
     if padded < end and data[padded] & 0x80:  # neither STUN nor ChannelData follows
         return None
-    if _gtp(data[:size]) or _der(data[:size]) or _ipv6(data[:size]):
-        return None
     return _layer(data, size, padded, exact=padded == end)
+
+
+def _relayed(inner: memoryview, length: int) -> bool:
+    """STUN with its cookie, DTLS, RTP or RTCP (split by RFC 7983 section 7), or SIP; `length` is the header's word."""
+    if length < 8 or len(inner) < 8:
+        return False
+    first = inner[0]
+    if first < 4:
+        return length >= 20 and bytes(inner[4:8]) == b"\x21\x12\xa4\x42"
+    if 20 <= first <= 26:
+        return length >= 13 and inner[1] == 0xFE
+    if 0x80 <= first < 0xC0:
+        return True
+    return b"SIP/2.0" in bytes(inner[:512])
 
 
 def _layer(data: memoryview, size: int, consumed: int, exact: bool) -> Layer:

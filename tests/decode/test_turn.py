@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from appid.decode import peel, turn
 from appid.wire import Fact
 
+RTP = bytes.fromhex("80680001000001e0deadbeef00")
+
 
 def facts(payload: bytes) -> dict[str, object]:
     layer = turn.decode(memoryview(payload))
@@ -42,19 +44,30 @@ def test_length_that_does_not_fit_is_not_ours() -> None:
 
 
 def test_stream_is_padded_and_waits() -> None:
-    layer = turn.decode_stream(memoryview(bytes.fromhex("400100036162630040020000")))
+    layer = turn.decode_stream(memoryview(bytes.fromhex("4001000d") + RTP + bytes(3) + bytes.fromhex("40020000")))
     assert layer is not None
-    assert layer.consumed == 8
-    waiting = turn.decode_stream(memoryview(bytes.fromhex("4001000361")))
+    assert layer.consumed == 20
+    assert layer.inner is not None
+    assert bytes(layer.inner) == RTP
+    waiting = turn.decode_stream(memoryview(bytes.fromhex("4001000d") + RTP[:-1]))
     assert waiting is not None
     assert waiting.consumed == 0
     assert turn.decode_stream(memoryview(b"GET / HTTP/1.1\r\n")) is None
 
 
 def test_two_messages_of_a_stream() -> None:
-    peeled = peel(memoryview(bytes.fromhex("40010003616263004002000464656667")), "tcp")
-    assert [layer.facts[0].value for layer in peeled.layers] == [0x4001, 0x4002]
-    assert peeled.consumed == 16
+    stream = b"".join(bytes.fromhex(head) + RTP + bytes(3) for head in ("4001000d", "4002000d"))
+    peeled = peel(memoryview(stream), "tcp")
+    assert [fact.value for fact in peeled.facts() if fact.name == "turn.channel"] == [0x4001, 0x4002]
+    assert [layer.name for layer in peeled.layers] == ["turn", "rtp", "turn", "rtp"]
+    assert peeled.consumed == 40
+
+
+def test_greetings_of_other_protocols_are_no_stream_of_channels() -> None:
+    # MySQL (length, sequence 0, protocol 10), IEC 60870-5-104, PostgreSQL, HiSLIP: first bytes of real connections
+    for text in ("5b0000000a352e352e33352d6c6f67", "680e0000000001010f010001", "520000000800000000530000",
+                 "485301000100000100000000", "400000018da6030000000001"):  # fmt: skip
+        assert turn.decode_stream(memoryview(bytes.fromhex(text))) is None
 
 
 def test_text_in_the_channel_range_is_no_channel() -> None:
