@@ -31,7 +31,7 @@ def decode_stream(data: memoryview) -> Layer | None:
     """A stream: messages are padded to a multiple of 4, and the length does not count it (RFC 8656 section 12.5).
 
     Here the length proves nothing (MySQL's and IEC 104's greetings read as channels): the bytes must look like what is
-    relayed, and no longer than a datagram that a path carries (text reads as lengths from 8224). consumed is 0 while the
+    relayed, no longer than a datagram that a path carries (text reads as lengths from 8224). consumed is 0 while the
     message is incomplete.
     """
     end = len(data)
