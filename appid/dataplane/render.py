@@ -53,15 +53,12 @@ def ipset_text(sets: Collection[IpSet]) -> str:
 def clear_text(marks: Marks) -> str:
     """nft -f input: forget mark bits that others set, just before mangle (NF_REPEAT re-enters only the mangle hook)."""
     kept = ~marks.mask & 0xFFFFFFFF
+    chain = f"inet {CLEAR_TABLE} early"
     return (
         f"add table inet {CLEAR_TABLE}\n"
-        f"delete table inet {CLEAR_TABLE}\n"
-        f"table inet {CLEAR_TABLE} {{\n"
-        "  chain early {\n"
-        "    type filter hook forward priority mangle - 1; policy accept;\n"
-        f"    meta mark & {marks.mask:#010x} != 0 counter meta mark set meta mark & {kept:#010x}\n"
-        "  }\n"
-        "}\n"
+        f"add chain {chain} {{ type filter hook forward priority mangle - 1; policy accept; }}\n"
+        f"flush chain {chain}\n"
+        f"add rule {chain} meta mark & {marks.mask:#010x} != 0 counter meta mark set meta mark & {kept:#010x}\n"
     )
 
 

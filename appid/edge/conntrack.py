@@ -194,23 +194,22 @@ class Conntrack:
         v6 = len(address) == 16
         flags = _PROTO_NUM
         ips = ports = b""
-        if wanted.src is not None:
-            flags, ips = flags | _IP_SRC, ips + attribute(3 if v6 else 1, wanted.src)
-        if wanted.dst is not None:
-            flags, ips = flags | _IP_DST, ips + attribute(4 if v6 else 2, wanted.dst)
+        # IPv6 addresses are compared the wrong way round by kernels up to 6.18 at least: there the ports must do.
+        if wanted.src is not None and not v6:
+            flags, ips = flags | _IP_SRC, ips + attribute(1, wanted.src)
+        if wanted.dst is not None and not v6:
+            flags, ips = flags | _IP_DST, ips + attribute(2, wanted.dst)
         if wanted.sport is not None:
             flags, ports = flags | _SRC_PORT, ports + attribute(2, wanted.sport.to_bytes(2, "big"))
         if wanted.dport is not None:
             flags, ports = flags | _DST_PORT, ports + attribute(3, wanted.dport.to_bytes(2, "big"))
+        inner = [nested(1, ips)] if ips else []
+        inner.append(nested(2, attribute(1, bytes((wanted.proto,))), ports))
         bodies = self._socket.dump(
             _SUBSYSTEM,
             _GET,
             _family(address),
-            nested(
-                _TUPLE_REPLY if reply else _TUPLE_ORIG,
-                nested(1, ips),
-                nested(2, attribute(1, bytes((wanted.proto,))), ports),
-            ),
+            nested(_TUPLE_REPLY if reply else _TUPLE_ORIG, *inner),
             nested(_FILTER, attribute(_FILTER_REPLY if reply else _FILTER_ORIG, struct.pack("=I", flags))),
         )
         found = [entry for entry in map(parse_entry, bodies) if entry is not None]

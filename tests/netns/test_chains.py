@@ -133,8 +133,9 @@ def test_a_watched_tcp_flow_is_seen_whole(ruled: Net) -> None:
 
 def test_a_foreign_mark_is_no_decision_and_others_bits_are_kept(ruled: Net) -> None:
     gateway = ruled.gateway
-    gateway.run("iptables-nft", "-t", "mangle", "-A", "PREROUTING", "-p", "udp", "-j", "MARK", "--set-mark", "0xab000001")
-    gateway.run("iptables-nft", "-t", "mangle", "-A", "FORWARD", "-m", "mark", "--mark", "0xab000000/0xff000000")
+    mangle = ("iptables-nft", "-t", "mangle", "-A")
+    gateway.run(*mangle, "PREROUTING", "-p", "udp", "-j", "MARK", "--set-mark", "0xab000001")
+    gateway.run(*mangle, "FORWARD", "-m", "mark", "--mark", "0xab000000/0xff000000")
     client, peer = sockets(ruled, (CLIENT4, PEER4))
     with running(ruled, lambda packet, number: PASS) as book:
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Pinholes and NAT bindings on a real kernel: there before the packet that caused them is released, gone after the close."""
+"""Pinholes and NAT bindings on a real kernel: there before the packet that caused them is released, gone after it."""
 
 from __future__ import annotations
 
@@ -161,14 +161,14 @@ def test_binding_deletes_the_entry_of_an_early_check_that_got_in(bare: Net) -> N
         assert received(media) == [b"now"]
 
 
+@pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("nat", [False, True])
-def test_closing_cuts_an_established_flow(bare: Net, nat: bool) -> None:
+def test_closing_cuts_an_established_flow(bare: Net, nat: bool, ends: Ends) -> None:
     if nat:
         bare.masquerade()
     bare.gateway.call(lambda: iptables.apply(TOPOLOGY, "nft"))
-    ends = (CLIENT4, PEER4, PUBLIC4)
-    media, peer = bare.client.udp(CLIENT4, 16402), bare.peer.udp(PEER4, 40000)
-    to = (PUBLIC4 if nat else CLIENT4, 16402)
+    media, peer = bare.client.udp(ends[0], 16402), bare.peer.udp(ends[1], 40000)
+    to = (ends[2] if nat else ends[0], 16402)
     call = Call(opening(ends, nat))
     with running(bare, call) as book:
         signalling = signal(bare, ends)
@@ -176,19 +176,19 @@ def test_closing_cuts_an_established_flow(bare: Net, nat: bool) -> None:
         time.sleep(0.05)
         peer.sendto(b"during", to)
         assert received(media) == [b"during"]
-        media.sendto(b"during", (PEER4, 40000))
+        media.sendto(b"during", (ends[1], 40000))
         assert received(peer) == [b"during"]
-        call.commands = [ClosePinhole(1, expectation(CLIENT4, PEER4, PUBLIC4 if nat else None))]
-        signalling.sendto(b"BYE", (PEER4, 6000))
+        call.commands = [ClosePinhole(1, expectation(ends[0], ends[1], ends[2] if nat else None))]
+        signalling.sendto(b"BYE", (ends[1], 6000))
         assert until(lambda: len(book.packets) == 2)
         time.sleep(0.05)
         peer.sendto(b"after", to)
-        media.sendto(b"after", (PEER4, 40000))
+        media.sendto(b"after", (ends[1], 40000))
         assert received(media) == []
         assert received(peer) == []
         assert book.failed == []
-    assert "198.51.100.2 . " not in bare.gateway.run("nft", "list", "table", "inet", "appid-nat")
-    assert CLIENT4 not in bare.gateway.run("ipset", "list", "appid-pinholes4")
+    assert ends[1] not in bare.gateway.run("nft", "list", "table", "inet", "appid-nat")
+    assert ends[0] not in bare.gateway.run("ipset", "list")
 
 
 def test_a_pinhole_that_two_calls_share_stays_until_both_are_closed(bare: Net) -> None:

@@ -30,7 +30,8 @@ def others(net: Net, variant: str) -> None:
     """Chains as docker and fail2ban make them."""
     for line in (
         "-N DOCKER-USER", "-A FORWARD -j DOCKER-USER", "-A DOCKER-USER -j RETURN", "-N f2b-sshd",
-        "-A INPUT -p tcp --dport 22 -j f2b-sshd", "-A f2b-sshd -j RETURN", "-t mangle -N OTHER", "-t mangle -A FORWARD -j OTHER",
+        "-A INPUT -p tcp --dport 22 -j f2b-sshd", "-A f2b-sshd -j RETURN",
+        "-t mangle -N OTHER", "-t mangle -A FORWARD -j OTHER",
     ):  # fmt: skip
         net.gateway.run(f"iptables-{variant}", *line.split())
         net.gateway.run(f"ip6tables-{variant}", *line.split())
