@@ -1,7 +1,7 @@
 """The book of expectations: which media is foreseen, towards whom, for which call. Bounded per call, host and gateway.
 
-In: expectations wanted by a call. Out: which are new and which are no longer wanted; and, for a flow's first packet, whether
-a call foresaw it, in either direction.
+In: expectations wanted by a call. Out: which are new and which are no longer wanted; and, for a flow's first packet,
+whether a call foresaw it, in either direction.
 """
 
 from __future__ import annotations

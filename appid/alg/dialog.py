@@ -2,8 +2,8 @@
 
 In: Signal, one SIP message with its direction, the peer it came from or goes to, and its SDP. Out: Change values.
 
-A message counts only if its dialog's own words match: Call-ID, CSeq, tags, the direction, and the peer. Anything else changes
-nothing: a 200 from another address, a BYE with wrong tags, an INVITE replayed after the end.
+A message counts only if its dialog's own words match: Call-ID, CSeq, tags, the direction, and the peer. Anything else
+changes nothing: a 200 from another address, a BYE with wrong tags, an INVITE replayed after the end.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """From offer and answer to what the inside host may receive: ports, peers, codecs (RFC 3264, 8866, 3605, 5761).
 
 In: the description of the inside host and that of the other side. Out: MediaPort values and CallMedia.
-Ports follow the words of the description: `a=rtcp` where it stands (RFC 3605), the same port under `a=rtcp-mux` (RFC 5761) or
-where another medium says so, port + 1 only as the default (RFC 3550 section 11).
+Ports follow the words of the description: `a=rtcp` where it stands (RFC 3605), the same port under `a=rtcp-mux`
+(RFC 5761), port + 1 only as the default (RFC 3550 section 11).
 """
 
 from __future__ import annotations

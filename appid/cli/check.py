@@ -45,7 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     for capture in arguments.captures:
         replayed = replay(capture, settings)
         if arguments.json:
-            sys.stdout.writelines(json.dumps(line, separators=(",", ":")) + "\n" for line in lines(replayed, arguments.drops))
+            told = lines(replayed, arguments.drops)
+            sys.stdout.writelines(json.dumps(line, separators=(",", ":")) + "\n" for line in told)
         else:
             table(replayed, arguments.drops)
         if replayed.error is not None:

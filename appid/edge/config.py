@@ -35,6 +35,8 @@ class Config:
     control        the control socket
     policy, rules, state   the policy file, the operator's applications, where state is kept over a restart
     events         a file for JSON lines, "-" for standard output, None for none
+    queued         a pcap of every packet that userspace was asked about, None for none: what the engine saw, to replay
+    nat_outside    the gateway's own outside addresses: descriptions that name them are bound to the inside host
     """
 
     monitor: bool = False
@@ -55,6 +57,8 @@ class Config:
     state: Path = Path("/var/lib/appid")
     events: str | None = "/var/log/appid/eve.json"
     level: Level = "info"
+    queued: Path | None = None
+    nat_outside: tuple[str, ...] = ()
 
 
 class _Table(BaseModel):
@@ -118,6 +122,17 @@ class _Paths(_Table):
 class _Log(_Table):
     events: str = "/var/log/appid/eve.json"
     level: Level = "info"
+    queued: Annotated[Any, BeforeValidator(_path)] = None
+
+
+def _address(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no address")
+    return str(ip_address(value))
+
+
+class _Nat(_Table):
+    outside: list[Annotated[str, BeforeValidator(_address)]] = []
 
 
 class _File(_Table):
@@ -127,6 +142,7 @@ class _File(_Table):
     listen: _Listen = _Listen()
     paths: _Paths = _Paths()
     log: _Log = _Log()
+    nat: _Nat = _Nat()
 
 
 def load_config(path: Path | None = None) -> Config:
@@ -150,6 +166,8 @@ def load_config(path: Path | None = None) -> Config:
         control=file.listen.control,
         events=None if file.log.events == "off" else file.log.events,
         level=file.log.level,
+        queued=file.log.queued,
+        nat_outside=tuple(file.nat.outside),
     )
 
 

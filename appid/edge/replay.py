@@ -1,7 +1,7 @@
 """A capture through the engine, as the gateway would see it: link layer -> model of the kernel chains -> engine.
 
-In: a capture, an Engine, the model's Kernel. Out: Replayed, with one Life per flow, the calls, pinholes, drops, anomalies.
-A decided flow's packets do not reach the engine: they cost one look-up in the model.
+In: a capture, an Engine, the model's Kernel. Out: Replayed, with one Life per flow, the calls, pinholes, drops,
+anomalies. A decided flow's packets do not reach the engine: they cost one look-up in the model.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ PROGRESS_EVERY = 20_000
 
 
 class Life:
-    """One flow object of the contract: a 5-tuple from its first packet to its end. Counters of several conntrack entries
-    add up where the kernel's entry was deleted in between (a call's media, cut at its end)."""
+    """One flow object of the interface: a 5-tuple from its first packet to its end. Counters of several conntrack
+    entries add up where the kernel's entry was deleted in between (a call's media, cut at its end)."""
 
     __slots__ = ("bytes", "call", "entry", "first_packet", "flows", "id", "key", "last", "last_packet", "packets",
                  "queued", "report")  # fmt: skip

@@ -5,8 +5,9 @@ record.py  what is kept of a flow   calls.py   flows and dialogs -> calls, expec
 core.py    Engine.handle
 """
 
-from appid.engine.core import Engine, Settings
+from appid.engine.core import Engine
 from appid.engine.event import CommandFailed, Event, FlowEnded, PacketQueued, RulesLoaded, Tick
+from appid.engine.record import Settings
 from appid.engine.report import AnomalyReport, CallReport, FlowReport, PinholeReport
 
 __all__ = [

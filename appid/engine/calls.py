@@ -1,7 +1,7 @@
 """Flows and dialogs -> calls, expectations, bindings.
 
-In: a flow that has just been named, or a layer of a flow's packet. Out: commands: pinholes and NAT bindings opened and closed,
-reports of calls. Nothing is opened for an application that policy does not allow (design.md, the ALG).
+In: a flow that has just been named, or a layer of a flow's packet. Out: commands: pinholes and NAT bindings opened and
+closed, reports of calls. Nothing is opened for an application that policy does not allow (design.md, the ALG).
 """
 
 from __future__ import annotations
@@ -226,7 +226,8 @@ class CallKeeper:
         return f"media from {text(place.peer)}, which is not the peer"
 
     def _expectation(
-        self, call: Call, place: MediaPort, inside: Description, record: FlowRecord, packet: int, now: float, reason: str
+        self, call: Call, place: MediaPort, inside: Description, record: FlowRecord, packet: int, now: float,
+        reason: str,
     ) -> Expectation:
         relay: Relay | None = record.relay
         mapped = relay.mapped if relay is not None else None

@@ -1,6 +1,7 @@
 """Engine.handle: packet -> flow -> decode -> evidence -> identify -> policy | alg -> dataplane commands.
 
-The same events in the same order give the same commands, in any process: time is an argument, numbers are counted from 1.
+The same events in the same order give the same commands, in any process: time is an argument, and numbers are counted
+from 1.
 """
 
 from __future__ import annotations
@@ -251,9 +252,8 @@ class Engine:
                 behind = record.relay.channels.get(channel) if isinstance(channel, int) else None
                 peer = behind.address if behind is not None else record.remote
             elif layer.name == "sip":
-                description = None
-                if position + 1 < len(layers) and isinstance(layers[position + 1].message, Description):
-                    description = layers[position + 1].message
+                following = layers[position + 1].message if position + 1 < len(layers) else None
+                description = following if isinstance(following, Description) else None
                 if record.call is not None and record.decision is not None:
                     self.calls.decisions[record.call] = record.decision
                 yield from self.calls.signal(record, layer, description, peer or b"", by_host, number, now)

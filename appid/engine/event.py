@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PacketQueued:
-    """A packet that the kernel chains queued: `data` is the IP packet as seen in mangle/FORWARD, `mark` its packet mark,
-    `packet` the edge's running number (a capture's frame number when replaying)."""
+    """A packet that the kernel chains queued: `data` is the IP packet as seen in mangle/FORWARD, `mark` its packet
+    mark, `packet` the edge's running number (a capture's frame number when replaying)."""
 
     packet: int
     data: memoryview
@@ -46,7 +46,7 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time passed. `packet` is the last packet number before it; `active` are flows of calls that moved since the last."""
+    """Time passed. `packet` is the last packet number before it; `active` are flows of calls that moved since."""
 
     packet: int = 0
     active: tuple[Activity, ...] = ()

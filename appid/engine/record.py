@@ -1,9 +1,9 @@
-"""What the engine is told once (Settings) and what it keeps of a flow while userspace still has to do with it (FlowRecord)."""
+"""What the engine is told once (Settings), and what it keeps of a flow that userspace still has to do with."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from appid.alg.relay import Relay
@@ -28,20 +28,22 @@ from appid.wire import TCP, UDP, packed
 
 DEFAULT_INSIDE: tuple[Network, ...] = tuple(
     (packed(network.split("/")[0]), int(network.split("/")[1]))
-    for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10")
+    for network in (
+        "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10",
+    )
 )
 """What counts as inside where nobody says otherwise (RFC 1918, 6598, 3927, 4193, 4291)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Applications by name, the policy (None: allow everything), the inside networks, the gateway's own outside addresses."""
+    """Applications by name, the policy (None: allow everything), the inside networks, the gateway's own addresses."""
 
     applications: Mapping[str, Application]
     judge: Judge | None = None
     inside: tuple[Network, ...] = DEFAULT_INSIDE
     outside: frozenset[bytes] = frozenset()
-    marks: Marks = Marks()
+    marks: Marks = field(default_factory=Marks)
     monitor: bool = False
     budget: int = 10
 
@@ -57,7 +59,7 @@ class Topology:
 
 
 class FlowRecord:
-    """One flow that is undecided, or decided and watched. `key` is its first packet's direction; `host` the inside host."""
+    """One flow, undecided, or decided and watched. `key` is its first packet's direction; `host` the inside host."""
 
     __slots__ = (
         "call",

@@ -1,7 +1,7 @@
 """The ledger of one flow: what has been seen of it, bounded, and what only several packets together show.
 
-In: the facts of each packet, with its number, time and direction. Out: the packet's facts with the derived ones added, and
-the set of all facts of the flow so far (for signatures of flow scope).
+In: the facts of each packet, with its direction. Out: the packet's facts with the derived ones added, and the
+set of all facts of the flow so far (for signatures of flow scope).
 
 Derived facts (one packet alone proves little, RFC 3550 appendix A.1: a source is valid after consecutive packets):
     rtp.run    packets of one SSRC in one direction whose sequence numbers followed on so far (from 1)
@@ -52,7 +52,7 @@ class FactSet:
 
 
 class Ledger:
-    """What is known of one flow. `outward` tells the two directions apart: True for the side that sent the first packet."""
+    """What is known of one flow. `outward`: True for the direction of the flow's first packet."""
 
     __slots__ = ("flow", "runs")
 

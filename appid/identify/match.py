@@ -1,9 +1,9 @@
-"""Which signatures do these facts fulfil? Indexed: the cost follows the facts of a packet, not the number of applications.
+"""Which signatures do these facts fulfil? Indexed: the cost follows a packet's facts, not the number of applications.
 
-In: the facts of one packet, and the wider sets (flow, host, call) that its scope names. Out: Match(application, signature, facts).
+In: the facts of one packet, and the wider sets (flow, host, call) that scopes name. Out: Match values.
 
-Each signature is filed under one condition, its anchor: the one that fewest other signatures share. Signatures wider than a
-packet are filed under each positive condition, because any of them may be the last to come true.
+Each signature is filed under one condition, its anchor: the one that fewest other signatures share. Signatures wider
+than a packet are filed under each positive condition, because any of them may be the last to come true.
 """
 
 from __future__ import annotations
@@ -86,12 +86,10 @@ class Matcher:
                     yield entries
             if (lengths := self._length.get(name)) and (entries := lengths.get(len(value))) is not None:
                 yield entries
-        elif isinstance(value, tuple) and (lengths := self._length.get(name)):
-            if (entries := lengths.get(len(value))) is not None:
-                yield entries
-        if isinstance(value, int) and (buckets := self._range.get(name)):
-            if (entries := buckets.get(value >> 8)) is not None:
-                yield entries
+        elif isinstance(value, tuple) and (entries := self._length.get(name, {}).get(len(value))) is not None:
+            yield entries
+        if isinstance(value, int) and (entries := self._range.get(name, {}).get(value >> 8)) is not None:
+            yield entries
         if isinstance(value, bytes) and (networks := self._network.get(name)):
             number = int.from_bytes(value, "big")
             for (width, bits), members in networks.items():

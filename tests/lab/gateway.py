@@ -92,10 +92,11 @@ class Gateway:
         state.mkdir()
         s = lab.scenario
         self.config.write_text(
-            f'[gateway]\npolicy = "{self.policy}"\nstate = "{state}"\ncontrol = "{self.control}"\n'
+            f'[gateway]\niptables = "{variant}"\n'
+            f'[paths]\npolicy = "{self.policy}"\nstate = "{state}"\nrules = "{state / "rules"}"\n'
+            f'[listen]\nmetrics = "off"\ncontrol = "{self.control}"\n'
             f'[nat]\noutside = ["{s.public}"]\n'
             f'[log]\nevents = "{self.events}"\nqueued = "{self.queued}"\n'
-            f'[iptables]\nvariant = "{variant}"\n'
         )
         self.child: Popen[bytes] | None = None
 

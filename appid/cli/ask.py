@@ -1,0 +1,51 @@
+"""`appid flows | calls | pinholes | stats`: asks the running gateway over its control socket; a table, or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from appid.edge.config import load_config
+from appid.edge.control import ask
+
+_COLUMNS = {
+    "flows": ("id", "proto", "src", "sport", "dst", "dport", "application", "confidence", "packets",
+              "userspace_packets"),  # fmt: skip
+    "calls": ("id", "application", "caller", "callee", "started_at", "answered_at", "ended_at", "end"),
+    "pinholes": ("id", "proto", "inside", "port", "peer", "reason", "opened_at", "closed_at", "call"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", dest="config", metavar="FILE", type=Path, help="appid.toml of the gateway")
+    parser.add_argument("--json", action="store_true", help="JSON lines")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    answers = ask(load_config(arguments.config).control, {"ask": arguments.command})
+    if arguments.json:
+        for answer in answers:
+            print(json.dumps(answer, separators=(",", ":")))
+    elif arguments.command in _COLUMNS:
+        _table(_COLUMNS[arguments.command], answers)
+    else:
+        for answer in answers:
+            for name, value in answer.items():
+                print(f"{name}: {value}")
+    return 1 if any(answer.get("type") == "error" for answer in answers) else 0
+
+
+def _table(columns: tuple[str, ...], answers: list[dict[str, Any]]) -> None:
+    table = Table()
+    for column in (*columns, "decision"):
+        table.add_column(column.replace("_", " "))
+    for answer in answers:
+        made = answer.get("decision")
+        shown = f"{made['action']} ({made['rule']})" if made else "-"
+        table.add_row(*("-" if answer.get(c) is None else str(answer.get(c)) for c in columns), shown)
+    Console(highlight=False).print(table)

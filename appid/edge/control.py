@@ -1,0 +1,131 @@
+"""The control socket: one line of JSON in, JSON lines out, then the end. In: a path, a function that answers.
+
+A request is {"ask": NAME, ...}. Clients are served by the gateway's own loop, without blocking it: a client that does
+not read its answer is dropped after PATIENCE seconds. File mode 0660: who may ask is a matter of the socket's group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+MAX_CLIENTS = 16
+MAX_REQUEST = 65536
+PATIENCE = 10.0
+
+Answer = Callable[[dict[str, Any]], Iterable[dict[str, Any]]]
+
+
+class Loop(Protocol):
+    def register(self, source: Any, callback: Callable[[], None], events: int = ...) -> None: ...
+
+    def unregister(self, source: Any) -> None: ...
+
+
+class _Client:
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.request = b""
+        self.answer = memoryview(b"")
+        self.since = time.monotonic()
+
+
+class ControlSocket:
+    """Listens at `path` from now on; `close` takes the file away."""
+
+    def __init__(self, path: Path, loop: Loop, answer: Answer) -> None:
+        self.path = path
+        self._loop = loop
+        self._answer = answer
+        self._clients: dict[int, _Client] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._listener.bind(str(path))
+        os.chmod(path, 0o660)
+        self._listener.listen(MAX_CLIENTS)
+        loop.register(self._listener, self._accept)
+
+    def close(self) -> None:
+        for client in list(self._clients.values()):
+            self._drop(client)
+        self._loop.unregister(self._listener)
+        self._listener.close()
+        self.path.unlink(missing_ok=True)
+
+    def expire(self) -> None:
+        """Let go of clients that neither ask nor read."""
+        for client in list(self._clients.values()):
+            if time.monotonic() - client.since > PATIENCE:
+                self._drop(client)
+
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        if len(self._clients) >= MAX_CLIENTS:
+            connection.close()
+            return
+        connection.setblocking(False)
+        client = _Client(connection)
+        self._clients[connection.fileno()] = client
+        self._loop.register(connection, lambda: self._read(client))
+
+    def _read(self, client: _Client) -> None:
+        try:
+            piece = client.connection.recv(MAX_REQUEST)
+        except BlockingIOError:
+            return
+        except OSError:
+            piece = b""
+        client.request += piece
+        line, newline, _ = client.request.partition(b"\n")
+        if newline:
+            self._serve(client, line)
+        elif not piece or len(client.request) > MAX_REQUEST:
+            self._drop(client)
+
+    def _serve(self, client: _Client, line: bytes) -> None:
+        try:
+            request = json.loads(line)
+            answers = list(self._answer(request if isinstance(request, dict) else {}))
+        except ValueError as error:
+            answers = [{"type": "error", "reason": f"not a request: {error}"}]
+        text = "".join(json.dumps(answer, separators=(",", ":")) + "\n" for answer in answers)
+        client.answer = memoryview(text.encode())
+        self._loop.unregister(client.connection)
+        self._loop.register(client.connection, lambda: self._write(client), selectors.EVENT_WRITE)
+
+    def _write(self, client: _Client) -> None:
+        try:
+            sent = client.connection.send(client.answer)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._drop(client)
+            return
+        client.answer = client.answer[sent:]
+        client.since = time.monotonic()
+        if not client.answer:
+            self._drop(client)
+
+    def _drop(self, client: _Client) -> None:
+        self._clients.pop(client.connection.fileno(), None)
+        with contextlib.suppress(KeyError, ValueError):
+            self._loop.unregister(client.connection)
+        client.connection.close()
+
+
+def ask(path: Path, request: dict[str, Any], patience: float = PATIENCE) -> list[dict[str, Any]]:
+    """The running gateway's answer. OSError if nobody listens there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(patience)
+        connection.connect(str(path))
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        received = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    return [json.loads(line) for line in received.splitlines()]

@@ -1,0 +1,241 @@
+"""The service: files and kernel put together around one engine. `appid run` is little more than this.
+
+In: a Config. Out: rule sets in the kernel, a loop that serves the queue, events, the control socket. On stop all of it is
+taken back.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any, Literal
+
+from appid.dataplane.chain import Topology
+from appid.dataplane.command import Report
+from appid.dataplane.marks import Marks
+from appid.edge import iptables, telling
+from appid.edge.config import Config
+from appid.edge.control import ControlSocket
+from appid.edge.events import Events
+from appid.edge.gateway import Gateway, GatewayOptions
+from appid.edge.netlink import KernelError
+from appid.edge.policy_file import load_policy
+from appid.edge.rule_files import load_applications
+from appid.engine import CallReport, Engine, FlowReport, PinholeReport, Settings
+from appid.engine.record import DEFAULT_INSIDE
+from appid.packet import flow_id, id_of, reversed_id
+from appid.policy.evaluate import Judge
+from appid.policy.lint import Finding, lint
+from appid.policy.rule import Policy
+from appid.wire import packed, text
+
+REMEMBERED = 4096
+"""Flows, calls and pinholes that the control socket can still tell of."""
+
+log = logging.getLogger("appid")
+
+
+class Told:
+    """What was reported last of flows, calls and pinholes, and how often userspace saw each flow; bounded."""
+
+    def __init__(self) -> None:
+        self.flows: OrderedDict[bytes, FlowReport] = OrderedDict()
+        self.calls: OrderedDict[int, CallReport] = OrderedDict()
+        self.pinholes: OrderedDict[int, PinholeReport] = OrderedDict()
+        self.userspace: OrderedDict[bytes, int] = OrderedDict()
+        self.counts: Counter[str] = Counter()
+
+    def report(self, report: Report) -> None:
+        self.counts[report.kind] += 1
+        match report.body:
+            case FlowReport() as flow:
+                _remember(self.flows, id_of(flow.key), flow)
+            case CallReport() as call:
+                _remember(self.calls, call.call, call)
+            case PinholeReport() as pinhole:
+                _remember(self.pinholes, pinhole.pinhole, pinhole)
+
+    def saw(self, data: bytes) -> None:
+        identity = flow_id(data)
+        if identity is not None:
+            if identity not in self.userspace:
+                back = reversed_id(identity)
+                identity = back if back in self.userspace else identity
+            _remember(self.userspace, identity, self.userspace.get(identity, 0) + 1)
+
+
+def _remember(table: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    table[key] = value
+    table.move_to_end(key)
+    while len(table) > REMEMBERED:
+        table.popitem(last=False)
+
+
+class Service:
+    """One running gateway. `with Service(config) as service: service.run()`."""
+
+    def __init__(self, config: Config, monitor: bool = False) -> None:
+        self.config = config
+        self.monitor = monitor or config.monitor
+        self.marks = Marks(config.mark_mask)
+        self.applications = load_applications(config.rules if config.rules.is_dir() else None)
+        self.policy = load_policy(config.policy, self.applications)
+        self.warnings: list[Finding] = lint(self.policy, self.applications)
+        self.told = Told()
+        self._opened = ExitStack()
+        self._stop_signal: int | None = None
+
+    def __enter__(self) -> Service:
+        with ExitStack() as opened:
+            self.events = Events(self.config.events)
+            opened.callback(self.events.close)
+            for warning in self.warnings:
+                log.warning("policy: %s: %s", warning.kind, warning)
+                self.events.write(Report("config", {"warning": warning.kind, "text": str(warning)}), time.time())
+            self.engine = Engine(self._settings())
+            topology, variant = self._topology(), self._variant()
+            self._attach(opened)
+            iptables.apply(topology, variant)
+            opened.callback(_quietly, iptables.remove, topology, variant)
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def _attach(self, opened: ExitStack) -> None:
+        queued = str(self.config.queued) if self.config.queued is not None else None
+        options = GatewayOptions(
+            queue=self.config.first_queue, length=self.config.queue_length, record=queued, marks=self.marks,
+            fail_open=self.config.exceptions.opens("queue-full"),
+        )  # fmt: skip
+        self.gateway = Gateway(
+            self.engine, options, on_report=self._report, on_verdict=lambda data, _: self.told.saw(data),
+            on_tick=lambda _: self.control.expire(),
+        )  # fmt: skip
+        opened.callback(self.gateway.close)
+        self.control = ControlSocket(self.config.control, self.gateway, self.answer)
+        opened.callback(self.control.close)
+
+    def run(self) -> int | None:
+        """Serve until SIGTERM or SIGINT; returns which."""
+        before = signal.set_wakeup_fd(self.gateway.wakeup_fd, warn_on_full_buffer=False)
+        handlers = {each: signal.signal(each, self._stop) for each in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            log.info("ready")
+            self.gateway.run()
+        finally:
+            for each, handler in handlers.items():
+                signal.signal(each, handler)
+            signal.set_wakeup_fd(before)
+        return self._stop_signal
+
+    def _stop(self, number: int, _frame: object) -> None:
+        self._stop_signal = number
+        self.gateway.stop()
+
+    # -- what the files say --------------------------------------------------------------------------------------
+
+    def _settings(self) -> Settings:
+        inside = tuple(network for zone in self.policy.zones.values() for network in zone.networks)
+        return Settings(
+            self.applications, Judge(self.policy, self.applications), inside or DEFAULT_INSIDE,
+            frozenset(packed(address) for address in self.config.nat_outside), self.marks, self.monitor,
+        )  # fmt: skip
+
+    def _topology(self) -> Topology:
+        zones = self.policy.zones.values()
+        blind: Literal["DROP", "ACCEPT"] = "ACCEPT" if self._opens_blind() else "DROP"
+        return Topology(
+            outside=tuple(name for zone in zones if not zone.networks for name in zone.interfaces),
+            inside=tuple(f"{text(network)}/{prefix}" for zone in zones for network, prefix in zone.networks),
+            queues=(self.config.first_queue,), blind=blind, media=_media_range(self.applications), marks=self.marks,
+        )  # fmt: skip
+
+    def _opens_blind(self) -> bool:
+        return self.monitor or self.config.exceptions.opens("engine-down")
+
+    def _variant(self) -> Literal["nft", "legacy"]:
+        if self.config.iptables != "auto":
+            return self.config.iptables
+        program = shutil.which("iptables")
+        if program is None:
+            raise KernelError("iptables", "not installed")
+        return "nft" if "nf_tables" in iptables.run([program, "--version"]) else "legacy"
+
+    # -- what is asked -------------------------------------------------------------------------------------------
+
+    def _report(self, report: Report) -> None:
+        self.told.report(report)
+        self.events.write(report, time.time())
+        if isinstance(report.body, FlowReport) and report.body.decision is not None:
+            self.told.counts[f"decision {report.body.decision.action}"] += 1
+
+    def answer(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """One answer of the control socket."""
+        match request.get("ask"):
+            case "flows":
+                yield from self._flows()
+            case "calls":
+                for call in self.told.calls.values():
+                    yield telling.call(call, list(call.flows))
+            case "pinholes":
+                yield from (telling.pinhole(pinhole) for pinhole in self.told.pinholes.values())
+            case "stats":
+                yield self._stats()
+            case other:
+                yield {"type": "error", "reason": f"{other!r} is nothing to ask for"}
+
+    def _flows(self) -> Iterator[dict[str, Any]]:
+        entries = {id_of(entry.key): entry for entry in self.gateway.execute.conntrack.entries()}
+        for identity, report in list(self.told.flows.items()):
+            entry = entries.pop(identity, None)
+            yield self._flow(report, entry)
+        for entry in entries.values():
+            foreseen = self.engine.glance(entry.key, 0) if entry.mark & self.marks.state else None
+            if foreseen is not None:
+                yield self._flow(foreseen, entry)
+
+    def _flow(self, report: FlowReport, entry: Any) -> dict[str, Any]:
+        identity = id_of(report.key)
+        seen = self.told.userspace.get(identity) or self.told.userspace.get(reversed_id(identity), 0)
+        return {
+            "type": "flow", "id": report.flow, **telling.addresses(report.key),
+            "packets": sum(entry.packets) if entry is not None else seen,
+            "bytes": sum(entry.bytes) if entry is not None else None,
+            **telling.identification(report, ""), "userspace_packets": seen, "call": report.call,
+            "community_id": telling.community_id(report.key), "decision": telling.decision(report.decision),
+            "alive": entry is not None,
+        }  # fmt: skip
+
+    def _stats(self) -> dict[str, Any]:
+        stats = self.gateway.stats
+        return {
+            "type": "stats", "packets": stats.packets, "errors": stats.errors, "rescued": stats.rescued,
+            "command_failures": stats.command_failures, "flows_ended": stats.ended,
+            "flows": len(self.engine.flows), "calls": len(self.engine.calls.calls.open),
+            "pinholes": len(self.engine.calls.book.open), "events_lost": self.events.lost,
+            "policy_warnings": [str(warning) for warning in self.warnings], "monitor": self.monitor,
+            "reports": dict(self.told.counts),
+        }  # fmt: skip
+
+
+def _media_range(applications: Any) -> tuple[int, int]:
+    """The ports that unforeseen packets from outside may not take first: the media ports of foreseen applications."""
+    ranges = [r for a in applications.values() if a.inbound == "foreseen" for r in a.media_ports if r.first > 1024]
+    return (min((r.first for r in ranges), default=16384), max((r.last for r in ranges), default=16402))
+
+
+def _quietly(remove: Any, topology: Topology, variant: Any) -> None:
+    try:
+        remove(topology, variant)
+    except KernelError as error:
+        log.error("%s", error)
+
+
+__all__ = ["Policy", "Service"]
