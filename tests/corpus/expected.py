@@ -108,7 +108,17 @@ def _cut(truth: FlowTruth, shift: int, replies: set[int]) -> FlowTruth:
     if by is not None and by <= shift:
         by = None
         if "facetime" in names:
-            names = ("facetime", "turn", "rtp", "sip", "stun", "insufficient-data", "unknown-udp", "unknown-tcp", "web-browsing")
+            names = (
+                "facetime",
+                "turn",
+                "rtp",
+                "sip",
+                "stun",
+                "insufficient-data",
+                "unknown-udp",
+                "unknown-tcp",
+                "web-browsing",
+            )
     kept, flow = [n for n in truth.frames if n > shift], truth.flow
     if kept[0] in replies:
         flow = FlowId(flow.proto, flow.dst, flow.src)
@@ -129,8 +139,11 @@ def _cut_call(call: CallTruth, shift: int) -> CallTruth:
 
 def _cut_pinhole(p: PinholeTruth, shift: int) -> PinholeTruth:
     return replace(
-        p, opens_from=p.opens_from - shift, opens_by=p.opens_by - shift,
-        closes_from=p.closes_from - shift, closes_by=p.closes_by - shift,
+        p,
+        opens_from=p.opens_from - shift,
+        opens_by=p.opens_by - shift,
+        closes_from=p.closes_from - shift,
+        closes_by=p.closes_by - shift,
     )
 
 

@@ -49,7 +49,10 @@ class Leg(Way):
 
     def allocated(self, transaction: stun.Transaction) -> int:
         attributes = [stun.xor_address(stun.XOR_RELAYED_ADDRESS, *self.relayed, transaction)]
-        attributes += [stun.xor_address(stun.XOR_MAPPED_ADDRESS, *self.mapped, transaction), stun.u32(stun.LIFETIME, 60)]
+        attributes += [
+            stun.xor_address(stun.XOR_MAPPED_ADDRESS, *self.mapped, transaction),
+            stun.u32(stun.LIFETIME, 60),
+        ]
         return self._send(stun.ALLOCATE, stun.SUCCESS, transaction, attributes)
 
     def bind(self, transaction: stun.Transaction, lifetime: int | None = None) -> int:
@@ -114,7 +117,7 @@ class Pair:
         """Frames 122, 162, 164 of session 1. `ours`: sent by the side whose `controlling` this is."""
         role = stun.ICE_CONTROLLING if self.controlling is ours else stun.ICE_CONTROLLED
         attributes = [(stun.USERNAME, self.username if ours else self.reversed)]
-        attributes += self._private(0x8001, 0x8002, 0x8003, 0x8009) + [(role, self.scene.rng.randbytes(8))]
+        attributes += [*self._private(32769, 32770, 32771, 32777), (role, self.scene.rng.randbytes(8))]
         if nominate:
             attributes.append((stun.USE_CANDIDATE, b""))
         return stun.message(stun.BINDING, stun.REQUEST, transaction, attributes)
@@ -129,6 +132,8 @@ class Pair:
     def _private(self, *numbers: int) -> list[stun.Attribute]:
         lengths = dict(self.scene.v.private)
         noise = {number: self.scene.rng.randbytes(lengths[number]) for number in numbers}
-        if 0x8002 in noise:  # RFC 8489 gave this number to PASSWORD-ALGORITHMS later: words of (value, length 0) suit both
+        if (
+            0x8002 in noise
+        ):  # RFC 8489 gave this number to PASSWORD-ALGORITHMS later: words of (value, length 0) suit both
             noise[0x8002] = b"".join(noise[0x8002][at : at + 2] + b"\0\0" for at in range(0, lengths[0x8002], 4))
         return list(noise.items())

@@ -91,7 +91,9 @@ class Media:
         own, other = (next(s for s in self.streams if s.outgoing is side) for side in (outgoing, not outgoing))
         block = struct.pack("!IIIIII", other.ssrc, 0, other.sequence, 11, 0, 0)
         when = self.reports[outgoing] + 2208988800
-        info = struct.pack("!IIIII", int(when), int(when % 1 * (1 << 32)), own.timestamp & 0xFFFFFFFF, own.count, own.octets)
+        info = struct.pack(
+            "!IIIII", int(when), int(when % 1 * (1 << 32)), own.timestamp & 0xFFFFFFFF, own.count, own.octets
+        )
         sender = struct.pack("!BBHI", 0x81, 200, 12, own.ssrc) + info + block
         name = b"%08x@mobile" % own.ssrc
         chunk = struct.pack("!I", own.ssrc) + bytes([1, len(name)]) + name + b"\0"

@@ -112,7 +112,9 @@ class Scene:
 
     # -- truth --------------------------------------------------------------------------------------------------
 
-    def mark(self, proto: int, a: End, b: End, by: int | None, call: int | None = 0, names: tuple[str, ...] = FACETIME) -> None:
+    def mark(
+        self, proto: int, a: End, b: End, by: int | None, call: int | None = 0, names: tuple[str, ...] = FACETIME
+    ) -> None:
         """The flow between a and b is FaceTime's (or `names`); it can be known by frame `by`. The first mark counts."""
         self.marks.setdefault(self.cap.flow(proto, a, b), Mark(names, by, call))
 
@@ -121,7 +123,13 @@ class Scene:
         return sum(1 for when, _ in self.cap.frames if when <= seconds)
 
     def pinhole(
-        self, inside: End, peer: str, opens: tuple[int, int], bye: int, answer: int | None, call: int = 0,
+        self,
+        inside: End,
+        peer: str,
+        opens: tuple[int, int],
+        bye: int,
+        answer: int | None,
+        call: int = 0,
         required: bool = True,
     ) -> None:
         """Call it when the capture is complete; one per port that the SDP named."""

@@ -31,9 +31,7 @@ def build(variation: Variation | None = None) -> Case:
     go_direct(s, leg, media)
     direct(s, media)
     s.at(5786)
-    s.calls.append(
-        CallTruth(dialog.call_id, "facetime", s.h.client, s.h.peer_public, (169,), 172, (5790, 5786), "bye")
-    )
+    s.calls.append(CallTruth(dialog.call_id, "facetime", s.h.client, s.h.peer_public, (169,), 172, (5790, 5786), "bye"))
     way = acts.bye_way(s, leg, Direct(s, s.client, s.peer))
     acts.hang_up(s, media, way, (dialog.bye(), dialog.bye_answer()), Direct(s, s.peer, s.client))
     acts.release(s, leg)

@@ -78,7 +78,9 @@ def _rest(play: Play) -> Case:
     )
     bye, answer = RESTART["bye"], RESTART["bye answer"]
     s.calls.append(
-        CallTruth(last.call_id, "facetime", s.h.client, s.h.peer_public, (9690, 9600), RESTART["ok"], (answer, bye), "bye")
+        CallTruth(
+            last.call_id, "facetime", s.h.client, s.h.peer_public, (9690, 9600), RESTART["ok"], (answer, bye), "bye"
+        )
     )
     s.pinhole(s.client, s.h.peer_public, (104, answered + 1), 9598, None)
     s.pinhole(s.client, s.h.peer_public, (9642, RESTART["ok"] + 1), bye, answer, call=1)

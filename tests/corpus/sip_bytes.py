@@ -46,7 +46,7 @@ class Dialog:
 
     def response(self, status: int, reason: str, to_tag: bool = True, answer: bool = False) -> bytes:
         head = [f"SIP/2.0 {status} {reason}", self._via(self.offerer, self.branch)]
-        head += self._ends(self.offerer, self.answerer, to_tag) + [f"CSeq: {self.cseq} INVITE"]
+        head += [*self._ends(self.offerer, self.answerer, to_tag), f"CSeq: {self.cseq} INVITE"]
         if status >= 180:
             head.append(f"m: <{self.answerer.uri}>")
         return self._close(head, self._answer() if answer else None)
@@ -67,7 +67,7 @@ class Dialog:
         self, method: str, a: Party, b: Party, cseq: int, branch: str, to_tag: str, body: bytes | None
     ) -> bytes:
         head = [f"{method} {b.uri} SIP/2.0", self._via(a, branch), "Max-Forwards: 70"]
-        head += self._ends(a, b, bool(to_tag)) + [f"CSeq: {cseq} {method}"]
+        head += [*self._ends(a, b, bool(to_tag)), f"CSeq: {cseq} {method}"]
         if method == "INVITE":
             head.append(f"m: <{a.uri}>;isfocus")
         return self._close(head, body)
@@ -97,7 +97,14 @@ class Dialog:
         return sdp(self.answerer, self.rtp_id ^ 0x5A5A, "AS:2000:2000", ANSWER_AUDIO, ANSWER_VIDEO)
 
 
-FMTP = {104: "sbr;block 480", 105: "sbr;block 480", 106: "sbr;block 480", 119: "octet-align", 121: "block 480", 122: "block 480"}
+FMTP = {
+    104: "sbr;block 480",
+    105: "sbr;block 480",
+    106: "sbr;block 480",
+    119: "octet-align",
+    121: "block 480",
+    122: "block 480",
+}
 VIDEO_NAMES = {126: "X-H264", 123: "H264", 100: "HEVC"}
 OFFER_AUDIO, OFFER_VIDEO = (104, 105, 106, 9, 0, 124, 122, 121, 119), (126, 123, 100)
 ANSWER_AUDIO, ANSWER_VIDEO = (104, 106, 121, 122, 119), (123, 100)
@@ -107,7 +114,12 @@ def sdp(party: Party, rtp_id: int, bandwidth: str, audio: tuple[int, ...], video
     """Offer or answer: both m= lines on one port, `a=rtcp:` beside it, and lines no grammar knows."""
     where = f"IN IP{6 if ':' in party.host else 4} {party.host}"
     lines = ["v=0", f"o=GKVoiceChatService 0 0 {where}", "s=mobile", f"c={where}", f"b={bandwidth}", "t=0 0"]
-    lines += ["a=FLS;VRA:0;MVRA:0;RVRA1:1;AS:2;MS:-1;LTR;CABAC", "a=X_FLS:123 FLS;VRA:0;LTR;CABAC;FEC", "a=DMBR", "a=CAP"]
+    lines += [
+        "a=FLS;VRA:0;MVRA:0;RVRA1:1;AS:2;MS:-1;LTR;CABAC",
+        "a=X_FLS:123 FLS;VRA:0;LTR;CABAC;FEC",
+        "a=DMBR",
+        "a=CAP",
+    ]
     lines += [f"m=audio {party.port} RTP/AVP {' '.join(map(str, audio))}", f"a=rtcp:{party.rtcp}"]
     if audio == ANSWER_AUDIO:
         lines.append("a=fmtp:AAC SamplesPerBlock 480")

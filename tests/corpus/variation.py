@@ -56,7 +56,14 @@ class Variation:
     channel: int = 0x4000
     cookie: bytes = COOKIE
     reverse: Literal["halves", "bytes"] = "halves"
-    private: tuple[tuple[int, int], ...] = ((0x8001, 4), (0x8002, 4), (0x8003, 4), (0x8004, 4), (0x8005, 4), (0x8009, 4))
+    private: tuple[tuple[int, int], ...] = (
+        (0x8001, 4),
+        (0x8002, 4),
+        (0x8003, 4),
+        (0x8004, 4),
+        (0x8005, 4),
+        (0x8009, 4),
+    )
     """Apple's own STUN attributes and the lengths of their values."""
     requested_transport: bool = True
     encoding: Encoding = "zlib"
@@ -117,7 +124,9 @@ def _hosts6(rng: random.Random) -> Hosts:
 
     one, two = rng.sample(range(2, 65000), 2)
     inside, local = f"fd{rng.randint(1, 255):02x}:17:", f"fd00:77::{rng.randint(2, 65000):x}"
-    return _fill(Hosts(client=f"{inside}:{one:x}", client2=f"{inside}:{two:x}", router=f"{inside}:1"), public, apple, local)
+    return _fill(
+        Hosts(client=f"{inside}:{one:x}", client2=f"{inside}:{two:x}", router=f"{inside}:1"), public, apple, local
+    )
 
 
 def _fill(hosts: Hosts, public: Callable[[], str], apple: Callable[[], str], local: str) -> Hosts:

@@ -142,7 +142,9 @@ class Capture:
     def udp_fragments(self, src: End, dst: End, payload: bytes, size: int, gap: float = 0.0002) -> int:
         """The datagram in as many frames as it takes; returns the number of the last."""
         self.ident += 1
-        parts = fragments(src.host, dst.host, UDP, udp_segment(src, dst, payload), self.ident, self._ttl(src.host), size)
+        parts = fragments(
+            src.host, dst.host, UDP, udp_segment(src, dst, payload), self.ident, self._ttl(src.host), size
+        )
         number = 0
         for part in parts:
             number = self.frame(self._link(src.host, dst.host) + part)
