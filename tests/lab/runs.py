@@ -143,8 +143,8 @@ def _direct_path(checks: Checks, on: Stage) -> None:
     opened = pinholes(on.directory, "relayed", s.client, s.peer_public)
     checks.check("and the pinhole", bool(opened), "; ".join(opened))
     left = pinholes(on.directory, "after", s.client, s.peer_public)
-    checks.check("both are gone after the call",
-                 not left and not has_binding(on.directory, "after", s.peer_public, s.client), "; ".join(left))  # fmt: skip
+    gone = not left and not has_binding(on.directory, "after", s.peer_public, s.client)
+    checks.check("both are gone after the call", gone, "; ".join(left))
 
 
 def _refused(checks: Checks, others: Others) -> None:
