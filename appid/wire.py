@@ -65,7 +65,7 @@ def packed(address: str) -> bytes:
 
 
 class DecodeError(Exception):
-    """The sender's fault: `protocol` was recognised and breaks its own format at `offset`. Never leaves the peel loop."""
+    """The sender's fault: `protocol` was recognised, and breaks its format at `offset`. Never leaves the peel loop."""
 
     def __init__(self, protocol: str, offset: int, reason: str) -> None:
         super().__init__(protocol, offset, reason)
@@ -130,7 +130,7 @@ FactValue = Hashable
 
 
 class Fact(NamedTuple):
-    """One named value read from a packet, e.g. Fact("stun.method", "allocate"). Names are dotted, `<decoder>.<field>`."""
+    """One named value of a packet, e.g. Fact("stun.method", "allocate"). Names are dotted, `<decoder>.<field>`."""
 
     name: str
     value: FactValue
@@ -141,7 +141,7 @@ class Layer:
     """What one decoder made of the bytes it was given.
 
     facts    in wire order; a repeated field is a repeated Fact.
-    inner    bytes that another protocol may live in (ChannelData payload, SIP body after inflation); None if there are none.
+    inner    bytes that another protocol may live in (ChannelData payload, SIP body after inflation), or None.
     consumed how many bytes of the payload this message took; the rest of a stream or datagram is peeled again.
              0 = recognised, but incomplete: more bytes of the stream will tell more.
     message  the decoder's own structured form, for the ALG only.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """Wanted: `proto` between the inside host's `port` and any port of `peer`, until `expires` (seconds), for call `call`.
+    """Wanted: `proto` between the inside host's `port` and any port of `peer`, until `expires` (seconds), for `call`.
 
-    outside_port  the port by which the peer knows the inside host (its SDP's), where source NAT stands between; else = port
+    outside_port  the port by which the peer knows the inside host (its SDP's) behind source NAT; else = port
     outside       the packed address by which the peer knows it; None without NAT
     reason        sdp-offer | sdp-answer | channel-bind
     """

@@ -13,9 +13,9 @@ from rich.table import Table
 from appid.edge.config import load_config
 from appid.edge.control import ask
 
+_ENDS = ("id", "proto", "src", "sport", "dst", "dport")
 _COLUMNS = {
-    "flows": ("id", "proto", "src", "sport", "dst", "dport", "application", "confidence", "packets",
-              "userspace_packets"),  # fmt: skip
+    "flows": (*_ENDS, "application", "confidence", "packets", "userspace_packets"),
     "calls": ("id", "application", "caller", "callee", "started_at", "answered_at", "ended_at", "end"),
     "pinholes": ("id", "proto", "inside", "port", "peer", "reason", "opened_at", "closed_at", "call"),
 }

@@ -89,7 +89,7 @@ class ReplaceChains:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Something worth telling (flow, call, pinhole, decision, anomaly, config): for events, metrics, tables. Never reaches the kernel."""
+    """Something worth telling: for events, metrics, tables. Never reaches the kernel."""
 
     kind: Literal["flow", "call", "pinhole", "decision", "anomaly", "config"]
     body: Any

@@ -1,7 +1,7 @@
 """The service: files and kernel put together around one engine. `appid run` is little more than this.
 
-In: a Config. Out: rule sets in the kernel, a loop that serves the queue, events, the control socket. On stop all of it is
-taken back.
+In: a Config. Out: rule sets in the kernel, a loop that serves the queue, events, the control socket. On stop all of
+it is taken back.
 """
 
 from __future__ import annotations

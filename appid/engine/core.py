@@ -80,12 +80,13 @@ class Engine:
             return
         key = packet.key
         record = self.flows.get(key) or self.flows.get(key.reversed())
-        if record is not None and packet.tcp_flags & (SYN | ACK) == SYN and record.key == key and record.payload_packets:
+        begins = packet.tcp_flags & (SYN | ACK) == SYN
+        if record is not None and begins and record.key == key and record.payload_packets:
             self._forget(record)  # a SYN on a 5-tuple that had data: a new life of it
             record = None
         if record is None:
             stamp = self.stamps.get(key) or self.stamps.get(key.reversed())
-            if stamp is not None and now - stamp[1] < STAMP_SECONDS and packet.tcp_flags & (SYN | ACK) != SYN:
+            if stamp is not None and now - stamp[1] < STAMP_SECONDS and not begins:
                 yield SetVerdict(event.packet, "repeat", stamp[0])
                 return
             record = self._create(packet, event, now)

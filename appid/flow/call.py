@@ -3,7 +3,7 @@
 In: flows as they are named, their inside host and remote address, and what the ALG says of the call's dialog.
 Out: Call records. A call belongs to the inside hosts that take part in it (two, if both clients are inside).
 
-A call ends by its dialog (bye, cancelled, refused) or is lost after SILENCE seconds without a packet of any of its flows.
+A call ends by its dialog (bye, cancelled, refused), or is lost after SILENCE seconds without a packet of its flows.
 """
 
 from __future__ import annotations

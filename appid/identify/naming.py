@@ -5,8 +5,8 @@ In: the matches of each packet. Out: the flow's Identification so far.
 How strengths add up: one conclusive signature makes a conclusive name, one strong signature a strong one; supporting
 signatures name nothing alone, two different ones of the same application together name it with confidence "supporting".
 
-How names shift: from a name to one that it `may_become`, directly or over others (stun -> turn -> facetime). Between two
-names that lead nowhere to one another the stronger stays, and the earlier if both are equal.
+How names shift: from a name to one that it `may_become`, directly or over others (stun -> turn -> facetime). Between
+two names that lead nowhere to one another the stronger stays, and the earlier if both are equal.
 """
 
 from __future__ import annotations
