@@ -1,0 +1,89 @@
+"""Golden rule sets: the text, and that iptables-restore, ipset and nft of the host take it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from appid.dataplane.chain import FAMILIES, ChainSet, Family, Topology, chain_set
+from appid.dataplane.marks import Marks
+from appid.dataplane.render import clear_text, ipset_text, nat_text, removal_text, restore_text
+from tests.netns.net import Namespace
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+INSIDE = ("172.16.42.0/24", "fd00:42::/64")
+TOPOLOGIES = {
+    "one-queue": Topology(("wan0",), INSIDE, (0,), "DROP"),
+    "four-queues": Topology(("wan0", "ppp0"), INSIDE, (10, 11, 12, 13), "ACCEPT"),
+    "other-mask": Topology(("wan0",), INSIDE, (0,), "DROP", (16393, 16402), "RETURN", Marks(0xFFF0F000)),
+}
+
+
+def golden(name: str, text: str) -> None:
+    path = GOLDEN / name
+    assert path.read_text() == text, f"{path} is no longer what is rendered"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_rule_sets_are_the_golden_ones(name: str, family: Family) -> None:
+    rules = chain_set(TOPOLOGIES[name], family)
+    golden(f"{name}.v{family}.rules", restore_text(rules))
+    golden(f"{name}.v{family}.ipset", ipset_text(rules.sets))
+
+
+def test_tables_are_the_golden_ones() -> None:
+    golden("appid-clear.nft", clear_text(Marks()))
+    golden("appid-nat.nft", nat_text())
+
+
+def test_a_jump_that_is_present_is_not_made_again() -> None:
+    rules = chain_set(TOPOLOGIES["one-queue"], 4)
+    text = restore_text(rules, rules.jumps[:1])
+    assert "*mangle" in text
+    assert [line for line in text.splitlines() if line.startswith("-I")] == [
+        "-I FORWARD -j APPID", "-I INPUT -j APPID-INPUT"
+    ]  # fmt: skip
+    assert text.index("-I FORWARD") > text.index("*filter")
+
+
+def test_removal_takes_each_jump_out_as_often_as_it_occurs() -> None:
+    rules = chain_set(TOPOLOGIES["one-queue"], 4)
+    text = removal_text(rules, [rules.jumps[0], rules.jumps[0]])
+    assert text.count("-D FORWARD -j APPID") == 2
+    assert text.index(":APPID-QUEUE") < text.index("-D FORWARD") < text.index("-X APPID")
+
+
+@pytest.fixture(scope="module")
+def somewhere() -> Iterator[Namespace]:
+    made = Namespace("r")
+    yield made
+    made.remove()
+
+
+def load(where: Namespace, rules: ChainSet) -> None:
+    where.run("ipset", "-exist", "restore", text=ipset_text(rules.sets))
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_iptables_restore_takes_the_golden_rule_sets(
+    somewhere: Namespace, name: str, family: Family, variant: str
+) -> None:
+    load(somewhere, chain_set(TOPOLOGIES[name], family))
+    program = "iptables" if family == 4 else "ip6tables"
+    text = (GOLDEN / f"{name}.v{family}.rules").read_text()
+    somewhere.run(f"{program}-{variant}-restore", "--noflush", "--test", text=text)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("name", ["appid-clear.nft", "appid-nat.nft"])
+def test_nft_takes_the_golden_tables(somewhere: Namespace, name: str) -> None:
+    text = (GOLDEN / name).read_text()
+    somewhere.run("nft", "-c", "-f", "-", text=text)
+    for _ in range(2):
+        somewhere.run("nft", "-f", "-", text=text)
