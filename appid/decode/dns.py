@@ -34,7 +34,7 @@ class _Head(NamedTuple):
 
 
 def decode(payload: memoryview) -> Layer | None:
-    """A message that fills the datagram; records may be cut after a whole question. None: another part does not hold."""
+    """A message that fills the datagram; records may be cut after a whole question. None: a part does not hold."""
     head = _head(payload)
     return None if head is None else _message(payload, head)
 
@@ -60,7 +60,8 @@ def _head(payload: memoryview) -> _Head | None:
     flags, questions, answers, authorities, additional = unpack_from(">5H", payload, 2)
     records = answers + authorities + additional
     opcode, response = flags >> 11 & 15, flags & 0x8000
-    if questions > QUESTIONS or records > RECORDS or not questions + records:
+    refusal = response and 1 <= flags & 15 <= 5 and not flags & 0x0070 and len(payload) == 12
+    if questions > QUESTIONS or records > RECORDS or not (questions + records or refusal):
         return None
     if opcode not in _OPCODES and opcode not in _NETBIOS_OPCODES:
         return None

@@ -46,6 +46,7 @@ _SALTS = {
 _TYPES = ("initial", "0-rtt", "handshake", "retry")  # RFC 9000 table 5
 _TYPES_V2 = ("retry", "initial", "0-rtt", "handshake")  # RFC 9369 section 3.2
 _GOOGLE = re.compile(rb"Q0[0-4]\d")
+_PADDING = re.compile(rb"[\0\1]*")
 
 
 class Keys(NamedTuple):
@@ -258,6 +259,7 @@ def _crypto(plain: bytes, crypto: int) -> list[tuple[int, bytes]]:
         while len(reader):
             kind = reader.u8()
             if kind in (0, 1):  # PADDING, PING
+                reader.offset = _padded(plain, reader.offset)
                 continue
             if kind == crypto:  # section 19.6
                 offset, size = _varint(reader), _varint(reader)
@@ -271,6 +273,11 @@ def _crypto(plain: bytes, crypto: int) -> list[tuple[int, bytes]]:
     except DecodeError:
         pass
     return pieces
+
+
+def _padded(plain: bytes, offset: int) -> int:
+    padding = _PADDING.match(plain, offset)
+    return padding.end() if padding else offset
 
 
 def _skip_ack(reader: Reader, kind: int) -> None:

@@ -190,20 +190,21 @@ def parse_client_hello(message: memoryview, complete: bool = True, cookie: bool 
     reader.skip(reader.u8())
     extensions: list[int] = []
     bodies: dict[int, memoryview] = {}
-    if len(reader) >= 2 or not complete:
-        end = reader.u16() if len(reader) >= 2 else 0
+    if len(reader) >= 2:
+        end = reader.u16()
         if complete and end != len(reader):
             raise reader.error("extensions leave the hello")
-        while len(reader) >= 4:
-            number, size = reader.u16(), reader.u16()
-            if not complete and size > len(reader):
+        offset, stop = reader.offset, reader.end
+        while offset + 4 <= stop:
+            number, size = unpack_from(">HH", message, offset)
+            if offset + 4 + size > stop:
                 break
-            body = reader.take(size)
             if number not in GREASE:
                 extensions.append(number)
-                bodies.setdefault(number, body)
-        if complete and len(reader):
-            raise reader.error("truncated extension")
+                bodies.setdefault(number, message[offset + 4 : offset + 4 + size])
+            offset += 4 + size
+        if complete and offset != stop:
+            raise DecodeError("tls", offset, "truncated extension")
     return ClientHello(
         version,
         ciphers,
