@@ -16,7 +16,7 @@ from appid.wire import packed
 def ones(data: bytes) -> int:
     """RFC 1071 section 4.1, word by word."""
     data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total

@@ -231,7 +231,7 @@ def test_a_calls_moving_flows_are_told_at_ticks(bare: Net) -> None:
                 ticks.append(event)
             return handle(event, now)  # type: ignore[arg-type]
 
-        book.handle, book.deadline = watch, 1.0  # type: ignore[method-assign, assignment]
+        book.handle, book.deadline = watch, 1.0  # type: ignore[method-assign]
         signal(bare, ends)
         assert until(lambda: book.packets)
         time.sleep(0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pytest
 
@@ -26,6 +27,10 @@ def state(net: Net, variant: str) -> str:
     return re.sub(r"\[\d+:\d+\]|counter packets \d+ bytes \d+", "", text)
 
 
+def both_tables(variant: Variant, family: int) -> str:
+    return "".join(Iptables(variant).save(family, table) for table in ("mangle", "filter"))
+
+
 def others(net: Net, variant: str) -> None:
     """Chains as docker and fail2ban make them."""
     for line in (
@@ -42,9 +47,7 @@ def test_the_kernel_shows_what_was_rendered(bare: Net, variant: Variant, topolog
     for _ in range(2):  # the second time changes nothing
         install(bare, variant, topology)
         for family in FAMILIES:
-            saved = bare.gateway.call(
-                lambda family=family: "".join(Iptables(variant).save(family, table) for table in ("mangle", "filter"))
-            )
+            saved = bare.gateway.call(partial(both_tables, variant, family))
             assert list(differences(chain_set(topology, family), saved)) == []
 
 

@@ -1,0 +1,63 @@
+"""What the chain sets promise, beyond their text."""
+
+from __future__ import annotations
+
+import pytest
+
+from appid.dataplane.chain import FAMILIES, MAIN, QUEUE, Chain, ChainSet, Family, Topology, chain_set
+from appid.dataplane.marks import Marks
+
+
+def chain(rules: ChainSet, table: str, name: str) -> Chain:
+    return next(each for each in rules.chains if (each.table, each.name) == (table, name))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_mangle_never_accepts_or_drops(family: Family) -> None:
+    """Rules of others that stand after ours must see every packet."""
+    rules = chain_set(Topology(queues=(0, 1)), family)
+    targets = {rule.target.split()[0] for each in rules.chains if each.table == "mangle" for rule in each.rules}
+    assert targets == {"RETURN", "CONNMARK", "SET", QUEUE, "NFQUEUE"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_several_queues_are_chosen_by_host_and_strangers_have_the_first(family: Family) -> None:
+    topology = Topology(inside=("10.0.0.0/8", "fd00::/8"), queues=(4, 5, 6))
+    rules = chain(chain_set(topology, family), "mangle", QUEUE).rules
+    assert len(rules) == 4 * 3 + 1
+    assert [rule.target.split()[2] for rule in rules] == ["4", "5", "6"] * 4 + ["4"]
+    assert rules[-1].matches == ()
+    sides = [match.split()[-1] for rule in rules[:-1] for match in rule.matches if "--match-set" in match]
+    assert sides == ["src"] * 3 + ["dst"] * 6 + ["src"] * 3
+
+
+def test_inside_networks_go_to_their_family_and_only_where_they_are_needed() -> None:
+    inside = ("10.0.0.0/8", "fd00::/8")
+    assert [each.members for each in chain_set(Topology(inside=inside, queues=(0, 1)), 6).sets] == [(), ("fd00::/8",)]
+    assert len(chain_set(Topology(inside=inside), 4).sets) == 1
+
+
+def test_only_the_blind_rule_depends_on_the_exception_policy() -> None:
+    drop, accept = (chain_set(Topology(blind=blind), 4) for blind in ("DROP", "ACCEPT"))
+    differing = [
+        (one, other)
+        for left, right in zip(drop.chains, accept.chains, strict=True)
+        for one, other in zip(left.rules, right.rules, strict=True)
+        if one != other
+    ]
+    assert [(str(one), str(other)) for one, other in differing] == [
+        ("-m comment --comment blind -j DROP", "-m comment --comment blind -j ACCEPT")
+    ]
+
+
+def test_no_mark_is_written_or_read_outside_the_operators_mask() -> None:
+    marks = Marks(0x0000FFFF)
+    for each in chain_set(Topology(marks=marks), 4).chains:
+        for rule in each.rules:
+            values = [word for part in str(rule).split() for word in part.split("/") if word.startswith("0x")]
+            assert all(int(value, 16) & ~marks.mask == 0 for value in values), rule
+
+
+def test_without_an_outside_nothing_is_guarded() -> None:
+    assert chain(chain_set(Topology(), 4), "filter", "APPID-INPUT").rules == ()
+    assert chain(chain_set(Topology(), 4), "filter", MAIN).rules != ()
