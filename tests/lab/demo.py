@@ -93,7 +93,8 @@ def _options(argv: list[str] | None) -> tuple[Options, list[str]]:
     parser.add_argument("--plain", action="store_true", help="no live table")
     given = parser.parse_args(argv)
     scenario = Scenario() if given.seed is None else Scenario.from_seed(given.seed)
-    console = Console(highlight=False, force_terminal=False if given.plain else None)
+    plain = given.plain or not sys.stdout.isatty()
+    console = Console(highlight=False, force_terminal=False if plain else None, width=140 if plain else None)
     variant = "legacy" if given.legacy else "nft"
     options = Options(scenario, max(4.0, given.seconds), given.directory.resolve(), console, variant)
     return options, given.run or list(RUNS)

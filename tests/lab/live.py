@@ -60,17 +60,16 @@ async def _look(gateway: Gateway, title: str) -> Table:
 
 
 async def watch(gateway: Gateway, console: Console, title: str) -> None:
-    """Until called off."""
-    last: Table | None = None
-    try:
-        if console.is_terminal:
-            with Live(console=console, auto_refresh=False) as live:
-                while True:
-                    live.update(await _look(gateway, title), refresh=True)
-                    await asyncio.sleep(EVERY)
-        while True:
-            last = await _look(gateway, title)
-            await asyncio.sleep(EVERY)
-    finally:
-        if last is not None:
-            console.print(last)
+    """Until called off; then a last look. Without a terminal, that look alone."""
+    if not console.is_terminal:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            console.print(await _look(gateway, title))
+    with Live(console=console, auto_refresh=False) as live:
+        try:
+            while True:
+                live.update(await _look(gateway, title), refresh=True)
+                await asyncio.sleep(EVERY)
+        finally:
+            live.update(await _look(gateway, title), refresh=True)
