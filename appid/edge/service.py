@@ -194,7 +194,7 @@ class Service:
     def _flows(self) -> Iterator[dict[str, Any]]:
         entries = {id_of(entry.key): entry for entry in self.gateway.execute.conntrack.entries()}
         for identity, report in list(self.told.flows.items()):
-            entry = entries.pop(identity, None)
+            entry = entries.pop(identity, None) or entries.pop(reversed_id(identity), None)
             yield self._flow(report, entry)
         for entry in entries.values():
             foreseen = self.engine.glance(entry.key, 0) if entry.mark & self.marks.state else None
@@ -205,7 +205,7 @@ class Service:
         identity = id_of(report.key)
         seen = self.told.userspace.get(identity) or self.told.userspace.get(reversed_id(identity), 0)
         return {
-            "type": "flow", "id": report.flow, **telling.addresses(report.key),
+            "type": "flow", "id": report.flow, **telling.addresses(entry.key if entry is not None else report.key),
             "packets": sum(entry.packets) if entry is not None else seen,
             "bytes": sum(entry.bytes) if entry is not None else None,
             **telling.identification(report, ""), "userspace_packets": seen, "call": report.call,

@@ -27,6 +27,10 @@ IMPLICIT = "implicit: "
 """Before the rule's name, in a decision of point 8."""
 
 
+Provisional = bool | frozenset[str]
+"""Whether a name is judged while it may still shift: to any name (True), to one of these, or not at all."""
+
+
 class Situation(NamedTuple):
     """What point 1 asks of a flow: everything is that of its first packet.
 
@@ -60,6 +64,7 @@ class _Place(NamedTuple):
 class _Grant(NamedTuple):
     """One [[implicit]] entry of an application, and the rules with `implicit = true` that name the application."""
 
+    serves: str
     rules: int
     ports: tuple[PortRange, ...]
     provisional: bool
@@ -118,11 +123,12 @@ class Judge:
         if passes is None:
             candidates: Iterable[str] = self.applications if still_possible is None else still_possible
             own = _STATES[place.proto] if unnamed else (final,)
-            passes = any(self._first(place, one, True).action == "allow" for one in (*own, *candidates))
+            open_to = True if still_possible is None else still_possible
+            passes = any(self._first(place, one, open_to).action == "allow" for one in (*own, *candidates))
             if len(self._passing) >= _MAX_PLACES:
                 self._passing.clear()
             self._passing[key] = passes
-        return None if passes else self._first(place, final, True)
+        return None if passes else self._first(place, final, False)
 
     def rule_of(self, decision: Decision) -> PolicyRule | None:
         """The rule behind a decision, also an implicit one; None for the defaults."""
@@ -173,7 +179,7 @@ class Judge:
             self._asleep = (minute, mask)
         return self._asleep[1]
 
-    def _first(self, place: _Place, name: str, provisional: bool) -> Decision:
+    def _first(self, place: _Place, name: str, provisional: Provisional) -> Decision:
         key = (place, name, provisional)
         decision = self._cache.get(key)
         if decision is None:
@@ -183,7 +189,7 @@ class Judge:
             self._cache[key] = decision
         return decision
 
-    def _decide(self, place: _Place, name: str, provisional: bool) -> Decision:
+    def _decide(self, place: _Place, name: str, provisional: Provisional) -> Decision:
         rules = self._class_rules[place.rules]
         service = self._index.any_service | self._index.ports.find(place.proto, place.stretch)
         if place.foreseen or self._on_default_port(place, name):
@@ -209,11 +215,13 @@ class Judge:
         application = self.applications.get(name)
         return application is not None and application.inbound == "foreseen"
 
-    def _granted(self, place: _Place, name: str, provisional: bool) -> int:
-        """Point 8: the rules with `implicit = true` that a flow of this name serves, here."""
+    def _granted(self, place: _Place, name: str, provisional: Provisional) -> int:
+        """Point 8: the rules with `implicit = true` that a flow of this name serves, here. What is granted only while
+        provisional is granted no longer once the flow cannot become the application that it would serve."""
         rules = 0
         for grant in self._grants.get(name, ()):
-            if (grant.provisional and not provisional) or (grant.foreseen_only and place.unforeseen):
+            serves = provisional if isinstance(provisional, bool) else grant.serves in provisional
+            if (grant.provisional and not serves) or (grant.foreseen_only and place.unforeseen):
                 continue
             if not grant.ports or any(
                 ports.proto == place.proto
@@ -265,4 +273,4 @@ def _grants(
 
 
 def _grant(rules: int, entry: Implicit, application: Application) -> _Grant:
-    return _Grant(rules, entry.ports, entry.provisional, application.inbound == "foreseen")
+    return _Grant(application.name, rules, entry.ports, entry.provisional, application.inbound == "foreseen")
