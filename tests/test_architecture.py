@@ -248,9 +248,7 @@ def test_tests_mirror_the_package() -> None:
 
 # ---- nothing of the machine it was made on -------------------------------------------------------------------------
 
-MACHINE = re.compile(
-    "/(?:" + "work|root|" + r"home)/[a-z.]|\.pyenv|" + "py" + r"pi\.org|python" + r"hosted\.org|" + r"--index-url h"
-)
+MACHINE = re.compile(r"/(?:work|root|home)/[a-z.]|[.]pyenv|py[p]i[.]org|python[h]osted[.]org|--index-url [h]ttp")
 
 
 def test_no_file_names_a_machine() -> None:
