@@ -38,6 +38,9 @@ PROTOCOLS_WITHOUT_DECODER = {
 }
 """Names of rules/apps that code may say although no decoder is called so: they are protocols in their own right."""
 
+STANDARD_TEXT = re.compile(r"jabber:[a-z:]+|etherx\.jabber\.org")
+"""Names that a standard put on the wire: XMPP's namespaces (RFC 6120 section 11.2) kept the name of its first program."""
+
 UNMIRRORED = {
     "cli/main.py": "argument parsing; each command's own test runs through it",
 }
@@ -105,7 +108,8 @@ def words(text: str) -> str:
 def names_in(path: Path, names: set[str]) -> list[str]:
     """Which of `names` the program text of `path` uses, as "line: name"."""
     found = []
-    for line, text in said(path):
+    for line, raw in said(path):
+        text = STANDARD_TEXT.sub("", raw)
         spelled = {words(text), words(text.lower())}  # FaceTime is written with a capital inside
         found += [f"{line}: {name}" for name in sorted(names) if any(f"-{name}-" in form for form in spelled)]
     return found
