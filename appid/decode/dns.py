@@ -23,6 +23,7 @@ _OPCODES = frozenset({0, 1, 2, 4, 5, 6})  # IANA: QUERY IQUERY STATUS NOTIFY UPD
 _NETBIOS_OPCODES = frozenset({0, 5, 6, 7, 8, 9, 15})  # RFC 1002 section 4.2.1.1; 15 is multi-homed registration
 _CLASSES = frozenset({1, 2, 3, 4, 254, 255})
 _PLAIN = bytes(range(0x21, 0x7F))
+_HOST = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
 _HALF_ASCII = b"ABCDEFGHIJKLMNOP"  # RFC 1001 section 14.1
 _OPT, _NB, _NBSTAT = 41, 32, 33
 
@@ -36,7 +37,8 @@ class _Head(NamedTuple):
 def decode(payload: memoryview) -> Layer | None:
     """A message that fills the datagram; records may be cut after a whole question. None: a part does not hold."""
     head = _head(payload)
-    return None if head is None else _message(payload, head)
+    layer = None if head is None else _message(payload, head)
+    return layer or _damaged(payload, head)
 
 
 def decode_stream(payload: memoryview) -> Layer | None:
@@ -96,6 +98,32 @@ def _message(payload: memoryview, head: _Head) -> Layer | None:
     elif opcode not in _OPCODES:
         return None
     return Layer("dns", tuple(facts), len(payload))
+
+
+def _damaged(payload: memoryview, head: _Head | None) -> Layer | None:
+    """One part is wrong, the rest can be nothing else: a host's name of two labels or more, and behind it a known class
+    and the end (or a pointer to that name), or four bytes of anything under a header that holds.
+    """
+    reader = Reader("dns", payload, 12)
+    try:
+        name, kind, klass = _name(reader), reader.u16(), reader.u16()
+    except DecodeError:
+        return None
+    labels = name.encode().split(b".")
+    if len(labels) < 2 or not all(labels) or name.encode().translate(None, _HOST):
+        return None
+    behind = bytes(reader.rest()[:2])
+    whole = _known_type(kind) and klass & 0x7FFF == 1 and behind in (b"", b"\xc0\x0c")
+    if not whole and (head is None or head.questions != 1 or behind):
+        return None
+    facts = (
+        Fact("dns.response", bool(payload[2] & 0x80)),
+        Fact("dns.opcode", payload[2] >> 3 & 15),
+        Fact("dns.query", name.lower()),
+        Fact("dns.type", kind),
+        Fact("dns.anomaly", "header" if whole else "type or class"),
+    )
+    return Layer("dns", facts, len(payload))
 
 
 def _netbios(name: str, kind: int) -> bool:

@@ -93,14 +93,29 @@ def test_bytes_of_no_host_are_escaped() -> None:
 
 
 @pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        # fuzz-2006-06-26-2594.pcap frames 187 and 343: tshark names both DNS, SRV _sip._udp...
+        (message([question("_sip._udp.sip.cybercity.dk", 33)], [], 0x0125), "header"),
+        (message([question("_sip._udp.sip.cybercity.dk", 33, 17)], []), "type or class"),
+    ],
+)
+def test_one_damaged_part_is_named(payload: bytes, reason: str) -> None:
+    layer = read(payload)
+    assert values(layer, "dns.query") == ["_sip._udp.sip.cybercity.dk"]
+    assert values(layer, "dns.anomaly") == [reason]
+    assert values(read(QUERY), "dns.anomaly") == []
+
+
+@pytest.mark.parametrize(
     "payload",
     [
         QUERY[:-1],
         QUERY + b"x" * 40,
-        message([question("a.example", 1, 0x0777)], []),
-        message([question("a.example", 0)], []),
-        message([question("a.example")], [], 0x1900),  # opcode 3 is unassigned
-        message([question("a.example")], [], 0x0103),  # a query does not fail
+        message([question("example", 1, 0x0777)], []),
+        message([question("example", 0)], []),
+        message([question("example")], [], 0x1900),  # opcode 3 is unassigned
+        message([question("example")], [], 0x0103),  # a query does not fail
         message([], []),
         message([b"\xc0\x0c\0\1\0\1"], []),  # a name that points at itself
         b"\x80\x68\0\1\0\0\0\1" + bytes(160),  # RTP
