@@ -66,7 +66,7 @@ def _minute(text: Any) -> Any:
 def _timezone(text: Any) -> Any:
     try:
         return ZoneInfo(text)
-    except (OSError, ValueError, TypeError):
+    except (KeyError, OSError, ValueError, TypeError):
         raise ValueError(f"{text!r} is no time zone; write Europe/Berlin") from None
 
 

@@ -207,7 +207,7 @@ def test_point_8_stun_turn_and_sip_only_while_provisional() -> None:
         assert judged.judge(out(40000), name, frozenset({"facetime"}), 1) is None
         assert judged.judge(out(40000), name, frozenset({"facetime"}), 11) == REFUSED
         assert judged.judge(out(40000), name, NONE, 1) == REFUSED
-        # an allocation with credentials cannot become facetime any more: it serves no call, and is not let through as if
+        # an allocation with credentials cannot become facetime any more: it serves no call
         assert judged.judge(out(3478), name, frozenset({"webrtc"}), 2) == REFUSED
 
 

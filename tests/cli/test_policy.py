@@ -1,0 +1,66 @@
+"""`appid policy lint`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from appid.cli.main import main
+
+ZONES = "[zones]\ninside = {}\noutside = {}\n"
+CALLS = '[[rule]]\nname = "calls"\napplications = ["facetime"]\naction = "allow"\n'
+NEEDED = ("sip", "stun", "ssl", "jabber", "ichat-av", "turn", "apple-push")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "policy.toml"
+
+
+def test_point_7_a_policy_with_warnings_is_status_0_and_1_with_strict(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(ZONES + CALLS)
+    assert main(["policy", "lint", str(file)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"warning: {file}: dependency: rule 'calls' allows facetime")
+    assert all(name in line for name in NEEDED)
+    assert main(["policy", "lint", "--strict", str(file)]) == 1
+
+
+def test_a_policy_without_findings_is_status_0_with_strict(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ", ".join(f'"{name}"' for name in ("facetime", *NEEDED))
+    file.write_text(ZONES + f'[[rule]]\nname = "calls"\napplications = [{names}]\naction = "allow"\n')
+    assert main(["policy", "lint", "--strict", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: 1 rules, nothing to say\n"
+
+
+def test_errors_are_status_1_one_line_each(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(ZONES + CALLS.replace("facetime", "facetme") + 'from = ["insde"]\n')
+    assert main(["policy", "lint", str(file)]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: {file}: rule[1]: from: no zone 'insde'",
+        f"error: {file}: rule[1]: applications: no application, group or filter 'facetme'",
+    ]
+
+
+def test_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(ZONES + CALLS + CALLS.replace('"calls"', '"again"'))
+    assert main(["policy", "lint", "--json", str(file)]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["type"], row["kind"], row["rule"]) for row in rows] == [
+        ("warning", "dependency", "calls"), ("warning", "shadowed", "again"), ("warning", "dependency", "again"),
+    ]  # fmt: skip
+    assert tuple(rows[0]["others"]) == NEEDED
+    file.write_text("colour = 1\n")
+    assert main(["policy", "lint", "--json", str(file)]) == 1
+    error = json.loads(capsys.readouterr().out)
+    assert error == {"type": "error", "file": str(file), "table": "", "key": "colour", "reason": "no such key"}
+
+
+def test_a_file_that_cannot_be_read_is_status_2(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["policy", "lint", str(file)]) == 2
+    assert capsys.readouterr().err == f"appid: {file}: No such file or directory\n"
+    assert main(["policy", "lint", str(file.parent)]) == 2

@@ -1,0 +1,226 @@
+"""Policy files: what they say, and every fault named at once."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from appid.edge.errors import RuleErrors
+from appid.edge.policy_file import load_policy
+from appid.edge.rule_files import load_applications, shipped_rules
+from appid.flow.key import FlowKey
+from appid.identify.application import PortRange
+from appid.policy.dependencies import missing
+from appid.policy.evaluate import Judge, Situation
+from appid.policy.lint import lint
+from appid.policy.rule import Policy
+from appid.wire import TCP, UDP, packed
+
+SHIPPED = load_applications()
+# The example of docs/reference/policy.md.
+REFERENCE = """
+[zones]
+inside  = { interfaces = ["lan0"], networks = ["172.16.42.0/24", "fd00:42::/64"] }
+outside = { interfaces = ["wan0"] }
+
+[defaults]
+action = "deny"              # for what no rule matches
+undecided_packets = 10
+
+[[rule]]
+name = "facetime for everyone inside"
+from = ["inside"]
+to = ["outside"]
+applications = ["facetime"]
+service = "application-default"
+action = "allow"
+implicit = true
+alg = true
+"""
+
+
+def load(folder: Path, text: str) -> Policy:
+    path = folder / "policy.toml"
+    path.write_text(text)
+    return load_policy(path, SHIPPED)
+
+
+def faults(folder: Path, text: str) -> list[str]:
+    with pytest.raises(RuleErrors) as caught:
+        load(folder, text)
+    return [str(error).removeprefix(f"{folder}/") for error in caught.value.errors]
+
+
+def test_the_reference_policy(tmp_path: Path) -> None:
+    policy = load(tmp_path, REFERENCE)
+    (rule,) = policy.rules
+    assert (rule.name, rule.from_, rule.to, rule.action) == (
+        "facetime for everyone inside", ("inside",), ("outside",), "allow",
+    )  # fmt: skip
+    assert (rule.applications, rule.service) == (frozenset({"facetime"}), "application-default")
+    assert (rule.implicit, rule.alg, rule.schedule) == (True, True, None)
+    assert (policy.default_action, policy.undecided_packets) == ("deny", 10)
+    assert policy.zone_of(packed("172.16.42.187")) == "inside"
+    assert policy.zone_of(packed("fd00:42::1")) == "inside"
+    assert policy.zone_of(packed("17.173.254.35")) == "outside"
+
+
+def test_groups_filters_services_schedules(tmp_path: Path) -> None:
+    policy = load(
+        tmp_path,
+        """
+        [zones]
+        inside = { networks = ["10.0.0.0/8"] }
+        [defaults]
+        action = "drop"
+        timezone = "Europe/Berlin"
+        [groups.addresses]
+        servers = ["10.9.0.1", "fd00:9::/64"]
+        [groups.applications]
+        base = ["dns", "more"]
+        more = ["unknown-udp", "base"]
+        [groups.filters]
+        calls = { category = ["voip-video"], characteristic = ["peer-to-peer"] }
+        [[rule]]
+        name = "one"
+        from = "any"
+        source = ["servers", "192.0.2.0/24"]
+        applications = ["base", "calls"]
+        service = ["tcp/443", "udp/1-9"]
+        schedule = { days = ["sat", "sun"], from = "08:30", to = "24:00" }
+        action = "deny"
+        [[rule]]
+        name = "two"
+        action = "allow"
+        [[rule]]
+        name = "three"
+        applications = "any"
+        action = "deny"
+        """,
+    )
+    one, two, three = policy.rules
+    assert one.applications == {"dns", "unknown-udp", "facetime", "ichat-av"}
+    assert one.source == ((packed("10.9.0.1"), 32), (packed("fd00:9::"), 64), (packed("192.0.2.0"), 24))
+    assert one.service == (PortRange(TCP, 443, 443), PortRange(UDP, 1, 9))
+    assert one.schedule is not None
+    assert (one.schedule.days, one.schedule.start, one.schedule.end) == ({5, 6}, 510, 1440)
+    assert one.schedule.timezone == ZoneInfo("Europe/Berlin")
+    assert (two.applications, two.from_, two.service) == (None, (), "application-default")
+    assert (three.applications, three.service) == (None, "any")  # refusing is not tied to ports unless it says so
+
+
+def test_every_fault_at_once_with_file_table_key_and_reason(tmp_path: Path) -> None:
+    assert faults(
+        tmp_path,
+        """
+        colour = 1
+        [zones]
+        inside = { interfaces = [1], net = [] }
+        [defaults]
+        action = "permit"
+        [groups.applications]
+        base = ["nought"]
+        facetime = ["sip"]
+        [[rule]]
+        name = "a"
+        from = ["insde", "inside"]
+        applications = ["facetme", "base"]
+        service = ["udp/9-3"]
+        [[rule]]
+        name = "a"
+        action = "deny"
+        implicit = true
+        applications = ["sip"]
+        source = ["10.0.0.1/8"]
+        schedule = { from = "25:00" }
+        """.replace("colour = 1\n", ""),
+    ) == [
+        "policy.toml: zones.inside: interfaces[1]: should be a valid string",
+        "policy.toml: zones.inside: net: no such key",
+        "policy.toml: defaults: action: should be 'allow', 'deny' or 'drop'",
+        "policy.toml: groups.applications: base: no application, group or filter 'nought'",
+        "policy.toml: rule[1]: action: is missing",
+        "policy.toml: rule[1]: service: 'udp/9-3' is no port range: ports run from the lower to the higher, "
+        "at most 65535",
+        "policy.toml: rule[1]: from: no zone 'insde'",
+        "policy.toml: rule[1]: applications: no application, group or filter 'facetme'",
+        "policy.toml: rule[2].schedule: from: '25:00' is no time of day; write 08:00",
+        'policy.toml: rule[2]: implicit: goes with action = "allow" and named applications only',
+        "policy.toml: rule[2]: source: '10.0.0.1/8' is no network; write 172.16.42.0/24, with the host bits zero; "
+        "nor is it an address group",
+        "policy.toml: rule[2]: name: 'a' is rule[1]'s name already",
+        "policy.toml: groups.applications: facetime: is the name of an application",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[[rule]\n", "policy.toml: not TOML: "),
+        ("colour = 1\n", "policy.toml: colour: no such key"),
+        ("rule = 3\n", "policy.toml: rule: should be a valid list"),
+        ("rule = [3]\n", "policy.toml: rule[1]: should be a valid dictionary"),
+        ("zones = { Lan = {} }\n", "policy.toml: zones"),
+        ("[defaults]\ntimezone = 'Mars/Phobos'\n", "policy.toml: defaults: timezone: 'Mars/Phobos' is no time zone"),
+        (
+            "[defaults]\nundecided_packets = '10'\n",
+            "policy.toml: defaults: undecided_packets: should be a valid int",
+        ),
+    ],
+)
+def test_faults(tmp_path: Path, text: str, fault: str) -> None:
+    (told,) = faults(tmp_path, text)
+    assert told.startswith(fault)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RuleErrors, match="no such file"):
+        load_policy(tmp_path / "none.toml", SHIPPED)
+
+
+@pytest.mark.parametrize("path", sorted((shipped_rules() / "policy").glob("*.toml")), ids=lambda path: path.stem)
+def test_the_worked_examples_load_without_a_warning(path: Path) -> None:
+    assert lint(load_policy(path, SHIPPED), SHIPPED) == []
+
+
+@pytest.mark.slow
+def test_ten_thousand_rules_load_in_twelve_times_and_judge_in_twice_the_time_of_a_thousand(tmp_path: Path) -> None:
+    def text(rules: int) -> str:
+        rows = (
+            f'[[rule]]\nname = "r{i}"\nfrom = ["inside"]\nsource = ["10.{i >> 8}.{i & 255}.0/24"]\n'
+            f'applications = ["facetime", "sip"]\naction = "allow"\n'
+            for i in range(rules)
+        )
+        return '[zones]\ninside = { networks = ["10.0.0.0/8"] }\n' + "".join(rows)
+
+    def loading(rules: int) -> float:
+        given = text(rules)
+
+        def once() -> float:
+            begun = time.process_time()
+            policy = load(tmp_path, given)
+            Judge(policy, SHIPPED)
+            missing(policy, SHIPPED)
+            return time.process_time() - begun
+
+        return min(once() for _ in range(3))
+
+    def judging(rules: int) -> float:
+        judge = Judge(load(tmp_path, text(rules)), SHIPPED)
+        hosts = [packed(f"10.{i >> 8 & 3}.{i & 255}.7") for i in range(2000)]
+        keys = [FlowKey(UDP, host, 16402, packed("17.173.254.35"), 3478) for host in hosts]
+
+        def once() -> float:
+            begun = time.process_time()
+            for key in keys:
+                judge.judge(Situation(key, "inside", None), None, None, 1)
+                judge.judge(Situation(key, "inside", None), "facetime", frozenset(), 2)
+            return time.process_time() - begun
+
+        return min(once() for _ in range(3))
+
+    assert loading(10_000) < 12 * loading(1_000)
+    assert judging(10_000) < 2 * judging(1_000)
