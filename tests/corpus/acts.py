@@ -49,7 +49,9 @@ def http_probe(s: Scene, port: int) -> None:
 
 
 def answer_invite(s: Scene, dialog: Dialog, offerer: Way, answerer: Way) -> int:
-    """100, 180, 200, ACK: four frames; returns that of the 200. The callee accepted before any SIP: nothing rings long."""
+    """100, 180, 200, ACK: four frames; returns that of the 200. Nothing rings long:
+    the callee accepted before any SIP.
+    """
     for payload in (dialog.response(100, "Trying", to_tag=False), dialog.response(180, "Ringing")):
         s.tick(0.03)
         answerer(payload, "sip")

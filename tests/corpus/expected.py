@@ -35,7 +35,7 @@ class FlowTruth:
 
 @dataclass(frozen=True)
 class CallTruth:
-    """started_at, ended_at: accepted frames, preferred first; answered_at the frame of the first 200 (None: unanswered).
+    """started_at, ended_at: accepted frames, preferred first; answered_at: the first 200's frame (None: unanswered).
 
     ended_at is empty where the capture ends before the call does.
     """
@@ -55,7 +55,7 @@ class PinholeTruth:
     """For `inside`:`port`, from `peer` only.
 
     opens_from..opens_by    it opens not before and not after (frames)
-    closes_from..closes_by  it closes not before the BYE; not after its answer's frame + 5 s, or 32 s after an unanswered BYE
+    closes_from..closes_by  it closes not before the BYE, not after its answer + 5 s, or 32 s after an unanswered BYE
     may_stay_open           that time lies beyond the capture's end
     """
 

@@ -1,4 +1,4 @@
-"""What a FaceTime client does on a relay and between candidates: TURN without authentication, ICE older than RFC 5245."""
+"""What a client does on a relay and between candidates: TURN without authentication, ICE older than RFC 5245."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def allocations(s: Scene, first: Leg, second: Leg, pair: Pair) -> None:
 
 
 def releases(s: Scene, media: Media, first: Leg, second: Leg) -> None:
-    """Frames 229 to 258: the first client frees its channel; the second's ChannelBind to the NAT's port fails with 437."""
+    """Frames 229 to 258: the first frees its channel; the second's ChannelBind to the NAT's port fails with 437."""
     out, into = Direct(s, s.client, s.client2), Direct(s, s.client2, s.client)
     freed, failed = s.transaction(), s.transaction()
     s.play(media, 229, out, into, also=0)

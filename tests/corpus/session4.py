@@ -122,7 +122,7 @@ def punch(s: Scene, out: Both, into: Both, mapped: End) -> None:
 
 
 def bindings(s: Scene, media: Media, first: Leg, second: Leg, lost: stun.Transaction, out: Both, into: Both) -> None:
-    """Frames 578 to 591: the lost ChannelBind again, same transaction; 585 releases a channel; 589 answers, 0.8 s late."""
+    """Frames 578 to 591: the lost ChannelBind again, same transaction; 585 releases a channel; 589 answers."""
     freed = s.transaction()
     started = s.cap.frames[508 - 1][0]
     s.play(media, 578, out, into, also=0)

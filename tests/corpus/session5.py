@@ -1,4 +1,5 @@
-"""Session 5, `facetime-dropmidcall`: the direct path is cut at 6216, media returns to the old channel, the call restarts.
+"""Session 5, `facetime-dropmidcall`: the direct path is cut at 6216, media returns to the old channel,
+the call restarts.
 
 The client's packets on the dead path are still seen, for the capture sits before the cut. From 6893 on each goes both
 ways, the same RTP packet on the direct path and in the channel: 6892 = 6893 = sequence number 51593.
@@ -164,7 +165,7 @@ def lose(play: Play) -> None:
 
 
 def fall_back(play: Play) -> Leg:
-    """Frames 6894 to 9633: both paths; signalling at 9252; BYE at 9598, thrice again, unanswered; 9600 a new allocation."""
+    """Frames 6894 to 9633: both paths; 9252 signalling; 9598 BYE, thrice again, unanswered; 9600 allocation."""
     s, media, leg, dialog = play.scene, play.media, play.leg, play.dialog
     both = Both(s, play.out, leg)
     media.pace(True, 0.025)

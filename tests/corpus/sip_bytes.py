@@ -1,4 +1,5 @@
-"""SIP with compact header names and the GKVoiceChatService SDP, as the 2015 report lists them (RFC 3261 7.3.3, RFC 8866).
+"""SIP with compact header names and the GKVoiceChatService SDP, as the 2015 report lists them
+(RFC 3261 7.3.3, RFC 8866).
 
 In: a Dialog and how its bodies are encoded. Out: messages as bytes.
 """

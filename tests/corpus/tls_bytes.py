@@ -1,4 +1,7 @@
-"""Enough of TLS 1.2 for a capture: ClientHello with SNI and ALPN, a resuming ServerHello, opaque records (RFC 5246, 6066, 7301)."""
+"""Enough of TLS 1.2 for a capture: ClientHello with SNI and ALPN, a resuming ServerHello, opaque records.
+
+RFC 5246, 6066, 7301.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ def client_hello(rng: random.Random, sni: str | None, alpn: tuple[str, ...] = ()
 
 
 def server_hello(rng: random.Random) -> bytes:
-    """ServerHello that resumes a session, ChangeCipherSpec, an encrypted Finished: no certificate needs to be made up."""
+    """ServerHello that resumes a session, ChangeCipherSpec, encrypted Finished: no certificate is needed."""
     body = b"\x03\x03" + rng.randbytes(32) + b"\x20" + rng.randbytes(32) + struct.pack("!HB", 0xC02B, 0)
     return record(22, handshake(2, body)) + record(20, b"\x01") + record(22, rng.randbytes(40))
 

@@ -32,7 +32,7 @@ class Hosts:
 V6_HOSTS = Hosts(
     client="fd00:42::bb", client2="fd00:42::b9", router="fd00:42::1", own_public="2001:db8:15:a384::1",
     peer_public="2001:db8:e659::34", peer_local="fd00:a8:2a::19", relay="2620:149:a0c::35", relay2="2620:149:a0c::36",
-    courier="2620:149:a44:300::24", prober="2620:149:a0c::de", web_probe="2600:1409:a::35", web_site="2606:2800:220::34",
+    courier="2620:149:a44:300::24", prober="2620:149:a0c::de", web_probe="2600:1409:a::35", web_site="2606:2800:22::34",
 )  # fmt: skip
 
 

@@ -1,0 +1,78 @@
+"""Captures that resemble FaceTime of 2015 in one trait each, and are something else.
+
+`cases()` gives each with what its flow is; no flow of theirs may ever be named one of `not_applications`, there is no
+FaceTime call in them and no pinhole may open. Where `applications` is empty any other name is as good.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.corpus import lookalikes_stun, lookalikes_tcp, lookalikes_udp
+from tests.corpus.expected import Case, Expected, FlowTruth
+from tests.corpus.stage import Stage
+
+
+@dataclass(frozen=True)
+class Lookalike:
+    """`play` writes one conversation; every flow of it may be called one of `applications` (empty: any but `never`)."""
+
+    name: str
+    play: Callable[[Stage], object]
+    applications: tuple[str, ...]
+    never: tuple[str, ...] = ("facetime",)
+
+    def case(self) -> Case:
+        stage = Stage(random.Random(self.name))
+        self.play(stage)
+        flows = tuple(FlowTruth(flow, self.applications, tuple(seen)) for flow, seen in stage.cap.flows.items())
+        return Case(self.name, stage.cap, Expected(flows, not_applications=self.never))
+
+
+STUN, TURN = ("stun", "webrtc"), ("turn", "stun", "webrtc")
+NO_NAME = ("unknown-udp", "insufficient-data")
+FACETIME, PUSH = ("facetime",), ("facetime", "apple-push")
+A, B, C = lookalikes_stun, lookalikes_udp, lookalikes_tcp
+
+LOOKALIKES = (
+    Lookalike("webrtc-call", A.webrtc, ()),
+    Lookalike("turn-authenticated", A.authenticated, TURN),
+    Lookalike("turn-even-port-then-token", A.reserved, TURN),
+    Lookalike("turn-token-of-4-bytes", A.short_token, TURN),
+    Lookalike("turn-relayed-and-token-with-username", A.token_with_username, TURN),
+    Lookalike("turn-to-a-peer-on-16402", A.bind_16402, TURN),
+    Lookalike("stun-0x8001-alone", A.address_error, TURN),
+    Lookalike("stun-rfc8489-0x8002-0x8003", A.rfc8489, STUN),
+    Lookalike("stun-username-of-20-letters", A.twenty_letters, STUN),
+    Lookalike("stun-ice-username-of-20-bytes", A.ice_twenty, STUN),
+    Lookalike("stun-with-sip-in-its-username", A.slipstream, (*STUN, "turn"), ("facetime", "sip")),
+    Lookalike("sip-in-channeldata", A.sip_in_channel, ("sip", "turn")),
+    Lookalike("noise-on-16402", B.noise_16402, NO_NAME),
+    Lookalike("16-bytes-on-16403-without-pad", B.no_pad, NO_NAME, ("facetime", "snatmap")),
+    Lookalike("16-bytes-on-16403-of-another-address", B.other_address, NO_NAME, ("facetime", "snatmap")),
+    Lookalike("rtp-104-119-123-without-a-call", B.lone_rtp, ("rtp", *NO_NAME)),
+    Lookalike("noise-with-gkvoicechatservice", B.service_in_noise, NO_NAME),
+    Lookalike("sip-agent-gkvoicechatservice", B.service_as_agent, ("sip",)),
+    Lookalike("sip-session-name-gkvoicechatservice", B.service_as_session, ("sip",)),
+    Lookalike("sip-origin-user-continues", B.service_prefix, ("sip",)),
+    Lookalike("ichat-av-2010", B.ichat, ("ichat-av", "sip")),
+    Lookalike("http-other-host", C.other_host, ("web-browsing",)),
+    Lookalike("http-host-with-suffix", C.host_suffix, ("web-browsing",)),
+    Lookalike("http-host-with-prefix", C.host_prefix, ("web-browsing",)),
+    Lookalike("http-forwarded-host", C.forwarded_host, ("web-browsing",)),
+    Lookalike("http-path-in-query", C.path_in_query, ("web-browsing",)),
+    Lookalike("http-probe-in-body", C.probe_in_body, ("web-browsing",)),
+    Lookalike("http-other-path", C.other_path, ("web-browsing",)),
+    Lookalike("http-longer-path", C.longer_path, ("web-browsing",)),
+    Lookalike("tls-5223-elsewhere", C.tls_5223, ("ssl", "jabber"), PUSH),
+    Lookalike("tls-5223-elsewhere-mid-stream", C.tls_5223_mid, ("ssl", "jabber"), PUSH),
+    Lookalike("tls-courier-name-with-suffix", C.courier_suffix, ("ssl",), PUSH),
+    Lookalike("tls-courier-name-as-label", C.courier_label, ("ssl",), PUSH),
+    Lookalike("noise-to-17.1.2.3-5223", C.noise_5223, ("unknown-tcp",), PUSH),
+)
+
+
+def cases() -> list[Case]:
+    return [lookalike.case() for lookalike in LOOKALIKES]
