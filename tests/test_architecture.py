@@ -39,7 +39,7 @@ PROTOCOLS_WITHOUT_DECODER = {
 """Names of rules/apps that code may say although no decoder is called so: they are protocols in their own right."""
 
 STANDARD_TEXT = re.compile(r"jabber:[a-z:]+|etherx\.jabber\.org")
-"""Names that a standard put on the wire: XMPP's namespaces (RFC 6120 section 11.2) kept the name of its first program."""
+"""Names that a standard put on the wire: the namespaces of XMPP (RFC 6120 section 11.2) say what it was once called."""
 
 UNMIRRORED = {
     "cli/main.py": "argument parsing; each command's own test runs through it",

@@ -1,4 +1,4 @@
-"""What the documents say is so: links lead somewhere, commands and options exist, the example file holds the defaults."""
+"""What the documents say is so: links lead somewhere, commands and options exist, the example holds the defaults."""
 
 from __future__ import annotations
 
