@@ -31,6 +31,7 @@ from appid.edge.netlink import (
 )
 from appid.engine import FlowEnded
 from appid.flow.key import FlowKey
+from appid.wire import TCP, UDP
 
 _SUBSYSTEM = 1
 _NEW, _GET, _DELETE = 0, 1, 2
@@ -39,6 +40,7 @@ _TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _TIMEOUT, _MARK, _COUNTERS_ORIG, _COUNTERS_R
 _MARK_MASK, _FILTER = 21, 25
 _FILTER_ORIG, _FILTER_REPLY = 1, 2
 _IP_SRC, _IP_DST, _PROTO_NUM, _SRC_PORT, _DST_PORT = 1, 2, 8, 16, 32  # CTA_FILTER_F_*
+_WITH_PORTS = frozenset((TCP, UDP, 33, 47, 132, 136))  # DCCP, GRE (its keys), SCTP, UDP-Lite
 DENIED_TIMEOUT = 60
 """Seconds that the entry of a flow denied on its first packet lives without traffic."""
 
@@ -71,7 +73,7 @@ class TupleFilter:
 
 def _tuple(kind: int, key: FlowKey) -> bytes:
     v6 = len(key.src) == 16
-    if key.proto in (6, 17):
+    if key.proto in _WITH_PORTS:
         ports = attribute(2, key.sport.to_bytes(2, "big")) + attribute(3, key.dport.to_bytes(2, "big"))
     else:
         ports = b""

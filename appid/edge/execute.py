@@ -30,6 +30,7 @@ from appid.edge.nat import Bindings
 from appid.edge.netlink import KernelError
 from appid.edge.nfqueue import Held
 from appid.engine import CommandFailed
+from appid.wire import ICMP, ICMPV6
 
 
 class Executor:
@@ -72,6 +73,8 @@ class Executor:
             case SetVerdict(packet, verdict, mark):
                 self._verdict(_in_hand(held, packet, number), verdict, mark)
             case SetMark(key, mark, create):
+                if create and key.proto in (ICMP, ICMPV6):
+                    return  # a FlowKey does not hold what tells one echo from another: each one is asked about
                 self.conntrack.set_mark(key, mark & self.marks.saved, self.marks.saved, create)
             case OpenPinhole(_, expectation, mark, timeout):
                 self.desired.note(command, now)
@@ -112,14 +115,11 @@ class Executor:
         self.pinholes.shut(expectation)
         binding = self.desired.binding(expectation)
         if binding is not None:
-            self._one(
-                UnbindNat(
-                    binding.proto, binding.inside, binding.port, binding.outside, binding.outside_port, binding.peer
-                ),
-                now,
-                None,
-                0,
+            gone = UnbindNat(
+                binding.proto, binding.inside, binding.port, binding.outside, binding.outside_port, binding.peer
             )
+            self.desired.note(gone, now)
+            self.bindings.unbind(gone, entries=False)
         for entry in self.entries(expectation):
             self.conntrack.delete(entry.orig)
 

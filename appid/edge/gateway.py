@@ -26,6 +26,7 @@ from appid.flow.key import FlowKey
 
 _ACTIVITY_SECONDS = 5.0
 _MAX_FAILURES = 8  # rounds of CommandFailed -> commands -> CommandFailed
+_MAX_TOLD = 20  # failures that are logged between two ticks
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class Gateway:
         self.stats = GatewayStats()
         self._on_verdict, self._on_tick = on_verdict, on_tick
         self._counters: dict[FlowKey, int] = {}
+        self._told = 0
         self._running = False
         self._next_activity = 0.0
         with contextlib.ExitStack() as opened:
@@ -182,13 +184,16 @@ class Gateway:
             self.stats.command_failures += len(failed)
             again: list[CommandFailed] = []
             for each in failed:
-                log.warning("%s: %s", type(each.command).__name__, each.reason)
+                self._told += 1
+                if self._told <= _MAX_TOLD:
+                    log.warning("%s: %s", type(each.command).__name__, each.reason)
                 again += self.execute.run(self.engine.handle(each, now), now, held, number)
             failed = again
 
     def tick(self) -> None:
         """The timer: retry what failed, then a Tick with the calls' flows that moved unseen."""
         now = time.time()
+        self._told = 0
         desired = self.execute.desired
         desired.expire(now)
         self.stats.command_failures += len(self.execute.run(desired.retry(now), now))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+from dataclasses import replace
 from typing import Any
 
 from appid.dataplane.chain import NAT_TABLE
 from appid.dataplane.command import BindNat, UnbindNat
 from appid.dataplane.state import Element, element
-from appid.edge.conntrack import Conntrack, TupleFilter
+from appid.edge.conntrack import Conntrack, Entry, TupleFilter
 from appid.edge.netlink import KernelError
 from appid.wire import text
 
@@ -97,14 +98,17 @@ class Bindings:
 
     def bind(self, binding: BindNat) -> None:
         """Make or refresh a binding, then delete the entries that hold another mapping between its ends."""
-        refresh = self._made.get(element(binding)) == binding
+        before = self._made.get(element(binding))
+        refresh = before is not None and replace(before, timeout=binding.timeout) == binding
         try:
             # Kernels before 6.x may not refresh the timeout of an element that is added again: delete it first.
             self._nft.run(_delete(binding) + _add(binding) if refresh else _add(binding))
         except KernelError:
             self._replace(binding)
+            refresh = False
         self._made[element(binding)] = binding
-        self._unpoison(binding)
+        if not refresh:  # each look through the table costs the kernel milliseconds, whatever is in it
+            self._unpoison(binding)
 
     def _replace(self, binding: BindNat) -> None:
         dnat, outside, snat, inside = _elements(binding)
@@ -116,8 +120,9 @@ class Bindings:
                 continue
         self._nft.run(_add(binding))
 
-    def unbind(self, binding: UnbindNat) -> None:
-        """Take a binding out and delete the entries that live by it; nothing happens where it is gone already."""
+    def unbind(self, binding: UnbindNat, entries: bool = True) -> None:
+        """Take a binding out and, unless the caller does it, delete the `entries` that live by it. What is gone already
+        is passed over."""
         self._made.pop(element(binding), None)
         try:
             self._nft.run(_delete(binding))
@@ -127,10 +132,10 @@ class Bindings:
                     self._nft.run(line + "\n")
                 except KernelError:
                     continue
-        for entry in self._between(binding):
+        for entry in self._between(binding) if entries else ():
             self._conntrack.delete(entry.orig)
 
-    def _between(self, binding: BindNat | UnbindNat) -> list[Any]:
+    def _between(self, binding: BindNat | UnbindNat) -> list[Entry]:
         inside = TupleFilter(binding.proto, binding.inside, binding.port, binding.peer)
         arriving = TupleFilter(binding.proto, binding.peer, None, binding.outside, binding.outside_port)
         return [*self._conntrack.find(inside), *self._conntrack.find(arriving)]
