@@ -102,11 +102,11 @@ def test_groups_filters_services_schedules(tmp_path: Path) -> None:
         """,
     )
     one, two, three = policy.rules
-    assert one.applications == {"dns", "unknown-udp", "facetime", "ichat-av"}
+    assert one.applications == frozenset({"dns", "unknown-udp", "facetime", "ichat-av"})
     assert one.source == ((packed("10.9.0.1"), 32), (packed("fd00:9::"), 64), (packed("192.0.2.0"), 24))
     assert one.service == (PortRange(TCP, 443, 443), PortRange(UDP, 1, 9))
     assert one.schedule is not None
-    assert (one.schedule.days, one.schedule.start, one.schedule.end) == ({5, 6}, 510, 1440)
+    assert (one.schedule.days, one.schedule.start, one.schedule.end) == (frozenset({5, 6}), 510, 1440)
     assert one.schedule.timezone == ZoneInfo("Europe/Berlin")
     assert (two.applications, two.from_, two.service) == (None, (), "application-default")
     assert (three.applications, three.service) == (None, "any")  # refusing is not tied to ports unless it says so

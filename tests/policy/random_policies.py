@@ -8,7 +8,7 @@ from appid.flow.key import FlowKey
 from appid.identify.application import Application, Implicit, PortRange
 from appid.policy import Action
 from appid.policy.evaluate import Situation
-from appid.policy.rule import Policy, PolicyRule, Schedule, Zone
+from appid.policy.rule import Policy, PolicyRule, Schedule, Service, Zone
 from appid.wire import ICMP, TCP, UDP, packed
 
 NAMES = ("a", "b", "c", "d", "unknown-udp")
@@ -30,6 +30,9 @@ SCHEDULES = st.sampled_from([None, None, None, Schedule(frozenset({0}), 60, 120)
 RANGES = st.builds(
     lambda proto, ends: PortRange(proto, min(ends), max(ends)), st.sampled_from([UDP, TCP]), st.tuples(PORTS, PORTS)
 )
+NAMED_SERVICES: list[Service] = ["any", "application-default"]
+EXPLICIT: st.SearchStrategy[Service] = st.lists(RANGES, min_size=1, max_size=3).map(tuple)
+SERVICES = st.sampled_from(NAMED_SERVICES) | EXPLICIT
 ZONE = st.sampled_from(["in", "out", "dmz"])
 
 
@@ -48,10 +51,7 @@ def policies(draw: st.DrawFn, most: int = 8) -> Policy:
                 source=tuple(draw(st.lists(NETWORKS, max_size=2, unique=True))),
                 destination=tuple(draw(st.lists(NETWORKS, max_size=2, unique=True))),
                 applications=names,
-                service=draw(
-                    st.sampled_from(("any", "application-default"))
-                    | st.lists(RANGES, min_size=1, max_size=3).map(tuple)
-                ),
+                service=draw(SERVICES),
                 schedule=draw(SCHEDULES),
                 implicit=action == "allow" and names is not None and draw(st.booleans()),
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from appid.edge.rule_files import load_applications
@@ -23,7 +25,7 @@ def rule(name: str, *applications: str, action: Action = "allow", **more: object
 
 
 def lacks(*rules: PolicyRule, default: Action = "deny") -> list[tuple[str, str, tuple[str, ...]]]:
-    return [tuple(one) for one in missing(Policy(rules, ZONES, default), SHIPPED)]
+    return [(one.rule, one.application, one.names) for one in missing(Policy(rules, ZONES, default), SHIPPED)]
 
 
 CALLS = rule("calls", "facetime")
@@ -52,7 +54,7 @@ def test_point_7_what_is_allowed_for_the_same_zones_source_and_destination_is_no
         {"destination": ((packed("17.0.0.0"), 8),)},
     ],
 )
-def test_point_7_allowed_elsewhere_is_missing_here(elsewhere: dict[str, object]) -> None:
+def test_point_7_allowed_elsewhere_is_missing_here(elsewhere: dict[str, Any]) -> None:
     assert lacks(CALLS, rule("rest", *NEEDED, **elsewhere))[0][2] == NEEDED
 
 
