@@ -81,10 +81,11 @@ class Kernel:
     """One gateway's kernel. After `forward` and `apply`, `outcome` says what became of the packet in hand, `current` is
     its entry (None where conntrack has none); `ended` collects entries whose life is over until the caller takes them.
 
+    seen    the packet in hand, parsed, where `forward` had to look closer
     blind   what filter does with packets that the engine never saw
     """
 
-    __slots__ = ("_pending", "_pinholes", "_table", "blind", "current", "ended", "marks", "outcome", "queued")
+    __slots__ = ("_pending", "_pinholes", "_table", "blind", "current", "ended", "marks", "outcome", "queued", "seen")
 
     def __init__(self, marks: Marks | None = None, blind: Outcome = "drop") -> None:
         self.marks = marks or Marks()
@@ -93,6 +94,7 @@ class Kernel:
         self.current: Entry | None = None
         self.ended: list[Entry] = []
         self.queued = 0
+        self.seen: Packet | None = None
         self._table: dict[bytes, _Half] = {}
         self._pinholes: dict[tuple[int, bytes, int, bytes], tuple[int, float]] = {}
         self._pending = False
@@ -129,6 +131,7 @@ class Kernel:
             seen = parse(data)
         except DecodeError:
             seen = None
+        self.seen = seen
         if seen is None:
             return self._invalid()
         if seen.icmp_type in _ERRORS.get(seen.key.proto, ()):

@@ -172,7 +172,7 @@ class Replay:
         entry = self.kernel.current
         assert entry is not None
         life: Life = entry.slot or self._attach(entry, now, number)
-        event = PacketQueued(number, data)
+        event = PacketQueued(number, data, parsed=self.kernel.seen)
         self._carry_out(self.engine.handle(event, now), now, number, life, event)
 
     def _carry_out(

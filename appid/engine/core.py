@@ -57,7 +57,7 @@ class Engine:
         """What follows from `event`, in the order in which it must be carried out. Times are seconds."""
         match event:
             case PacketQueued():
-                return list(self._queued(event, now))
+                return self._queued(event, now)
             case FlowEnded():
                 return list(self._flow_ended(event))
             case Tick():
@@ -69,15 +69,17 @@ class Engine:
 
     # -- a packet ------------------------------------------------------------------------------------------------
 
-    def _queued(self, event: PacketQueued, now: float) -> Iterator[Command]:
-        try:
-            packet = parse(event.data)
-        except DecodeError as error:
-            packet = None
-            yield Report("anomaly", AnomalyReport(0, event.packet, error.protocol, error.reason))
+    def _queued(self, event: PacketQueued, now: float) -> list[Command]:
+        out: list[Command] = []
+        packet = event.parsed
         if packet is None:
-            yield SetVerdict(event.packet, "repeat", self.settings.marks.passing)
-            return
+            try:
+                packet = parse(event.data)
+            except DecodeError as error:
+                out.append(Report("anomaly", AnomalyReport(0, event.packet, error.protocol, error.reason)))
+        if packet is None:
+            out.append(SetVerdict(event.packet, "repeat", self.settings.marks.passing))
+            return out
         key = packet.key
         record = self.flows.get(key) or self.flows.get(key.reversed())
         begins = packet.tcp_flags & (SYN | ACK) == SYN
@@ -85,56 +87,58 @@ class Engine:
             self._forget(record)  # a SYN on a 5-tuple that had data: a new life of it
             record = None
         if record is None:
-            stamp = self.stamps.get(key) or self.stamps.get(key.reversed())
+            stamp = self.stamps.get(key) or self.stamps.get(key.reversed()) if self.stamps else None
             if stamp is not None and now - stamp[1] < STAMP_SECONDS and not begins:
-                yield SetVerdict(event.packet, "repeat", stamp[0])
-                return
+                out.append(SetVerdict(event.packet, "repeat", stamp[0]))
+                return out
             record = self._create(packet, event, now)
         self.flows.move_to_end(record.key)
         record.userspace_packets += 1
         record.last_seen = now
-        yield from self._follow(record, packet, event.packet, now)
+        if record.streams is not None and packet.tcp_flags & SYN:
+            record.streams[0 if key == record.key else 1].syn(packet.tcp_seq)
+        if packet.payload or record.userspace_packets == 1:
+            self._follow(record, packet, event.packet, now, out)
+        else:  # a bare ACK says nothing that was not said
+            self.calls.moved(record, event.packet, now)
+        self._answer(record, event.packet, now, out)
+        return out
 
     def _create(self, packet: Packet, event: PacketQueued, now: float) -> FlowRecord:
         key = packet.key
-        host_first = self.topology.inside(key.src) or not self.topology.inside(key.dst)
+        from_inside, to_inside = self.topology.inside(key.src), self.topology.inside(key.dst)
         situation = None
         if self.settings.judge is not None:
             zone_of = self.settings.judge.policy.zone_of
-            begun_outside = not self.topology.inside(key.src) and self.topology.inside(key.dst)
-            situation = Situation(
-                key, zone_of(key.src, event.indev), zone_of(key.dst, event.outdev), begun_outside, now=now
-            )
-        record = FlowRecord(self._next, key, host_first, event.packet, situation)
+            zones = zone_of(key.src, event.indev), zone_of(key.dst, event.outdev)
+            situation = Situation(key, *zones, begun_outside=not from_inside and to_inside, now=now)
+        host_first = from_inside or not to_inside
+        record = FlowRecord(self._next, key, host_first, event.packet, situation, self.matcher.wide)
         self._next += 1
         self.flows[key] = record
         if len(self.flows) > MAX_FLOWS:
             self.flows.popitem(last=False)
         return record
 
-    def _follow(self, record: FlowRecord, packet: Packet, number: int, now: float) -> Iterator[Command]:
-        """One packet of a flow: what it shows, what it changes, what becomes of it."""
+    def _follow(self, record: FlowRecord, packet: Packet, number: int, now: float, out: list[Command]) -> None:
+        """One packet of a flow: what it shows, what it changes."""
         outward = packet.key == record.key
+        before, decided = (record.naming.name, record.naming.confidence), record.decision
+        layers: tuple[Layer, ...] = ()
         if record.userspace_packets == 1:
             self._foresee(record, number)
-        before = record.naming.name
-        opened: list[Command] = []
-        anomalies: list[Command] = []
-        layers: tuple[Layer, ...] = ()
-        if packet.payload or record.userspace_packets == 1:
-            layers = self._read(record, packet, number, outward, anomalies)
-        yield from anomalies
-        opened.extend(self.calls.named(record, number, now))
+        if packet.payload or packet.key.proto not in (TCP, UDP):
+            layers = self._read(record, packet, number, outward, out)
+        named = (record.naming.name, record.naming.confidence)
+        if named != before:
+            out.extend(self.calls.named(record, number, now))
         self.calls.moved(record, number, now)
-        decided = record.decision
         record.decision = self._decide(record)
-        if record.decision is not None and record.decision.action == "allow":
-            opened.extend(self._signalling(record, layers, outward, number, now))
-        yield from opened
-        if record.decision != decided or record.naming.name != before or record.userspace_packets == 1:
+        if layers and record.decision is not None and record.decision.action == "allow":
+            out.extend(self._signalling(record, layers, outward, number, now))
+        if record.decision != decided or named != before:
             record.mark = self._mark(record)
-            yield self._report(record, number)
-        yield from self._answer(record, number, now)
+            out.append(self._report(record, number))
 
     def _foresee(self, record: FlowRecord, number: int) -> None:
         found = self.calls.foresee(record)
@@ -148,7 +152,7 @@ class Engine:
         record.naming.take(expectation.application, "conclusive", [_foreseen_because(expectation, number)], number)
 
     def _read(
-        self, record: FlowRecord, packet: Packet, number: int, outward: bool, anomalies: list[Command]
+        self, record: FlowRecord, packet: Packet, number: int, outward: bool, out: list[Command]
     ) -> tuple[Layer, ...]:
         """Decode, book the evidence, match."""
         key = packet.key
@@ -158,9 +162,7 @@ class Engine:
         if record.streams is not None:
             carrier = "tcp"
             stream = record.streams[0 if outward else 1]
-            if packet.tcp_flags & SYN:
-                stream.syn(packet.tcp_seq)
-            stream.push(packet.tcp_seq, packet.payload)
+            stream.push(packet.tcp_seq + (packet.tcp_flags >> 1 & 1), packet.payload)  # a SYN counts as one byte
             payload = stream.data
         layers: tuple[Layer, ...] = ()
         facts = _flow_facts(record.key, len(packet.payload))
@@ -171,7 +173,7 @@ class Engine:
             layers = peeled.layers
             facts.extend(peeled.facts())
             for error in peeled.anomalies:
-                anomalies.append(Report("anomaly", AnomalyReport(record.id, number, error.protocol, error.reason)))
+                out.append(Report("anomaly", AnomalyReport(record.id, number, error.protocol, error.reason)))
             if record.streams is not None and peeled.consumed:
                 record.streams[0 if outward else 1].consume(peeled.consumed)
         booked = record.ledger.add(facts, outward)
@@ -202,13 +204,13 @@ class Engine:
         record.watch = action == "allow" and application is not None and application.watch
         return marks.encode(action, number, watch=record.watch)
 
-    def _answer(self, record: FlowRecord, number: int, now: float) -> Iterator[Command]:
+    def _answer(self, record: FlowRecord, number: int, now: float, out: list[Command]) -> None:
         mark = record.mark or self.settings.marks.passing
-        yield SetVerdict(number, "repeat", mark)
+        out.append(SetVerdict(number, "repeat", mark))
         if record.decision is None or record.watch:
             return
         if record.userspace_packets == 1 and record.decision.action != "allow":
-            yield SetMark(record.key, mark, create=True)  # its first packet dies: nothing else would keep the decision
+            out.append(SetMark(record.key, mark, create=True))  # its first packet dies: nothing else would keep the decision
         self._forget(record)
         self.stamps[record.key] = (mark, now)
         while len(self.stamps) > MAX_STAMPS:

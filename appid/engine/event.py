@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from appid.dataplane.command import Command
 from appid.flow.key import FlowKey
+from appid.packet import Packet
 
 if TYPE_CHECKING:
     from appid.engine.record import Settings
@@ -22,6 +23,8 @@ class PacketQueued:
     mark: int = 0
     indev: str = ""
     outdev: str = ""
+    parsed: Packet | None = None
+    """`data`, if the edge has parsed it already."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,8 @@ class FlowRecord:
     )
 
     def __init__(
-        self, number: int, key: FlowKey, host_first: bool, packet: int, situation: Situation | None
+        self, number: int, key: FlowKey, host_first: bool, packet: int, situation: Situation | None,
+        keep: frozenset[str] = frozenset(),
     ) -> None:
         self.id = number
         self.key = key
@@ -92,7 +93,7 @@ class FlowRecord:
         self.host = key.src if host_first else key.dst
         self.first_packet = packet
         self.situation = situation
-        self.ledger = Ledger()
+        self.ledger = Ledger(keep)
         self.naming = Naming()
         self.relay: Relay | None = None
         self.streams: tuple[Stream, Stream] | None = (Stream(), Stream()) if key.proto == TCP else None

@@ -30,18 +30,20 @@ class FactSet:
     def __init__(self, facts: Iterable[Fact] = ()) -> None:
         self.values: dict[str, list[FactValue]] = {}
         self.size = 0
-        for fact in facts:
-            self.add(fact)
+        self.add(facts)
 
-    def add(self, fact: Fact) -> None:
-        values = self.values.get(fact.name)
-        if values is None:
-            self.values[fact.name] = [fact.value]
-        elif fact.value in values:
-            return
-        else:
-            values.append(fact.value)
-        self.size += 1
+    def add(self, facts: Iterable[Fact]) -> None:
+        """Book facts; a value that its name has already is not kept twice."""
+        table = self.values
+        for name, value in facts:
+            values = table.get(name)
+            if values is None:
+                table[name] = [value]
+            elif value not in values:
+                values.append(value)
+            else:
+                continue
+            self.size += 1
 
     def get(self, name: str) -> list[FactValue] | None:
         return self.values.get(name)
@@ -52,12 +54,14 @@ class FactSet:
 
 
 class Ledger:
-    """What is known of one flow. `outward`: True for the direction of the flow's first packet."""
+    """What is known of one flow. `outward`: True for the direction of the flow's first packet;
+    `keep`: names of the facts that signatures of flow scope ask for; the others are matched with their packet alone."""
 
-    __slots__ = ("flow", "runs")
+    __slots__ = ("flow", "keep", "runs")
 
-    def __init__(self) -> None:
+    def __init__(self, keep: frozenset[str] = frozenset()) -> None:
         self.flow = FactSet()
+        self.keep = keep
         self.runs: dict[tuple[str, bool, FactValue], tuple[int, int]] = {}
 
     def add(self, facts: list[Fact], outward: bool) -> list[Fact]:
@@ -65,9 +69,8 @@ class Ledger:
         derived = self._derive(facts, outward)
         if derived:
             facts = facts + derived
-        if self.flow.size < MAX_FACTS:
-            for fact in facts:
-                self.flow.add(fact)
+        if self.keep and self.flow.size < MAX_FACTS:
+            self.flow.add(fact for fact in facts if fact.name in self.keep)
         return facts
 
     def _derive(self, facts: list[Fact], outward: bool) -> list[Fact]:

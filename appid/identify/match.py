@@ -18,6 +18,11 @@ from appid.wire import Fact, FactValue
 
 _Anchor = tuple[str, str, FactValue]
 
+ALWAYS = frozenset(
+    {"flow.proto", "flow.destination", "flow.destination_port", "flow.source", "flow.source_port", "flow.length"}
+)
+"""Facts that each packet has: an anchor among them would be met by every packet, so it is the last choice."""
+
 
 class Match(NamedTuple):
     application: str
@@ -32,8 +37,72 @@ class _Filed(NamedTuple):
     excludes: bool
 
 
+class _Index:
+    """The signatures filed under one fact name, by operator."""
+
+    __slots__ = ("affix", "exact", "length", "network", "present", "range")
+
+    def __init__(self) -> None:
+        self.exact: dict[FactValue, list[_Filed]] = {}
+        self.present: list[_Filed] = []
+        self.affix: dict[tuple[str, int], dict[FactValue, list[_Filed]]] = {}
+        self.length: dict[int, list[_Filed]] = {}
+        self.range: dict[int, list[_Filed]] = {}
+        self.network: dict[tuple[int, int], dict[int, list[_Filed]]] = {}
+
+    def lookup(self, value: FactValue) -> Iterator[list[_Filed]]:
+        """The lists of signatures whose anchor this value may fulfil."""
+        if (entries := self.exact.get(value)) is not None:
+            yield entries
+        if self.present:
+            yield self.present
+        if isinstance(value, str | bytes):
+            for (operator, size), table in self.affix.items():
+                part = value[:size] if operator == "prefix" else value[-size:]
+                if (entries := table.get(part)) is not None:
+                    yield entries
+        if self.length and isinstance(value, str | bytes | tuple):
+            if (entries := self.length.get(len(value))) is not None:
+                yield entries
+        if self.range and isinstance(value, int) and (entries := self.range.get(value >> 8)) is not None:
+            yield entries
+        if self.network and isinstance(value, bytes):
+            number = int.from_bytes(value, "big")
+            for (width, bits), members in self.network.items():
+                if width == len(value) and (entries := members.get(number >> (8 * width - bits))) is not None:
+                    yield entries
+
+    def file(self, condition: Condition, entry: _Filed) -> None:
+        operator, value = condition.operator, condition.value
+        if operator in ("is", "has") and value is True:
+            self.present.append(entry)
+        elif operator in ("is", "has"):
+            self.exact.setdefault(value, []).append(entry)
+        elif operator == "in" and isinstance(value, tuple):
+            for one in value:
+                self.exact.setdefault(one, []).append(entry)
+        elif operator in ("prefix", "suffix") and isinstance(value, str | bytes):
+            self.affix.setdefault((operator, len(value)), {}).setdefault(value, []).append(entry)
+        elif operator == "length" and isinstance(value, int):
+            self.length.setdefault(value, []).append(entry)
+        elif operator == "within" and isinstance(value, tuple):
+            self._file_within(value, entry)
+
+    def _file_within(self, value: tuple[FactValue, ...], entry: _Filed) -> None:
+        low, high = value
+        if isinstance(low, bytes) and isinstance(high, int):
+            number = int.from_bytes(low, "big") >> (8 * len(low) - high)
+            self.network.setdefault((len(low), high), {}).setdefault(number, []).append(entry)
+        elif isinstance(low, int) and isinstance(high, int):
+            if high - low > 0xFFFF:
+                self.present.append(entry)
+                return
+            for bucket in range(low >> 8, (high >> 8) + 1):
+                self.range.setdefault(bucket, []).append(entry)
+
+
 class Matcher:
-    """All signatures of all applications, filed by anchor."""
+    """All signatures of all applications, filed by anchor. `wide`: the facts that signatures wider than a packet ask for."""
 
     def __init__(self, applications: Iterable[Application]) -> None:
         filed = [
@@ -42,24 +111,25 @@ class Matcher:
             for excludes, signatures in ((False, application.signatures), (True, application.excluded_by))
             for signature in signatures
         ]
+        self.wide = frozenset(
+            c.fact for entry in filed if entry.signature.scope != "packet" for c in entry.signature.conditions
+        )
         shared = Counter(anchor for entry in filed for c in entry.signature.conditions for anchor in _anchors(c))
-        self._exact: dict[tuple[str, FactValue], list[_Filed]] = {}
-        self._present: dict[str, list[_Filed]] = {}
-        self._affix: dict[str, dict[tuple[str, int], dict[FactValue, list[_Filed]]]] = {}
-        self._length: dict[str, dict[int, list[_Filed]]] = {}
-        self._range: dict[str, dict[int, list[_Filed]]] = {}
-        self._network: dict[str, dict[tuple[int, int], dict[int, list[_Filed]]]] = {}
+        self._names: dict[str, _Index] = {}
         for entry in filed:
             for condition in _filing(entry.signature, shared):
-                self._file(condition, entry)
+                self._names.setdefault(condition.fact, _Index()).file(condition, entry)
 
     def match(self, facts: list[Fact], wider: Mapping[Scope, FactSet]) -> list[Match]:
         """The signatures that hold with this packet; each at most once, in no promised order."""
         candidates: dict[int, _Filed] = {}
-        for fact in facts:
-            for entries in self._lookup(fact):
-                for entry in entries:
-                    candidates[id(entry)] = entry
+        names = self._names
+        for name, value in facts:
+            index = names.get(name)
+            if index is not None:
+                for entries in index.lookup(value):
+                    for entry in entries:
+                        candidates[id(entry)] = entry
         if not candidates:
             return []
         packet = FactSet(facts)
@@ -72,59 +142,6 @@ class Matcher:
             if reasons is not None:
                 found.append(Match(application, signature, reasons, excludes))
         return found
-
-    def _lookup(self, fact: Fact) -> Iterator[list[_Filed]]:
-        name, value = fact
-        if (entries := self._exact.get((name, value))) is not None:
-            yield entries
-        if (entries := self._present.get(name)) is not None:
-            yield entries
-        if isinstance(value, str | bytes):
-            for (operator, size), table in self._affix.get(name, {}).items():
-                part = value[:size] if operator == "prefix" else value[-size:]
-                if (entries := table.get(part)) is not None:
-                    yield entries
-            if (lengths := self._length.get(name)) and (entries := lengths.get(len(value))) is not None:
-                yield entries
-        elif isinstance(value, tuple) and (entries := self._length.get(name, {}).get(len(value))) is not None:
-            yield entries
-        if isinstance(value, int) and (entries := self._range.get(name, {}).get(value >> 8)) is not None:
-            yield entries
-        if isinstance(value, bytes) and (networks := self._network.get(name)):
-            number = int.from_bytes(value, "big")
-            for (width, bits), members in networks.items():
-                if width == len(value) and (entries := members.get(number >> (8 * width - bits))) is not None:
-                    yield entries
-
-    def _file(self, condition: Condition, entry: _Filed) -> None:
-        name, operator, value = condition.fact, condition.operator, condition.value
-        if operator in ("is", "has") and value is True:
-            self._present.setdefault(name, []).append(entry)
-        elif operator in ("is", "has"):
-            self._exact.setdefault((name, value), []).append(entry)
-        elif operator == "in" and isinstance(value, tuple):
-            for one in value:
-                self._exact.setdefault((name, one), []).append(entry)
-        elif operator in ("prefix", "suffix") and isinstance(value, str | bytes):
-            table = self._affix.setdefault(name, {}).setdefault((operator, len(value)), {})
-            table.setdefault(value, []).append(entry)
-        elif operator == "length" and isinstance(value, int):
-            self._length.setdefault(name, {}).setdefault(value, []).append(entry)
-        elif operator == "within" and isinstance(value, tuple):
-            self._file_within(name, value, entry)
-
-    def _file_within(self, name: str, value: tuple[FactValue, ...], entry: _Filed) -> None:
-        low, high = value
-        if isinstance(low, bytes) and isinstance(high, int):
-            number = int.from_bytes(low, "big") >> (8 * len(low) - high)
-            members = self._network.setdefault(name, {}).setdefault((len(low), high), {})
-            members.setdefault(number, []).append(entry)
-        elif isinstance(low, int) and isinstance(high, int):
-            if high - low > 0xFFFF:
-                self._present.setdefault(name, []).append(entry)
-                return
-            for bucket in range(low >> 8, (high >> 8) + 1):
-                self._range.setdefault(name, {}).setdefault(bucket, []).append(entry)
 
 
 def _anchors(condition: Condition) -> list[_Anchor]:
@@ -141,7 +158,7 @@ def _filing(signature: Signature, shared: Counter[_Anchor]) -> list[Condition]:
     positive = [c for c in signature.conditions if c.operator != "lacks"]
     if signature.scope != "packet" or len(positive) < 2:
         return positive
-    return [min(positive, key=lambda c: max(shared[a] for a in _anchors(c)))]
+    return [min(positive, key=lambda c: (c.fact in ALWAYS, max(shared[a] for a in _anchors(c))))]
 
 
 def holding(signature: Signature, facts: FactSet) -> tuple[Fact, ...] | None:
