@@ -132,9 +132,7 @@ class Dialogs:
 
     @staticmethod
     def _create(signal: Signal) -> Dialog:
-        dialog = Dialog(
-            signal.call_id, signal.host, signal.peer, signal.outward, signal.from_tag, signal.cseq
-        )
+        dialog = Dialog(signal.call_id, signal.host, signal.peer, signal.outward, signal.from_tag, signal.cseq)
         if signal.description is not None:
             dialog.offer, dialog.offer_outward = signal.description, signal.outward
         return dialog
@@ -144,9 +142,7 @@ class Dialogs:
         """RFC 3261 section 12.2: From and To keep their sense in the caller's requests and all answers to them."""
         by_caller = signal.outward == dialog.caller_inside
         forward = by_caller if signal.method is not None else not by_caller
-        caller_tag, callee_tag = (
-            (signal.from_tag, signal.to_tag) if forward else (signal.to_tag, signal.from_tag)
-        )
+        caller_tag, callee_tag = (signal.from_tag, signal.to_tag) if forward else (signal.to_tag, signal.from_tag)
         if caller_tag != dialog.from_tag:
             return False
         return not callee_tag or not dialog.to_tags or callee_tag in dialog.to_tags or not dialog.answered

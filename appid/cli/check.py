@@ -71,8 +71,10 @@ def replay(capture: str, settings: Settings) -> Replayed:
     kernel = Kernel(settings.marks, "pass" if settings.judge is None else "drop")
     progress = None
     if sys.stderr.isatty():
+
         def progress(packets: int) -> None:
             print(f"\r{capture}: {packets} packets", end="", file=sys.stderr)
+
     replayed = Replay(Engine(settings), kernel, progress).run(capture)
     if progress is not None and replayed.packets >= 20_000:
         print("\r\033[K", end="", file=sys.stderr)

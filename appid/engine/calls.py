@@ -108,8 +108,14 @@ class CallKeeper:
     # -- signalling ----------------------------------------------------------------------------------------------
 
     def signal(
-        self, record: FlowRecord, layer: Layer, description: Description | None, peer: bytes, outward: bool,
-        packet: int, now: float,
+        self,
+        record: FlowRecord,
+        layer: Layer,
+        description: Description | None,
+        peer: bytes,
+        outward: bool,
+        packet: int,
+        now: float,
     ) -> Iterator[Command]:
         """One SIP message on a flow that policy allows; `outward`: sent by the inside host."""
         facts = dict(reversed([(fact.name, fact.value) for fact in layer.facts]))
@@ -193,9 +199,7 @@ class CallKeeper:
 
     # -- expectations --------------------------------------------------------------------------------------------
 
-    def _media(
-        self, call: Call, dialog: Dialog, record: FlowRecord, packet: int, now: float
-    ) -> Iterator[Command]:
+    def _media(self, call: Call, dialog: Dialog, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:
         inside, outside = dialog.inside, dialog.outside
         if inside is None or outside is None:
             return
@@ -226,7 +230,13 @@ class CallKeeper:
         return f"media from {text(place.peer)}, which is not the peer"
 
     def _expectation(
-        self, call: Call, place: MediaPort, inside: Description, record: FlowRecord, packet: int, now: float,
+        self,
+        call: Call,
+        place: MediaPort,
+        inside: Description,
+        record: FlowRecord,
+        packet: int,
+        now: float,
         reason: str,
     ) -> Expectation:
         relay: Relay | None = record.relay
@@ -235,8 +245,18 @@ class CallKeeper:
         known = inside.connection or next((m.connection for m in inside.media if m.connection), None)
         outside = known if known in self.settings.outside and known != record.host else None
         return Expectation(
-            UDP, record.host, port, place.peer, None, outside, place.port, call.application, call.id, reason,
-            packet, now + LIFETIME,
+            UDP,
+            record.host,
+            port,
+            place.peer,
+            None,
+            outside,
+            place.port,
+            call.application,
+            call.id,
+            reason,
+            packet,
+            now + LIFETIME,
         )
 
     def _open(self, expectation: Expectation, packet: int, now: float) -> Iterator[Command]:
@@ -249,8 +269,13 @@ class CallKeeper:
             return
         if expectation.outside is not None:
             binding = BindNat(
-                expectation.proto, expectation.inside, expectation.port, expectation.outside,
-                expectation.outside_port, expectation.peer, PINHOLE_TIMEOUT,
+                expectation.proto,
+                expectation.inside,
+                expectation.port,
+                expectation.outside,
+                expectation.outside_port,
+                expectation.peer,
+                PINHOLE_TIMEOUT,
             )
             self.bound[number] = binding
             yield binding
@@ -291,9 +316,7 @@ class CallKeeper:
 
     # -- time ----------------------------------------------------------------------------------------------------
 
-    def end(
-        self, call: Call, end: End, packet: int, now: float, answered: bool = True
-    ) -> Iterator[Command]:
+    def end(self, call: Call, end: End, packet: int, now: float, answered: bool = True) -> Iterator[Command]:
         """The call is over: its pinholes and bindings go, its dialogs are forgotten."""
         if call.ended_at is None or end != "bye":
             call.close(end, packet)
@@ -349,7 +372,16 @@ class CallKeeper:
         return Report(
             "call",
             CallReport(
-                call.id, call.application, call.call_id, call.caller, call.callee, call.started_at, call.answered_at,
-                call.ended_at, call.end, tuple(call.flows), call.media,
+                call.id,
+                call.application,
+                call.call_id,
+                call.caller,
+                call.callee,
+                call.started_at,
+                call.answered_at,
+                call.ended_at,
+                call.end,
+                tuple(call.flows),
+                call.media,
             ),
         )

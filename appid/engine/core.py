@@ -210,7 +210,9 @@ class Engine:
         if record.decision is None or record.watch:
             return
         if record.userspace_packets == 1 and record.decision.action != "allow":
-            out.append(SetMark(record.key, mark, create=True))  # its first packet dies: nothing else would keep the decision
+            out.append(
+                SetMark(record.key, mark, create=True)
+            )  # its first packet dies: nothing else would keep the decision
         self._forget(record)
         self.stamps[record.key] = (mark, now)
         while len(self.stamps) > MAX_STAMPS:
@@ -300,8 +302,15 @@ class Engine:
         return Report(
             "flow",
             FlowReport(
-                record.id, record.key, record.identification(), record.naming.identified_at, record.decision,
-                record.call, record.foreseen is not None, number, record.userspace_packets,
+                record.id,
+                record.key,
+                record.identification(),
+                record.naming.identified_at,
+                record.decision,
+                record.call,
+                record.foreseen is not None,
+                number,
+                record.userspace_packets,
             ),
         )
 

@@ -29,7 +29,13 @@ from appid.wire import TCP, UDP, packed
 DEFAULT_INSIDE: tuple[Network, ...] = tuple(
     (packed(network.split("/")[0]), int(network.split("/")[1]))
     for network in (
-        "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10",
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "169.254.0.0/16",
+        "fc00::/7",
+        "fe80::/10",
     )
 )
 """What counts as inside where nobody says otherwise (RFC 1918, 6598, 3927, 4193, 4291)."""
@@ -84,7 +90,12 @@ class FlowRecord:
     )
 
     def __init__(
-        self, number: int, key: FlowKey, host_first: bool, packet: int, situation: Situation | None,
+        self,
+        number: int,
+        key: FlowKey,
+        host_first: bool,
+        packet: int,
+        situation: Situation | None,
         keep: frozenset[str] = frozenset(),
     ) -> None:
         self.id = number

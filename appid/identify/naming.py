@@ -127,6 +127,4 @@ class Naming:
         """The answer; `otherwise` is the state to report where there is no name."""
         if not self.path:
             return Identification(otherwise)
-        return Identification(
-            self.path[-1], self.confidence, tuple(self.because), tuple(self.path), tuple(self.shifts)
-        )
+        return Identification(self.path[-1], self.confidence, tuple(self.because), tuple(self.path), tuple(self.shifts))

@@ -56,22 +56,30 @@ class _Survey:
         self.applications = applications
         self.index = RuleIndex(policy.rules)
         self.known: dict[tuple[object, ...], bool] = {}
+        self._overlap: tuple[PolicyRule | None, int] = (None, 0)
 
     def allowed(self, rule: PolicyRule, name: str, implicit: bool) -> bool:
         """Whether `name` is allowed wherever `rule` holds; `implicit`: there is leave where no rule matches."""
         key = (rule.from_, rule.to, rule.source, rule.destination, rule.schedule, name, implicit)
         if key not in self.known:
             zones = (*self.policy.zones, None)
-            candidates = self.index.naming(name)
-            candidates &= self.index.source.overlapping(rule.source)
-            candidates &= self.index.destination.overlapping(rule.destination)
+            candidates = self.index.naming(name) & self._overlapping(rule)
             self.known[key] = all(
                 self._allowed_between(rule, name, implicit, candidates & self.index.between(from_zone, to_zone))
                 for from_zone, to_zone in product(rule.from_ or zones, rule.to or zones)
             )
         return self.known[key]
 
+    def _overlapping(self, rule: PolicyRule) -> int:
+        if self._overlap[0] is not rule:
+            rows = self.index.source.overlapping(rule.source) & self.index.destination.overlapping(rule.destination)
+            self._overlap = (rule, rows)
+        return self._overlap[1]
+
     def _allowed_between(self, rule: PolicyRule, name: str, implicit: bool, candidates: int) -> bool:
+        otherwise = implicit or self.policy.default_action == "allow"
+        if not candidates:
+            return otherwise
         application = self.applications.get(name)
         ports = application.default_ports if application is not None else ()
         pieces = boxes(rule.source, rule.destination)
@@ -89,7 +97,7 @@ class _Survey:
                 return True
             if len(pieces) > MAX_PIECES:
                 return False
-        return implicit or self.policy.default_action == "allow"
+        return otherwise
 
 
 def _holds_all(rule: PolicyRule, ports: Iterable[PortRange]) -> bool:
