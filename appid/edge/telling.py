@@ -49,7 +49,9 @@ def because(reasons: tuple[Because, ...]) -> list[dict[str, Any]]:
 
 
 def community_id(key: FlowKey) -> str | None:
-    """Community ID v1 of the 5-tuple; None for protocols it does not define."""
+    """Community ID v1 of the 5-tuple. None for ICMP, where it asks for a type and a code: a flow here has several."""
+    if key.proto in (ICMP, ICMPV6):
+        return None
     tuples = {TCP: communityid.FlowTuple.make_tcp, UDP: communityid.FlowTuple.make_udp}
     make = tuples.get(key.proto)
     if make is not None:
