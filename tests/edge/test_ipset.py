@@ -7,7 +7,7 @@ import time
 import pytest
 
 from appid.alg.expectation import Expectation
-from appid.dataplane.chain import Topology, chain_set
+from appid.dataplane.chain import FAMILIES, Topology, chain_set
 from appid.dataplane.render import ipset_text
 from appid.edge.ipset import Pinholes
 from appid.edge.netlink import KernelError
@@ -23,8 +23,8 @@ def wanted(inside: str, peer: str, port: int = 16402, proto: int = UDP) -> Expec
 
 @pytest.fixture
 def sets(space: Namespace) -> Namespace:
-    for family in (4, 6):
-        space.run("ipset", "restore", text=ipset_text(chain_set(Topology(), family).sets))  # type: ignore[arg-type]
+    for family in FAMILIES:
+        space.run("ipset", "restore", text=ipset_text(chain_set(Topology(), family).sets))
     return space
 
 
