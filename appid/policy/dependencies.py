@@ -63,10 +63,15 @@ class _Survey:
         key = (rule.from_, rule.to, rule.source, rule.destination, rule.schedule, name, implicit)
         if key not in self.known:
             zones = (*self.policy.zones, None)
+            otherwise = implicit or self.policy.default_action == "allow"
             candidates = self.index.naming(name) & self._overlapping(rule)
-            self.known[key] = all(
-                self._allowed_between(rule, name, implicit, candidates & self.index.between(from_zone, to_zone))
-                for from_zone, to_zone in product(rule.from_ or zones, rule.to or zones)
+            self.known[key] = (
+                all(
+                    self._allowed_between(rule, name, otherwise, candidates & self.index.between(from_zone, to_zone))
+                    for from_zone, to_zone in product(rule.from_ or zones, rule.to or zones)
+                )
+                if candidates
+                else otherwise
             )
         return self.known[key]
 
@@ -76,8 +81,8 @@ class _Survey:
             self._overlap = (rule, rows)
         return self._overlap[1]
 
-    def _allowed_between(self, rule: PolicyRule, name: str, implicit: bool, candidates: int) -> bool:
-        otherwise = implicit or self.policy.default_action == "allow"
+    def _allowed_between(self, rule: PolicyRule, name: str, otherwise: bool, candidates: int) -> bool:
+        """`otherwise`: what holds where none of the candidates decides."""
         if not candidates:
             return otherwise
         application = self.applications.get(name)
