@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -54,6 +55,7 @@ class FlowKey(NamedTuple):
         return Endpoint(self.dst, self.dport)
 
 
+@lru_cache(maxsize=16384)
 def text(address: bytes) -> str:
     """Packed address (4 or 16 bytes) -> its usual text."""
     return str(ip_address(address))

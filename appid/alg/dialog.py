@@ -18,6 +18,8 @@ BYE_TIMEOUT = 32.0
 REMEMBERED = 64.0
 """Seconds for which an ended dialog's Call-ID is kept, so that a replay is known as one."""
 MAX_DIALOGS = 8192
+MAX_TAGS = 16
+"""To tags of one dialog before its answer: one for each place to which a proxy forked the INVITE."""
 
 What = Literal["invited", "answered", "media", "leaving", "ended"]
 
@@ -56,14 +58,16 @@ class Change:
 @dataclass(slots=True, eq=False)
 class Dialog:
     """One dialog between an inside host and a peer. `caller_inside`: the INVITE was sent by the inside host;
-    `peers`: addresses of the same peer that its call has shown (a BYE may take the relay or the direct path)."""
+    `peers`: addresses of the same peer that its call has shown (a BYE may take the relay or the direct path).
+    `cseqs`: the last INVITE and UPDATE of each sender, by (method, outward): the two sides count on their own
+    (RFC 3261 section 12.2.1.1)."""
 
     call_id: str
     host: bytes
     peer: bytes
     caller_inside: bool
     from_tag: str
-    cseq: int
+    cseqs: dict[tuple[str, bool], int]
     peers: set[bytes] = field(default_factory=set)
     to_tags: set[str] = field(default_factory=set)
     offer: Description | None = None
@@ -74,7 +78,13 @@ class Dialog:
     cancelled: bool = False
     bye_at: float | None = None
     ended: bool = False
+    refused: bool = False
     ended_time: float = 0.0
+
+    @property
+    def inviting(self) -> int:
+        """CSeq of the caller's last INVITE."""
+        return self.cseqs["INVITE", self.caller_inside]
 
 
 class Dialogs:
@@ -89,7 +99,7 @@ class Dialogs:
         """What this message changes; nothing, if it belongs to no dialog or breaks its dialog's own words."""
         key = (signal.call_id, signal.host)
         dialog = self.known.get(key)
-        if dialog is None or (dialog.ended and now - dialog.ended_time > REMEMBERED):
+        if dialog is None or (dialog.ended and (now - dialog.ended_time > REMEMBERED or _again(dialog, signal))):
             if signal.method != "INVITE" or signal.to_tag or not signal.from_tag:
                 return []
             self._make_room(now)
@@ -150,15 +160,18 @@ class Dialogs:
     def _request(self, dialog: Dialog, signal: Signal, now: float) -> list[Change]:
         match signal.method:
             case "INVITE" | "UPDATE":
-                if signal.to_tag and signal.cseq != dialog.cseq and signal.description is not None:
-                    dialog.offer, dialog.offer_outward = signal.description, signal.outward
-                if signal.method == "INVITE" and signal.cseq > dialog.cseq:
-                    dialog.cseq = signal.cseq
-            case "ACK" | "PRACK":
-                if dialog.answered and signal.cseq == dialog.cseq:
+                self._offered(dialog, signal)
+            case "ACK":
+                if dialog.answered and signal.cseq == dialog.cseqs.get(("INVITE", signal.outward)):
                     return self._answer(dialog, signal)
+            case "PRACK":  # RFC 3262 section 5: it may answer a reliable response's offer, or make one
+                if signal.to_tag and signal.to_tag in dialog.to_tags:
+                    if dialog.offer is not None and dialog.offer_outward != signal.outward:
+                        return self._answer(dialog, signal)
+                    if signal.description is not None:
+                        dialog.offer, dialog.offer_outward = signal.description, signal.outward
             case "CANCEL":
-                if signal.outward == dialog.caller_inside and signal.cseq == dialog.cseq and not dialog.answered:
+                if signal.outward == dialog.caller_inside and signal.cseq == dialog.inviting and not dialog.answered:
                     dialog.cancelled = True
             case "BYE":
                 if signal.to_tag and (signal.to_tag in dialog.to_tags or signal.from_tag in dialog.to_tags):
@@ -167,6 +180,18 @@ class Dialogs:
                     return [Change("leaving", dialog)]
         return []
 
+    @staticmethod
+    def _offered(dialog: Dialog, signal: Signal) -> None:
+        """A further INVITE or UPDATE: one within the dialog, or, before any answer, the first once more (RFC 3261
+        section 22.2, with credentials). Without a description the offer is to come in the answer (section 14.1)."""
+        asked = (str(signal.method), signal.outward)
+        again = signal.method == "INVITE" and signal.outward == dialog.caller_inside and not dialog.answered
+        if signal.cseq <= dialog.cseqs.get(asked, -1) or not (signal.to_tag or again):
+            return
+        dialog.cseqs[asked] = signal.cseq
+        if signal.method == "INVITE" or signal.description is not None:
+            dialog.offer, dialog.offer_outward = signal.description, signal.outward
+
     def _response(self, dialog: Dialog, signal: Signal, now: float) -> list[Change]:
         status = signal.status or 0
         if signal.cseq_method == "BYE":
@@ -174,20 +199,21 @@ class Dialogs:
                 self._end(dialog, now)
                 return [Change("ended", dialog)]
             return []
-        if signal.cseq_method not in ("INVITE", "UPDATE", "PRACK"):
+        if signal.cseq_method == "PRACK":
+            return self._answer(dialog, signal) if 200 <= status < 300 else []
+        if signal.cseq != dialog.cseqs.get((signal.cseq_method, not signal.outward)):
             return []
-        if signal.cseq_method == "INVITE":
-            if signal.cseq != dialog.cseq:
-                return []
-            if status >= 300:
-                return self._refused(dialog, status, now)
-        if signal.to_tag and status > 100:
-            dialog.to_tags.add(signal.to_tag)
+        if status >= 300:
+            return self._refused(dialog, signal, now)
         if status <= 100:
             return []
+        if signal.to_tag and not dialog.answered and len(dialog.to_tags) < MAX_TAGS:
+            dialog.to_tags.add(signal.to_tag)
         changes = []
         if status >= 200 and signal.cseq_method == "INVITE" and not dialog.answered:
             dialog.answered = True
+            if signal.to_tag:
+                dialog.to_tags = {signal.to_tag}  # of several branches this one won (RFC 3261 section 13.2.2.4)
             changes.append(Change("answered", dialog))
         return changes + self._answer(dialog, signal)
 
@@ -207,12 +233,15 @@ class Dialogs:
         dialog.inside, dialog.outside = inside, outside
         return [Change("media", dialog)]
 
-    def _refused(self, dialog: Dialog, status: int, now: float) -> list[Change]:
-        if dialog.answered or status in (401, 407, 422, 491):
+    def _refused(self, dialog: Dialog, signal: Signal, now: float) -> list[Change]:
+        first = signal.cseq_method == "INVITE" and not dialog.answered
+        if not first or signal.status in (401, 407, 422, 491):
             # a refused re-INVITE leaves the session as it was (RFC 3261 section 14.1); a challenge is asked again
+            dialog.offer_outward = dialog.caller_inside
             dialog.offer = dialog.inside if dialog.caller_inside else dialog.outside
             return []
         self._end(dialog, now)
+        dialog.refused = True
         return [Change("ended", dialog, "cancelled" if dialog.cancelled else "refused")]
 
     def _end(self, dialog: Dialog, now: float) -> None:
@@ -222,8 +251,9 @@ class Dialogs:
     def _make_room(self, now: float) -> None:
         if len(self.known) < MAX_DIALOGS:
             return
-        ended = [key for key, d in self.known.items() if d.ended and now - d.ended_time > REMEMBERED]
-        for key in ended or [next(iter(self.known))]:
+        ended = [key for key, d in self.known.items() if d.ended]
+        late = [key for key in ended if now - self.known[key].ended_time > REMEMBERED]
+        for key in late or ended[:1] or [next(iter(self.known))]:
             self._drop(key)
 
     def _drop(self, key: tuple[str, bytes]) -> None:
@@ -233,3 +263,12 @@ class Dialogs:
         views.remove(dialog)
         if not views:
             del self.by_call_id[dialog.call_id]
+
+
+def _again(dialog: Dialog, signal: Signal) -> bool:
+    """The caller asks once more after a refusal, elsewhere or otherwise: the same words, a higher CSeq (RFC 3261
+    sections 8.1.3.4 and 8.1.3.5). A replay has the old one."""
+    return (
+        dialog.refused and signal.method == "INVITE" and signal.outward == dialog.caller_inside
+        and signal.from_tag == dialog.from_tag and signal.cseq > dialog.inviting
+    )  # fmt: skip

@@ -24,6 +24,8 @@ from appid.policy.evaluate import Judge
 from appid.policy.rule import Network
 from appid.wire import TCP
 
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("captures", nargs="+", metavar="CAPTURE", help="pcap or pcapng, plain or gzipped")
@@ -46,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         replayed = replay(capture, settings)
         if arguments.json:
             told = lines(replayed, arguments.drops)
-            sys.stdout.writelines(json.dumps(line, separators=(",", ":")) + "\n" for line in told)
+            sys.stdout.writelines(_ENCODE(line) + "\n" for line in told)
         else:
             table(replayed, arguments.drops)
         if replayed.error is not None:

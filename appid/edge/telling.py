@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import communityid
 
@@ -48,15 +49,27 @@ def because(reasons: tuple[Because, ...]) -> list[dict[str, Any]]:
     return told
 
 
+class _Packed(NamedTuple):
+    """What communityid hashes: a tuple in network byte order, the lower endpoint first."""
+
+    proto: int
+    saddr: bytes
+    daddr: bytes
+    sport: bytes
+    dport: bytes
+
+    def has_ports(self) -> bool:
+        return self.proto in (TCP, UDP)
+
+
+@lru_cache(maxsize=4096)
 def community_id(key: FlowKey) -> str | None:
     """Community ID v1 of the 5-tuple. None for ICMP, where it asks for a type and a code: a flow here has several."""
     if key.proto in (ICMP, ICMPV6):
         return None
-    tuples = {TCP: communityid.FlowTuple.make_tcp, UDP: communityid.FlowTuple.make_udp}
-    make = tuples.get(key.proto)
-    if make is not None:
-        return str(_COMMUNITY.calc(make(text(key.src), text(key.dst), key.sport, key.dport)))
-    return str(_COMMUNITY.calc(communityid.FlowTuple.make_ip(text(key.src), text(key.dst), key.proto)))
+    one, other = (key.src, key.sport.to_bytes(2, "big")), (key.dst, key.dport.to_bytes(2, "big"))
+    (saddr, sport), (daddr, dport) = min(one, other), max(one, other)
+    return str(_COMMUNITY.render(_COMMUNITY.hash(_Packed(key.proto, saddr, daddr, sport, dport))))
 
 
 def addresses(key: FlowKey) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from appid.decode import peel
 from appid.decode.sdp import Description
 from appid.engine.calls import CallKeeper
 from appid.engine.event import CommandFailed, Event, FlowEnded, PacketQueued, RulesLoaded, Tick
-from appid.engine.record import FlowRecord, Settings, Topology
+from appid.engine.record import FlowRecord, Settings, Topology, flow_facts
 from appid.engine.report import AnomalyReport, FlowReport
 from appid.flow.key import FlowKey
 from appid.identify.identification import Because
@@ -165,7 +165,7 @@ class Engine:
             stream.push(packet.tcp_seq + (packet.tcp_flags >> 1 & 1), packet.payload)  # a SYN counts as one byte
             payload = stream.data
         layers: tuple[Layer, ...] = ()
-        facts = _flow_facts(record.key, len(packet.payload))
+        facts = [*record.facts, Fact("flow.length", len(packet.payload))]
         if packet.encapsulation is not None:
             facts.append(Fact("flow.encapsulation", packet.encapsulation))
         elif key.proto in (TCP, UDP) and payload:
@@ -177,7 +177,9 @@ class Engine:
             if record.streams is not None and peeled.consumed:
                 record.streams[0 if outward else 1].consume(peeled.consumed)
         booked = record.ledger.add(facts, outward)
-        matches = self.matcher.match(booked, {"flow": record.ledger.flow})
+        if record.always is None:
+            record.always = self.matcher.candidates(record.facts)
+        matches = self.matcher.match(booked, {"flow": record.ledger.flow}, record.always, len(record.facts))
         record.naming.add(matches, number, self.lineage)
         return layers
 
@@ -229,7 +231,7 @@ class Engine:
             decision = self.calls.decisions.get(call, decision)
             naming.take(expectation.application, "conclusive", [_foreseen_because(expectation, packet)], packet)
         else:
-            naming.add(self.matcher.match(_flow_facts(key, 0), {}), packet, self.lineage)
+            naming.add(self.matcher.match(list(flow_facts(key)), {}), packet, self.lineage)
         if naming.name is None:
             return None
         identification = naming.identification("")
@@ -313,18 +315,6 @@ class Engine:
                 record.userspace_packets,
             ),
         )
-
-
-def _flow_facts(key: FlowKey, length: int) -> list[Fact]:
-    """What the 5-tuple itself says, as facts; `key` is the direction of the flow's first packet."""
-    return [
-        Fact("flow.proto", key.proto),
-        Fact("flow.destination", key.dst),
-        Fact("flow.destination_port", key.dport),
-        Fact("flow.source", key.src),
-        Fact("flow.source_port", key.sport),
-        Fact("flow.length", length),
-    ]
 
 
 def _foreseen_because(expectation: Expectation, packet: int) -> Because:

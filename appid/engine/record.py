@@ -20,11 +20,12 @@ from appid.identify.identification import (
     UNKNOWN_UDP,
     Identification,
 )
+from appid.identify.match import Candidates
 from appid.identify.naming import Lineage, Naming
 from appid.policy import Decision
 from appid.policy.evaluate import Judge, Situation
 from appid.policy.rule import Network, holds
-from appid.wire import TCP, UDP, packed
+from appid.wire import TCP, UDP, Fact, packed
 
 DEFAULT_INSIDE: tuple[Network, ...] = tuple(
     (packed(network.split("/")[0]), int(network.split("/")[1]))
@@ -68,8 +69,10 @@ class FlowRecord:
     """One flow, undecided, or decided and watched. `key` is its first packet's direction; `host` the inside host."""
 
     __slots__ = (
+        "always",
         "call",
         "decision",
+        "facts",
         "first_packet",
         "foreseen",
         "host",
@@ -107,6 +110,8 @@ class FlowRecord:
         self.ledger = Ledger(keep)
         self.naming = Naming()
         self.relay: Relay | None = None
+        self.facts = flow_facts(key)
+        self.always: Candidates | None = None
         self.streams: tuple[Stream, Stream] | None = (Stream(), Stream()) if key.proto == TCP else None
         self.payload_packets = 0
         self.userspace_packets = 0
@@ -146,3 +151,14 @@ class FlowRecord:
 
     def identification(self) -> Identification:
         return self.naming.identification(self.state or INSUFFICIENT_DATA)
+
+
+def flow_facts(key: FlowKey) -> tuple[Fact, ...]:
+    """What the 5-tuple itself says, as facts; `key` is the direction of the flow's first packet."""
+    return (
+        Fact("flow.proto", key.proto),
+        Fact("flow.destination", key.dst),
+        Fact("flow.destination_port", key.dport),
+        Fact("flow.source", key.src),
+        Fact("flow.source_port", key.sport),
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from appid.evidence.ledger import FactSet
@@ -18,9 +19,7 @@ from appid.wire import Fact, FactValue
 
 _Anchor = tuple[str, str, FactValue]
 
-ALWAYS = frozenset(
-    {"flow.proto", "flow.destination", "flow.destination_port", "flow.source", "flow.source_port", "flow.length"}
-)
+ALWAYS = frozenset({"flow.proto", "flow.destination", "flow.destination_port", "flow.source", "flow.source_port"})
 """Facts that each packet has: an anchor among them would be met by every packet, so it is the last choice."""
 
 
@@ -35,6 +34,9 @@ class _Filed(NamedTuple):
     application: str
     signature: Signature
     excludes: bool
+
+
+Candidates = Mapping[int, _Filed]
 
 
 class _Index:
@@ -61,9 +63,9 @@ class _Index:
                 part = value[:size] if operator == "prefix" else value[-size:]
                 if (entries := table.get(part)) is not None:
                     yield entries
-        if self.length and isinstance(value, str | bytes | tuple):
-            if (entries := self.length.get(len(value))) is not None:
-                yield entries
+        sized = self.length and isinstance(value, str | bytes | tuple)
+        if sized and (entries := self.length.get(len(value))) is not None:  # type: ignore[arg-type]
+            yield entries
         if self.range and isinstance(value, int) and (entries := self.range.get(value >> 8)) is not None:
             yield entries
         if self.network and isinstance(value, bytes):
@@ -102,7 +104,7 @@ class _Index:
 
 
 class Matcher:
-    """All signatures of all applications, filed by anchor. `wide`: the facts that signatures wider than a packet ask for."""
+    """All signatures of all applications, filed by anchor. `wide`: the facts that wider signatures ask for."""
 
     def __init__(self, applications: Iterable[Application]) -> None:
         filed = [
@@ -120,16 +122,28 @@ class Matcher:
             for condition in _filing(entry.signature, shared):
                 self._names.setdefault(condition.fact, _Index()).file(condition, entry)
 
-    def match(self, facts: list[Fact], wider: Mapping[Scope, FactSet]) -> list[Match]:
-        """The signatures that hold with this packet; each at most once, in no promised order."""
-        candidates: dict[int, _Filed] = {}
+    def candidates(self, facts: Iterable[Fact]) -> dict[int, _Filed]:
+        """The signatures whose anchor is among these facts."""
+        found: dict[int, _Filed] = {}
         names = self._names
         for name, value in facts:
             index = names.get(name)
             if index is not None:
                 for entries in index.lookup(value):
                     for entry in entries:
-                        candidates[id(entry)] = entry
+                        found[id(entry)] = entry
+        return found
+
+    def match(
+        self, facts: list[Fact], wider: Mapping[Scope, FactSet], always: Candidates | None = None, skip: int = 0
+    ) -> list[Match]:
+        """The signatures that hold with this packet; each at most once, in no promised order.
+
+        `always`: the candidates of the first `skip` facts, for facts that are the same in each packet of a flow.
+        """
+        candidates = self.candidates(islice(facts, skip, None) if skip else facts)
+        if always:
+            candidates.update(always)
         if not candidates:
             return []
         packet = FactSet(facts)
