@@ -142,7 +142,8 @@ class Dialogs:
 
     @staticmethod
     def _create(signal: Signal) -> Dialog:
-        dialog = Dialog(signal.call_id, signal.host, signal.peer, signal.outward, signal.from_tag, signal.cseq)
+        cseqs = {("INVITE", signal.outward): signal.cseq}
+        dialog = Dialog(signal.call_id, signal.host, signal.peer, signal.outward, signal.from_tag, cseqs)
         if signal.description is not None:
             dialog.offer, dialog.offer_outward = signal.description, signal.outward
         return dialog
@@ -237,6 +238,8 @@ class Dialogs:
         first = signal.cseq_method == "INVITE" and not dialog.answered
         if not first or signal.status in (401, 407, 422, 491):
             # a refused re-INVITE leaves the session as it was (RFC 3261 section 14.1); a challenge is asked again
+            if dialog.offer_outward == signal.outward:
+                return []  # glare: the offer that waits is the other side's
             dialog.offer_outward = dialog.caller_inside
             dialog.offer = dialog.inside if dialog.caller_inside else dialog.outside
             return []
