@@ -154,6 +154,7 @@ class _Loader:
         self.zones: set[str] = set()
         self.groups = _Groups()
         self.timezone: tzinfo = UTC
+        self.sets: dict[tuple[str, ...], frozenset[str]] = {}
 
     def fault(self, table: str, key: str, reason: str) -> None:
         self.errors.append(RuleError(self.file, table, key, reason))
@@ -196,7 +197,7 @@ class _Loader:
             for zone in names:
                 if zone not in self.zones:
                     self.fault(place, key, f"no zone {zone!r}")
-        applications = self.application_names(place, "applications", rule.applications)
+        applications = self.applications_of(place, rule.applications)
         if rule.implicit and (rule.action != "allow" or not rule.applications):
             self.fault(place, "implicit", 'goes with action = "allow" and named applications only')
         service: Service = rule.service
@@ -209,7 +210,7 @@ class _Loader:
             to=tuple(rule.to),
             source=self.networks(place, "source", rule.source),
             destination=self.networks(place, "destination", rule.destination),
-            applications=frozenset(applications) if rule.applications else None,
+            applications=applications if rule.applications else None,
             service=service,
             schedule=self.schedule(rule.schedule),
             implicit=rule.implicit,
@@ -242,6 +243,17 @@ class _Loader:
             except ValueError as error:
                 self.fault(place, key, f"{error}; nor is it an address group")
         return tuple(dict.fromkeys(found))
+
+    def applications_of(self, place: str, given: list[str]) -> frozenset[str]:
+        """A rule's own list; rules that list the same share one set."""
+        key = tuple(given)
+        if key not in self.sets:
+            faults = len(self.errors)
+            names = frozenset(self.application_names(place, "applications", given))
+            if len(self.errors) > faults:
+                return names
+            self.sets[key] = names
+        return self.sets[key]
 
     def application_names(self, place: str, key: str, given: Sequence[str]) -> set[str]:
         """Names of applications and states, groups (also of groups) and filters -> plain names."""

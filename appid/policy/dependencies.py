@@ -9,7 +9,7 @@ standard ports, and as refusing it where it holds any.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from itertools import product
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ def missing(policy: Policy, applications: Mapping[str, Application]) -> list[Mis
             if application is None or not application.depends_on:
                 continue
             implicit = {entry.application for entry in application.implicit} if rule.implicit else set()
-            names = tuple(one for one in application.depends_on if not survey.allowed(rule, one, one in implicit))
+            names = survey.lacking(rule, application.depends_on, implicit)
             if names:
                 found.append(Missing(rule.name, name, names))
     return found
@@ -55,31 +55,26 @@ class _Survey:
         self.policy = policy
         self.applications = applications
         self.index = RuleIndex(policy.rules)
-        self.known: dict[tuple[object, ...], bool] = {}
-        self._overlap: tuple[PolicyRule | None, int] = (None, 0)
+        self.known: dict[tuple[object, ...], dict[tuple[str, bool], bool]] = {}
 
-    def allowed(self, rule: PolicyRule, name: str, implicit: bool) -> bool:
-        """Whether `name` is allowed wherever `rule` holds; `implicit`: there is leave where no rule matches."""
-        key = (rule.from_, rule.to, rule.source, rule.destination, rule.schedule, name, implicit)
-        if key not in self.known:
+    def lacking(self, rule: PolicyRule, names: Iterable[str], implicit: Container[str]) -> tuple[str, ...]:
+        """Those of the names that are not allowed wherever `rule` holds; `implicit` ones are, where no rule matches."""
+        space = (rule.from_, rule.to, rule.source, rule.destination, rule.schedule)
+        known = self.known.setdefault(space, {})
+        wanted = [(name, name in implicit or self.policy.default_action == "allow") for name in names]
+        if any(one not in known for one in wanted):
             zones = (*self.policy.zones, None)
-            otherwise = implicit or self.policy.default_action == "allow"
-            candidates = self.index.naming(name) & self._overlapping(rule)
-            self.known[key] = (
-                all(
-                    self._allowed_between(rule, name, otherwise, candidates & self.index.between(from_zone, to_zone))
-                    for from_zone, to_zone in product(rule.from_ or zones, rule.to or zones)
-                )
-                if candidates
-                else otherwise
-            )
-        return self.known[key]
-
-    def _overlapping(self, rule: PolicyRule) -> int:
-        if self._overlap[0] is not rule:
             rows = self.index.source.overlapping(rule.source) & self.index.destination.overlapping(rule.destination)
-            self._overlap = (rule, rows)
-        return self._overlap[1]
+            between = {
+                rows & self.index.between(from_zone, to_zone)
+                for from_zone, to_zone in product(rule.from_ or zones, rule.to or zones)
+            }
+            for name, otherwise in wanted:
+                naming = self.index.naming(name)
+                known[name, otherwise] = all(
+                    self._allowed_between(rule, name, otherwise, candidates & naming) for candidates in between
+                )
+        return tuple(name for name, otherwise in wanted if not known[name, otherwise])
 
     def _allowed_between(self, rule: PolicyRule, name: str, otherwise: bool, candidates: int) -> bool:
         """`otherwise`: what holds where none of the candidates decides."""

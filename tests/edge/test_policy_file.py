@@ -20,6 +20,7 @@ from appid.policy.rule import Policy
 from appid.wire import TCP, UDP, packed
 
 SHIPPED = load_applications()
+RELAY = packed("17.173.254.35")
 # The example of docs/reference/policy.md.
 REFERENCE = """
 [zones]
@@ -196,31 +197,24 @@ def test_ten_thousand_rules_load_in_twelve_times_and_judge_in_twice_the_time_of_
         )
         return '[zones]\ninside = { networks = ["10.0.0.0/8"] }\n' + "".join(rows)
 
-    def loading(rules: int) -> float:
-        given = text(rules)
+    given = {rules: text(rules) for rules in (1_000, 10_000)}
+    keys = [FlowKey(UDP, packed(f"10.{i >> 8}.{i & 255}.7"), 16402, RELAY, 3478) for i in range(1000)]
 
-        def once() -> float:
-            begun = time.process_time()
-            policy = load(tmp_path, given)
-            Judge(policy, SHIPPED)
-            missing(policy, SHIPPED)
-            return time.process_time() - begun
+    def once(rules: int) -> tuple[float, float]:
+        begun = time.process_time()
+        policy = load(tmp_path, given[rules])
+        judge = Judge(policy, SHIPPED)
+        missing(policy, SHIPPED)
+        loaded = time.process_time()
+        for key in keys:
+            judge.judge(Situation(key, "inside", None), None, None, 1)
+            judge.judge(Situation(key, "inside", None), "facetime", frozenset(), 2)
+        return loaded - begun, time.process_time() - loaded
 
-        return min(once() for _ in range(3))
-
-    def judging(rules: int) -> float:
-        judge = Judge(load(tmp_path, text(rules)), SHIPPED)
-        hosts = [packed(f"10.{i >> 8 & 3}.{i & 255}.7") for i in range(2000)]
-        keys = [FlowKey(UDP, host, 16402, packed("17.173.254.35"), 3478) for host in hosts]
-
-        def once() -> float:
-            begun = time.process_time()
-            for key in keys:
-                judge.judge(Situation(key, "inside", None), None, None, 1)
-                judge.judge(Situation(key, "inside", None), "facetime", frozenset(), 2)
-            return time.process_time() - begun
-
-        return min(once() for _ in range(3))
-
-    assert loading(10_000) < 12 * loading(1_000)
-    assert judging(10_000) < 2 * judging(1_000)
+    # In turns, so that what else the machine does falls on both; the least of each is the cost.
+    runs = [(once(1_000), once(10_000)) for _ in range(7)]
+    (loading, judging), (loading_more, judging_more) = (
+        (min(run[of][0] for run in runs), min(run[of][1] for run in runs)) for of in (0, 1)
+    )
+    assert loading_more < 12 * loading
+    assert judging_more < 2 * judging
