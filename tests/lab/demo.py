@@ -52,6 +52,7 @@ async def demo(options: Options, names: list[str]) -> int:
         try:
             await runner(options, checks)
         except (OSError, RuntimeError) as error:
+            await asyncio.sleep(0.05)  # a Ctrl-C that hit a child as it started: let it be heard
             checks.check("the run goes through", False, error)
     checks.run = "host"
     options.console.print(Rule("summary", align="left"))

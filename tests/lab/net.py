@@ -41,8 +41,13 @@ _LOCK = threading.Lock()
 
 
 def run(*argv: str, stdin: str | None = None, check: bool = True) -> str:
-    """Run a short program, return its stdout. In a session of its own: Ctrl-C at the terminal must not cut it short."""
-    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, start_new_session=True, check=False)
+    """Run a short program, return its stdout. Ctrl-C at the terminal must not cut it short, so it has a session of its
+    own, and between fork and setsid the signals are blocked (the child keeps them so: it lives for milliseconds)."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, start_new_session=True, check=False)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if check and done.returncode:
         raise RuntimeError(f"{' '.join(argv)}: exit {done.returncode}: {done.stderr.strip()}")
     return done.stdout

@@ -16,7 +16,7 @@ from tests.lab.others import TCP_COUNT, TURN_COUNT, UDP_COUNT, Others, try_other
 from tests.lab.pcap import Datagram, datagrams, packets
 from tests.lab.probes import PEER, PEER_MEDIA, STRANGER
 from tests.lab.scenario import APPLE_PORTS
-from tests.lab.snapshot import has_binding, pinholes, queued_packets, read, snapshot
+from tests.lab.snapshot import PROGRAMS, has_binding, pinholes, queued_packets, read, snapshot
 from tests.lab.stage import Options, Stage, afterwards, stage, watched_call
 
 UNDECIDED = 10
@@ -202,6 +202,6 @@ def _of_call(on: Stage, datagram: Datagram) -> bool:
 
 def _left(checks: Checks, on: Stage, status: int | None) -> None:
     checks.check("the gateway ends when told to", status == 0, f"exit status {status}")
-    texts = {program: read(on.directory, "stopped", program).lower() for program in ("iptables-save", "ipset", "nft")}
+    texts = {program: read(on.directory, "stopped", program).lower() for program in PROGRAMS if program != "conntrack"}
     left = [program for program, text in texts.items() if "appid" in text]
     checks.check("and takes its rules, sets and maps along", not left, ", ".join(left))

@@ -15,6 +15,8 @@ STEPS = ("before", "ringing", "relayed", "direct", "after")
 PROGRAMS = {
     "iptables-save": ("iptables-save", "-c"),
     "ip6tables-save": ("ip6tables-save", "-c"),
+    "iptables-legacy-save": ("iptables-legacy-save", "-c"),
+    "ip6tables-legacy-save": ("ip6tables-legacy-save", "-c"),
     "ipset": ("ipset", "list"),
     "nft": ("nft", "list", "ruleset"),
     "conntrack": ("conntrack", "-L", "-o", "extended"),
@@ -22,7 +24,7 @@ PROGRAMS = {
 
 
 async def snapshot(lab: Lab, directory: Path, step: str) -> None:
-    """All five at once; text of what the kernel said, errors included."""
+    """All at once; text of what the kernel said, errors included."""
     folder = directory / step
     folder.mkdir(parents=True, exist_ok=True)
     answers = await asyncio.gather(*(lab.ask("gw", *argv) for argv in PROGRAMS.values()))
@@ -36,8 +38,8 @@ def read(directory: Path, step: str, program: str) -> str:
 
 
 def queued_packets(directory: Path, step: str) -> int:
-    """Packets that the NFQUEUE rules have counted by then, both families."""
-    texts = [read(directory, step, f"{program}-save") for program in ("iptables", "ip6tables")]
+    """Packets that the NFQUEUE rules have counted by then, both families, whichever variant."""
+    texts = [read(directory, step, program) for program in PROGRAMS if program.endswith("-save")]
     return sum(int(n) for text in texts for n in re.findall(r"^\[(\d+):\d+\] .*-j NFQUEUE", text, re.MULTILINE))
 
 

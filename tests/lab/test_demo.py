@@ -1,0 +1,83 @@
+"""The demo, in short: all runs with the report's numbers, run one with three drawn ones and on iptables-legacy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.lab.checks import Checks
+from tests.lab.net import ROOT
+from tests.lab.scenario import APPLE_PORTS, MEDIA_PORTS, RELAY_PORTS, Scenario
+
+pytestmark = pytest.mark.kernel
+
+
+def _demo(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = (sys.executable, "-m", "tests.lab.demo", "--directory", str(directory), *arguments)
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def _held(done: subprocess.CompletedProcess[str]) -> None:
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    assert (done.returncode, failed) == (0, []), done.stdout + done.stderr
+
+
+@pytest.mark.timeout(300)
+def test_all_runs_with_the_reports_numbers(tmp_path: Path) -> None:
+    _held(_demo(tmp_path, "--seconds", "5"))
+    for name in ("run1", "run2", "run3", "control"):
+        kept = {path.name for path in (tmp_path / name).iterdir()}
+        assert {"lan0.pcap", "wan0.pcap", "before", "after"} <= kept
+        assert name == "control" or "check.jsonl" in kept
+    steps = ("before", "ringing", "relayed", "direct", "after")
+    assert all((tmp_path / "run1" / step / "iptables-save.txt").stat().st_size for step in steps)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_nothing_depends_on_the_reports_numbers(seed: int, tmp_path: Path) -> None:
+    _held(_demo(tmp_path, "--seconds", "5", "--run", "1", "--seed", str(seed)))
+
+
+@pytest.mark.timeout(120)
+def test_on_iptables_legacy(tmp_path: Path) -> None:
+    _held(_demo(tmp_path, "--seconds", "5", "--run", "1", "--legacy"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("seed", [None, 1, 2, 3])
+def test_in_full(seed: int | None, tmp_path: Path) -> None:
+    """20 s of media: here userspace must see less than one packet of the call in 50."""
+    _held(_demo(tmp_path, *([] if seed is None else ["--seed", str(seed)])))
+
+
+def test_claims_that_do_not_hold_fail_the_demo() -> None:
+    checks = Checks(Console(quiet=True), "1")
+    assert checks.check("true", True)
+    assert not checks.check("the call completes", False, "3 lost")
+    assert checks.failed == ["1: the call completes: 3 lost"]
+
+
+@pytest.mark.timeout(120)
+def test_a_run_that_cannot_start_fails_the_demo(tmp_path: Path) -> None:
+    blocked = tmp_path / "run1"
+    blocked.write_text("a file where the run's directory should be")
+    assert _demo(tmp_path, "--seconds", "4", "--run", "1").returncode == 1
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_drawn_numbers_are_valid(seed: int) -> None:
+    s = Scenario.from_seed(seed)
+    assert len(set(s.addresses())) == len(s.addresses())
+    assert s.media_port in MEDIA_PORTS
+    assert s.peer_media_port in MEDIA_PORTS
+    assert {s.relay_port, s.relayed_port} <= set(RELAY_PORTS)
+    assert s.relay_port != s.relayed_port
+    assert s.echo_port not in APPLE_PORTS
+    assert s == Scenario.from_seed(seed)
+    assert s.token != Scenario().token
