@@ -181,7 +181,7 @@ def holding(signature: Signature, facts: FactSet) -> tuple[Fact, ...] | None:
     for condition in signature.conditions:
         values = facts.get(condition.fact)
         if condition.operator == "lacks":
-            if values and (condition.value is True or condition.value in values):
+            if values and (condition.value is True or any(_equal(value, condition.value) for value in values)):
                 return None
             continue
         if not values:
@@ -200,9 +200,9 @@ def fulfils(condition: Condition, value: FactValue) -> bool:
     wanted = condition.value
     match condition.operator:
         case "is" | "has":
-            return wanted is True or (value == wanted and isinstance(value, bool) == isinstance(wanted, bool))
+            return wanted is True or _equal(value, wanted)
         case "in":
-            return isinstance(wanted, tuple) and value in wanted
+            return isinstance(wanted, tuple) and any(_equal(value, one) for one in wanted)
         case "prefix":
             return isinstance(value, str | bytes) and value[: len(wanted)] == wanted  # type: ignore[arg-type]
         case "suffix":
@@ -214,6 +214,11 @@ def fulfils(condition: Condition, value: FactValue) -> bool:
     return False
 
 
+def _equal(value: FactValue, wanted: FactValue) -> bool:
+    """Equal, and of one kind: Python's True is 1, a signature's is not."""
+    return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+
+
 def _within(value: FactValue, wanted: FactValue) -> bool:
     if not isinstance(wanted, tuple):
         return False
@@ -221,4 +226,6 @@ def _within(value: FactValue, wanted: FactValue) -> bool:
     if isinstance(value, bytes) and isinstance(low, bytes) and isinstance(high, int):
         shift = 8 * len(low) - high
         return len(value) == len(low) and int.from_bytes(value, "big") >> shift == int.from_bytes(low, "big") >> shift
-    return isinstance(value, int) and isinstance(low, int) and isinstance(high, int) and low <= value <= high
+    if isinstance(value, bool) or not isinstance(value, int):
+        return False
+    return isinstance(low, int) and isinstance(high, int) and low <= value <= high

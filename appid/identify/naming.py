@@ -108,6 +108,8 @@ class Naming:
                 self.confidence = confidence
                 self.because.extend(reasons)
             return
+        if name in self.path:
+            return  # where two names may become one another, the later one stays
         if current is not None and not lineage.leads_to(current, name):
             general = lineage.leads_to(name, current)
             if general or _RANK[confidence] <= _RANK[self.confidence or "supporting"]:
