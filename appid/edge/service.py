@@ -11,23 +11,26 @@ import shutil
 import signal
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, Literal
 
 from appid.dataplane.chain import Topology
-from appid.dataplane.command import Report
+from appid.dataplane.command import Command, Report
 from appid.dataplane.marks import Marks
 from appid.edge import iptables, telling
 from appid.edge.config import Config
 from appid.edge.control import ControlSocket
 from appid.edge.events import Events
 from appid.edge.gateway import Gateway, GatewayOptions
+from appid.edge.metrics import Metrics
 from appid.edge.netlink import KernelError
 from appid.edge.policy_file import load_policy
 from appid.edge.rule_files import load_applications
-from appid.engine import CallReport, Engine, FlowReport, PinholeReport, Settings
+from appid.engine import CallReport, Engine, Event, FlowEnded, FlowReport, PinholeReport, Settings
+from appid.engine.calls import CALL
 from appid.engine.record import DEFAULT_INSIDE
+from appid.identify.application import Application
 from appid.packet import flow_id, id_of, reversed_id
 from appid.policy.evaluate import Judge
 from appid.policy.lint import Finding, lint
@@ -76,6 +79,31 @@ def _remember(table: OrderedDict[Any, Any], key: Any, value: Any) -> None:
         table.popitem(last=False)
 
 
+class _Counted:
+    """The engine, with its answers counted."""
+
+    def __init__(self, engine: Engine, metrics: Metrics, media: frozenset[str]) -> None:
+        self.engine = engine
+        self.metrics = metrics
+        self.media = media
+
+    @property
+    def deadline(self) -> float | None:
+        return self.engine.deadline
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        commands = self.engine.handle(event, now)
+        self.metrics.commands(commands)
+        if isinstance(event, FlowEnded):
+            self.metrics.ended(event, self.media)
+        return commands
+
+
+def media_applications(applications: Mapping[str, Application]) -> frozenset[str]:
+    """Names whose UDP flows are media of calls."""
+    return frozenset(name for name, each in applications.items() if CALL in each.characteristics)
+
+
 class Service:
     """One running gateway. `with Service(config) as service: service.run()`."""
 
@@ -114,13 +142,25 @@ class Service:
             queue=self.config.first_queue, length=self.config.queue_length, record=queued, marks=self.marks,
             fail_open=self.config.exceptions.opens("queue-full"),
         )  # fmt: skip
+        self.metrics = self._metrics(opened)
         self.gateway = Gateway(
-            self.engine, options, on_report=self._report, on_verdict=lambda data, _: self.told.saw(data),
-            on_tick=lambda _: self.control.expire(),
+            _Counted(self.engine, self.metrics, media_applications(self.applications)), options,
+            on_report=self._report, on_verdict=self._verdict, on_tick=lambda _: self.control.expire(),
         )  # fmt: skip
         opened.callback(self.gateway.close)
         self.control = ControlSocket(self.config.control, self.gateway, self.answer)
         opened.callback(self.control.close)
+
+    def _metrics(self, opened: ExitStack) -> Metrics:
+        numbers = {application.number: name for name, application in self.applications.items()}
+        metrics = Metrics(self.marks, numbers, self.config.first_queue)
+        metrics.warnings.set(len(self.warnings))
+        metrics.reloaded.set(1)
+        metrics.reload_time.set(time.time())
+        metrics.watch(self._gauges)
+        if self.config.metrics is not None:
+            opened.callback(metrics.serve(self.config.metrics))
+        return metrics
 
     def run(self) -> int | None:
         """Serve until SIGTERM or SIGINT; returns which."""
@@ -170,7 +210,23 @@ class Service:
 
     # -- what is asked -------------------------------------------------------------------------------------------
 
+    def _verdict(self, data: bytes, seconds: float) -> None:
+        self.told.saw(data)
+        self.metrics.verdict.observe(seconds)
+
+    def _gauges(self) -> dict[str, Any]:
+        """For a scrape, from its thread: sizes only, no iteration over what the loop changes."""
+        families = Counter(
+            "ipv6" if len(e.inside) == 16 else "ipv4" for e in list(self.engine.calls.book.open.values())
+        )
+        return {
+            "flows": len(self.engine.flows),
+            "calls": len(self.engine.calls.calls.open),
+            "pinholes": {family: families[family] for family in ("ipv4", "ipv6")},
+        }
+
     def _report(self, report: Report) -> None:
+        self.metrics.report(report)
         self.told.report(report)
         self.events.write(report, time.time())
         if isinstance(report.body, FlowReport) and report.body.decision is not None:
@@ -225,7 +281,7 @@ class Service:
         }  # fmt: skip
 
 
-def _media_range(applications: Any) -> tuple[int, int]:
+def _media_range(applications: Mapping[str, Application]) -> tuple[int, int]:
     """The ports that unforeseen packets from outside may not take first: the media ports of foreseen applications."""
     ranges = [r for a in applications.values() if a.inbound == "foreseen" for r in a.media_ports if r.first > 1024]
     return (min((r.first for r in ranges), default=16384), max((r.last for r in ranges), default=16402))

@@ -69,9 +69,10 @@ class Naming:
     def add(self, matches: Iterable[Match], packet: int, lineage: Lineage) -> bool:
         """Book the matches of one packet; True if the name changed."""
         candidates: dict[str, tuple[Confidence, list[Because]]] = {}
+        excluded = set()
         for application, signature, facts, excludes in matches:
             if excludes:
-                self.excluded.add(application)
+                excluded.add(application)
                 continue
             reason = Because(packet, signature.name, facts)
             if signature.strength == "supporting":
@@ -86,6 +87,7 @@ class Naming:
         for name in sorted(candidates, key=lambda n: (-lineage.generality(n), n)):
             if name not in self.excluded:
                 self._consider(name, *candidates[name], packet, lineage)
+        self.excluded |= excluded  # from the next packet on: what this one shows of a name counts more
         return self.name != before
 
     @staticmethod

@@ -115,13 +115,20 @@ def test_confidence_only_grows() -> None:
     assert naming.identified_at == 1
 
 
-def test_what_is_excluded_is_not_taken_not_even_in_the_same_packet() -> None:
+def test_what_is_excluded_is_not_taken_from_the_next_packet_on() -> None:
     naming = Naming()
-    naming.add([match("facetime"), match("turn"), match("facetime", excludes=True)], 1, LINEAGE)
+    naming.add([match("turn"), match("facetime", excludes=True)], 1, LINEAGE)
     assert naming.name == "turn"
     naming.add([match("facetime")], 2, LINEAGE)
     assert naming.name == "turn"
     assert naming.still_possible(LINEAGE) == frozenset()
+
+
+def test_what_a_packet_shows_of_a_name_counts_more_than_what_it_excludes() -> None:
+    """A ClientHello whose ALPN names the push service is not ruled out by being whole."""
+    naming = Naming()
+    naming.add([match("turn"), match("facetime"), match("facetime", excludes=True)], 1, LINEAGE)
+    assert naming.name == "facetime"
 
 
 def test_what_is_still_possible() -> None:
