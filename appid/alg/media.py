@@ -31,20 +31,23 @@ def agreed(inside: Description, outside: Description) -> tuple[MediaPort, ...]:
     ports: dict[MediaPort, None] = {}
     for ours, theirs in zip(inside.media, outside.media, strict=False):
         peer = theirs.connection or outside.connection
-        if peer is None or not any(peer) or ours.port == 0 or theirs.port == 0:
-            continue
-        for port in _ports(ours):
+        mine = ours.connection or inside.connection or b"\1"
+        if peer is None or not any(peer) or not any(mine) or ours.port == 0 or theirs.port == 0:
+            continue  # refused (RFC 3264 section 6), or 0.0.0.0: on hold (section 8.4)
+        for port in _ports(ours, theirs):
             if LOWEST_PORT <= port <= 0xFFFF and len(ports) < MAX_PORTS:
                 ports[MediaPort(port, peer)] = None
     return tuple(ports)
 
 
-def _ports(media: Media) -> Iterator[int]:
-    yield media.port
-    if media.rtcp_port is not None:
-        yield media.rtcp_port
-    elif not media.rtcp_mux and "RTP" in media.proto:
-        yield media.port + 1
+def _ports(ours: Media, theirs: Media) -> Iterator[int]:
+    yield ours.port
+    if ours.rtcp_mux and theirs.rtcp_mux:  # both must say so: RFC 5761 section 5.1.1
+        return
+    if ours.rtcp_port is not None:
+        yield ours.rtcp_port
+    elif "RTP" in ours.proto:
+        yield ours.port + 1
 
 
 def described(answer: Description) -> tuple[CallMedia, ...]:

@@ -64,6 +64,7 @@ class CallKeeper:
         self._add(call, record)
         call.touch(now, packet)
         yield self._report(call)
+        yield from self._make_room(packet, now)
 
     def foresee(self, record: FlowRecord) -> tuple[int, Expectation] | None:
         """Whether a call foresaw this new flow; if so it joins the call."""
@@ -143,6 +144,7 @@ class CallKeeper:
             dialog.peers = call.peers
             self.by_call_id[dialog.call_id] = call.id
             yield self._report(call)
+            yield from self._make_room(packet, now)
             return
         found = self.calls.open.get(self.by_call_id.get(dialog.call_id, 0))
         if found is None:
@@ -339,12 +341,14 @@ class CallKeeper:
                 yield from self.end(call, change.end, packet, now, answered=False)
         for call in self.calls.silent(now):
             yield from self.end(call, "bye" if call.ending else "lost", call.last_packet, now, answered=False)
-        overflow = self.calls.overflow()
-        if overflow is not None:
-            yield from self.end(overflow, "lost", packet, now)
         if self.refresh_at is not None and now >= self.refresh_at:
             yield from self._refresh(packet, now)
         self.deadline = self._next_deadline()
+
+    def _make_room(self, packet: int, now: float) -> Iterator[Command]:
+        """There are too many calls: the one silent for longest gives way."""
+        while (overflow := self.calls.overflow()) is not None:
+            yield from self.end(overflow, "lost", packet, now)
 
     def _refresh(self, packet: int, now: float) -> Iterator[Command]:
         for number, expectation in list(self.book.open.items()):

@@ -16,6 +16,9 @@ SILENCE = 60.0
 """Seconds without a packet after which a call is lost."""
 MAX_CALLS = 4096
 MAX_PEERS = 32
+MAX_HOSTS = 32
+MAX_CALL_FLOWS = 256
+"""Flows listed with one call; more serve it, but are not listed."""
 
 End = Literal["bye", "cancelled", "refused", "lost", "open"]
 
@@ -55,7 +58,7 @@ class Call:
         self.last_packet = max(self.last_packet, packet)
 
     def add_flow(self, flow: int) -> None:
-        if flow not in self.flows:
+        if len(self.flows) < MAX_CALL_FLOWS and flow not in self.flows:
             self.flows.append(flow)
 
     def add_peer(self, peer: bytes) -> None:
@@ -84,6 +87,8 @@ class Calls:
         return call
 
     def join(self, call: Call, host: bytes) -> None:
+        if len(call.hosts) >= MAX_HOSTS and host not in call.hosts:
+            return
         call.hosts.add(host)
         self._by_host.setdefault(host, set()).add(call.id)
 

@@ -1,0 +1,94 @@
+"""The book of expectations: found from both directions, once per place, within its caps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appid.alg import book as alg
+from appid.alg.book import PER_CALL, PER_HOST, Book
+from appid.alg.expectation import Expectation
+from appid.flow.key import FlowKey
+from appid.wire import TCP, UDP, packed
+
+CLIENT, PEER, OTHER = packed("172.16.42.187"), packed("71.230.89.52"), packed("198.51.100.1")
+MEDIA = Expectation(UDP, CLIENT, 16402, PEER, None, None, 16402, "facetime", 1, "sdp-answer", 172, 100.0)
+
+
+def test_a_flow_is_foreseen_from_either_side_and_any_port_of_the_peer() -> None:
+    book = Book()
+    number = book.add(MEDIA)
+    assert number == 1
+    for port in (16402, 1024, 50000):
+        assert book.foreseen(FlowKey(UDP, PEER, port, CLIENT, 16402)) == (1, MEDIA)
+        assert book.foreseen(FlowKey(UDP, CLIENT, 16402, PEER, port)) == (1, MEDIA)
+
+
+def test_nothing_else_is_foreseen() -> None:
+    book = Book()
+    book.add(MEDIA)
+    for key in (
+        FlowKey(TCP, PEER, 16402, CLIENT, 16402), FlowKey(UDP, OTHER, 16402, CLIENT, 16402),
+        FlowKey(UDP, PEER, 16402, CLIENT, 16403), FlowKey(UDP, PEER, 16402, OTHER, 16402),
+        FlowKey(UDP, CLIENT, 16403, PEER, 16402),
+    ):  # fmt: skip
+        assert book.foreseen(key) is None
+
+
+def test_one_expectation_a_place() -> None:
+    book = Book()
+    book.add(MEDIA)
+    assert book.add(replace(MEDIA, call=2)) is None
+    assert book.holder(replace(MEDIA, call=2)) == 1
+    assert book.remove(1) == MEDIA
+    assert book.add(replace(MEDIA, call=2)) == 2, "numbers are not used twice"
+    assert book.of_call(1) == []
+    assert [number for number, _ in book.of_call(2)] == [2]
+
+
+def test_caps_per_call_and_host() -> None:
+    book = Book()
+    added = [book.add(replace(MEDIA, port=2000 + n)) for n in range(PER_CALL + 5)]
+    assert added[PER_CALL:] == [None] * 5
+    for n in range(PER_HOST * 2):
+        book.add(replace(MEDIA, port=20000 + n, call=2 + n // 4))
+    assert len(book.open) == PER_HOST
+    assert book.add(replace(MEDIA, inside=OTHER, call=99)) is not None, "another host has its own share"
+    book.remove(1)
+    assert book.add(replace(MEDIA, port=3000)) is not None
+
+
+def test_the_gateway_has_a_cap_of_its_own() -> None:
+    book = Book()
+    before, alg.PER_GATEWAY = alg.PER_GATEWAY, 3
+    try:
+        hosts = [bytes([10, 0, 0, n]) for n in range(5)]
+        assert [book.add(replace(MEDIA, inside=host, call=host[3])) for host in hosts] == [1, 2, 3, None, None]
+    finally:
+        alg.PER_GATEWAY = before
+
+
+PLACES = st.builds(
+    lambda host, port, peer, call: replace(MEDIA, inside=host, port=port, peer=peer, call=call),
+    st.sampled_from([CLIENT, OTHER]), st.integers(1024, 1040), st.sampled_from([PEER, OTHER]), st.integers(1, 3),
+)  # fmt: skip
+
+
+@given(st.lists(PLACES | st.integers(0, 30), max_size=80))
+def test_what_is_open_is_what_was_added_and_not_removed(steps: list[Expectation | int]) -> None:
+    book = Book()
+    model: dict[int, Expectation] = {}
+    for step in steps:
+        if isinstance(step, Expectation):
+            number = book.add(step)
+            if number is not None:
+                model[number] = step
+        elif step in model:
+            assert book.remove(step) == model.pop(step)
+    assert book.open == model
+    for number, expectation in model.items():
+        key = FlowKey(UDP, expectation.peer, 9, expectation.inside, expectation.port)
+        assert book.foreseen(key) == (number, expectation)
+        assert (number, expectation) in book.of_call(expectation.call)
