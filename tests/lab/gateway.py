@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from ipaddress import ip_network
@@ -148,9 +147,3 @@ def parse_json(text: str) -> list[Table]:
     except json.JSONDecodeError:
         return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     return document if isinstance(document, list) else [document]
-
-
-def owned_by_invoker(path: Path) -> None:
-    """Files that root leaves in the project belong to who owns the project."""
-    owner = ROOT.stat()
-    os.chown(path, owner.st_uid, owner.st_gid)
