@@ -1,0 +1,102 @@
+"""What appid says of a capture's flows: one run in this process -> names by 5-tuple, and what the run cost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import traceback
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from appid.cli.check import lines
+from appid.dataplane.model import Kernel
+from appid.edge.replay import Replay
+from appid.edge.rule_files import load_applications
+from appid.engine import Engine, Settings
+from appid.identify.naming import Lineage
+from tests.accuracy.labels import Tuple, tuple_of
+
+NAMES = {
+    "stun": "STUN", "turn": "STUN", "sip": "SIP", "rtp": "RTP", "rtcp": "RTP", "jabber": "XMPP",
+    "web-browsing": "HTTP", "ssl": "TLS", "quic": "QUIC", "dtls": "DTLS", "dns": "DNS",
+}  # fmt: skip
+"""Our name -> base protocol."""
+
+
+@dataclass(slots=True)
+class Flow:
+    """One 5-tuple (all its lives): our names for it, the base protocols that they stand for."""
+
+    applications: list[str] = field(default_factory=list)
+    bases: set[str] = field(default_factory=set)
+    first_packet: int = 0
+    empty: bool = True
+    """Nothing but TCP segments without payload."""
+
+
+@dataclass(slots=True)
+class Run:
+    capture: str
+    flows: dict[Tuple, Flow]
+    packets: int
+    seconds: float
+    digest: str
+    """SHA-256 of the JSON lines."""
+    records: int
+    """Flows, calls and pinholes that the engine still keeps at the end."""
+    error: str | None
+    failure: str | None
+    """Anything that is not the capture's own fault."""
+
+
+@lru_cache(maxsize=1)
+def settings() -> tuple[Settings, dict[str, frozenset[str]]]:
+    """The shipped applications, and for each the base protocols that it is built on (by lineage)."""
+    applications = load_applications()
+    lineage = Lineage(applications)
+    beneath = {
+        name: frozenset(base for parent, base in NAMES.items() if lineage.leads_to(parent, name))
+        for name in applications
+    }
+    return Settings(applications), beneath
+
+
+def run(path: Path) -> Run:
+    """One capture through a fresh engine."""
+    loaded, beneath = settings()
+    started = time.process_time()
+    engine = Engine(loaded)
+    replayed = Replay(engine, Kernel(loaded.marks, "pass")).run(path)
+    told = list(lines(replayed, drops=False))
+    seconds = time.process_time() - started
+    digest = hashlib.sha256("\n".join(json.dumps(line, sort_keys=True) for line in told).encode()).hexdigest()
+    flows: dict[Tuple, Flow] = {}
+    for line in told:
+        if line["type"] != "flow" or line["proto"] not in ("tcp", "udp"):
+            continue
+        key = tuple_of(line["proto"], line["src"], line["sport"], line["dst"], line["dport"])
+        flow = flows.setdefault(key, Flow(first_packet=line["first_packet"]))
+        flow.applications.append(line["application"])
+        flow.bases |= bases_of(line["path"], beneath)
+        flow.empty &= line["application"] == "incomplete"
+    error = str(replayed.error) if replayed.error is not None else None
+    kept = len(engine.flows) + len(engine.stamps)
+    return Run(path.name, flows, replayed.packets, seconds, digest, kept, error, None)
+
+
+def safe_run(path: Path) -> Run:
+    """What must never happen becomes `failure`."""
+    try:
+        return run(path)
+    except Exception:
+        return Run(path.name, {}, 0, 0.0, "", 0, None, traceback.format_exc())
+
+
+def bases_of(path: list[str], beneath: dict[str, frozenset[str]]) -> set[str]:
+    """The base protocols that a path shows; for one that shows none, those that its name is built on."""
+    shown = {NAMES[name] for name in path if name in NAMES}
+    if shown or not path:
+        return shown
+    return set(beneath.get(path[-1], frozenset()))
