@@ -1,6 +1,7 @@
 """The engine: the one room that knows the whole sentence. handle(event, now) -> commands; no clock, no socket, no file.
 
 event.py   what the edge tells      report.py  what the engine tells of flows, calls and pinholes
+read.py    a packet -> layers and facts
 record.py  what is kept of a flow   calls.py   flows and dialogs -> calls, expectations, bindings
 core.py    Engine.handle
 """

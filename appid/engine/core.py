@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from appid.alg.expectation import Expectation
 from appid.alg.relay import Relay
 from appid.dataplane.command import Command, Report, SetMark, SetVerdict
-from appid.decode import peel
 from appid.decode.sdp import Description
 from appid.engine.calls import CallKeeper
 from appid.engine.event import CommandFailed, Event, FlowEnded, PacketQueued, RulesLoaded, Tick
+from appid.engine.read import read
 from appid.engine.record import FlowRecord, Settings, Topology, flow_facts
 from appid.engine.report import AnomalyReport, FlowReport
 from appid.flow.key import FlowKey
@@ -155,27 +155,11 @@ class Engine:
         self, record: FlowRecord, packet: Packet, number: int, outward: bool, out: list[Command]
     ) -> tuple[Layer, ...]:
         """Decode, book the evidence, match."""
-        key = packet.key
         if packet.payload:
             record.payload_packets += 1
-        carrier, payload = "udp", packet.payload
-        if record.streams is not None:
-            carrier = "tcp"
-            stream = record.streams[0 if outward else 1]
-            stream.push(packet.tcp_seq + (packet.tcp_flags >> 1 & 1), packet.payload)  # a SYN counts as one byte
-            payload = stream.data
-        layers: tuple[Layer, ...] = ()
-        facts = [*record.facts, Fact("flow.length", len(packet.payload))]
-        if packet.encapsulation is not None:
-            facts.append(Fact("flow.encapsulation", packet.encapsulation))
-        elif key.proto in (TCP, UDP) and payload:
-            peeled = peel(payload, carrier)
-            layers = peeled.layers
-            facts.extend(peeled.facts())
-            for error in peeled.anomalies:
-                out.append(Report("anomaly", AnomalyReport(record.id, number, error.protocol, error.reason)))
-            if record.streams is not None and peeled.consumed:
-                record.streams[0 if outward else 1].consume(peeled.consumed)
+        layers, facts, anomalies = read(record, packet, outward)
+        for error in anomalies:
+            out.append(Report("anomaly", AnomalyReport(record.id, number, error.protocol, error.reason)))
         booked = record.ledger.add(facts, outward)
         if record.always is None:
             record.always = self.matcher.candidates(record.facts)
@@ -212,9 +196,8 @@ class Engine:
         if record.decision is None or record.watch:
             return
         if record.userspace_packets == 1 and record.decision.action != "allow":
-            out.append(
-                SetMark(record.key, mark, create=True)
-            )  # its first packet dies: nothing else would keep the decision
+            # its first packet dies: nothing else would keep the decision
+            out.append(SetMark(record.key, mark, create=True))
         self._forget(record)
         self.stamps[record.key] = (mark, now)
         while len(self.stamps) > MAX_STAMPS:
@@ -258,7 +241,7 @@ class Engine:
                 channel = next((f.value for f in layer.facts if f.name == "turn.channel"), None)
                 behind = record.relay.channels.get(channel) if isinstance(channel, int) else None
                 peer = behind.address if behind is not None else record.remote
-            elif layer.name == "sip":
+            elif layer.name == "sip" and record.opened_with("sip", outward):
                 following = layers[position + 1].message if position + 1 < len(layers) else None
                 description = following if isinstance(following, Description) else None
                 if record.call is not None and record.decision is not None:

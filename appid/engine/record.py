@@ -70,7 +70,9 @@ class FlowRecord:
 
     __slots__ = (
         "always",
+        "bodies",
         "call",
+        "crypto",
         "decision",
         "facts",
         "first_packet",
@@ -83,6 +85,7 @@ class FlowRecord:
         "ledger",
         "mark",
         "naming",
+        "opening",
         "payload_packets",
         "relay",
         "situation",
@@ -113,6 +116,9 @@ class FlowRecord:
         self.facts = flow_facts(key)
         self.always: Candidates | None = None
         self.streams: tuple[Stream, Stream] | None = (Stream(), Stream()) if key.proto == TCP else None
+        self.bodies = [0, 0]
+        self.opening = ["", ""]
+        self.crypto: list[tuple[int, bytes]] = []
         self.payload_packets = 0
         self.userspace_packets = 0
         self.decision: Decision | None = None
@@ -131,6 +137,11 @@ class FlowRecord:
     @property
     def host_port(self) -> int:
         return self.key.sport if self.host_first else self.key.dport
+
+    def opened_with(self, protocol: str, outward: bool) -> bool:
+        """Whether this direction of the flow began with that protocol. Datagrams begin anew each time; a stream is what
+        its first byte says, so that no text in the middle of one counts (NAT slipstreaming)."""
+        return self.streams is None or self.opening[0 if outward else 1] == protocol
 
     def possible(self, lineage: Lineage) -> frozenset[str] | None:
         """Names still possible; None: any. Empty once the flow has been given up."""

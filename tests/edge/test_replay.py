@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from appid.dataplane.model import Kernel
 from appid.edge.replay import Replay
 from appid.edge.rule_files import load_applications
 from appid.engine import Engine, Settings
-from tests.corpus import sessions
-from tests.corpus.expected import Expected, FlowTruth
+from tests.corpus import lookalikes, sessions
+from tests.corpus.expected import Case, Expected, FlowTruth
 from tests.corpus.variation import Variation
 
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
@@ -23,7 +23,7 @@ SEEDS = range(6)
 CASES = [(session, seed, v6) for session in sorted(sessions.BUILDERS) for seed in SEEDS for v6 in (False, True)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def told(session: int, seed: int, v6: bool, folder: Path, start: int = 1) -> tuple[Expected, list[dict[str, Any]]]:
     case = sessions.build(session, Variation.from_seed(seed, v6=v6))
     if start > 1:
@@ -50,7 +50,8 @@ def flow_of(output: list[dict[str, Any]], truth: FlowTruth) -> dict[str, Any]:
     (src, sport), (dst, dport) = flow.src, flow.dst
     found = [
         line for line in output
-        if line["type"] == "flow" and line["proto"] == PROTOCOLS[flow.proto] and line["first_packet"] == truth.first_packet
+        if line["type"] == "flow" and line["proto"] == PROTOCOLS[flow.proto]
+        and line["first_packet"] == truth.first_packet
         and {(line["src"], line["sport"]), (line["dst"], line["dport"])} == {(src, sport), (dst, dport)}
     ]  # fmt: skip
     assert len(found) == 1, f"{flow} from frame {truth.first_packet}: {found}"
@@ -60,7 +61,7 @@ def flow_of(output: list[dict[str, Any]], truth: FlowTruth) -> dict[str, Any]:
 @pytest.mark.parametrize(("session", "seed", "v6"), CASES)
 def test_every_flow_is_named_right_and_in_time(session: int, seed: int, v6: bool, folder: Path) -> None:
     expected, output = told(session, seed, v6, folder)
-    wrong = []
+    wrong: list[tuple[object, ...]] = []
     for truth in expected.flows:
         flow = flow_of(output, truth)
         if flow["application"] not in truth.applications:
@@ -131,3 +132,19 @@ def test_a_capture_from_mid_call_is_named_from_what_is_visible(start: int, folde
     for truth in expected.flows:
         flow = flow_of(output, truth)
         assert flow["application"] in truth.applications, (truth, flow)
+
+
+@pytest.mark.parametrize("case", lookalikes.cases(), ids=lambda case: case.name)
+def test_a_look_alike_is_never_facetime(case: Case, folder: Path) -> None:
+    path = folder / "lookalike.pcap"
+    case.capture.save(path)
+    output = check(path)
+    for line in output:
+        if line["type"] == "flow":
+            names = {line["application"], *line["path"]}
+            assert not names & set(case.expected.not_applications), line
+    for truth in case.expected.flows:
+        if truth.applications:
+            flow = flow_of(output, truth)
+            assert flow["application"] in truth.applications, flow
+    assert not [line for line in output if line["type"] == "pinhole" and "facetime" in case.expected.not_applications]

@@ -1,0 +1,86 @@
+"""A packet of a flow -> its layers and facts: a datagram as it is, a stream from the message boundary it has reached.
+
+In: the flow's record, a packet, its direction. Out: Read. What several packets tell together is joined here: streams,
+QUIC's ClientHello over several datagrams (RFC 9000 section 19.6), a body that goes on after its header (RFC 9112
+section 6).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from appid.decode import Peeled, peel
+from appid.decode.quic import join
+from appid.engine.record import FlowRecord
+from appid.packet import SYN, Packet
+from appid.wire import TCP, UDP, DecodeError, Endpoint, Fact, Layer
+
+MAX_CRYPTO = 32
+"""CRYPTO pieces kept of a flow whose ClientHello is not whole."""
+NOTHING: tuple[Layer, ...] = ()
+
+
+class Read(NamedTuple):
+    layers: tuple[Layer, ...]
+    facts: list[Fact]
+    anomalies: tuple[DecodeError, ...]
+
+
+def read(record: FlowRecord, packet: Packet, outward: bool) -> Read:
+    """What this packet tells; `outward`: it goes the way of the flow's first packet."""
+    facts = [*record.facts, Fact("flow.length", len(packet.payload))]
+    if packet.encapsulation is not None:
+        facts.append(Fact("flow.encapsulation", packet.encapsulation))
+        return Read(NOTHING, facts, ())
+    if packet.key.proto == TCP:
+        peeled = _stream(record, packet, outward)
+    elif packet.key.proto == UDP and packet.payload:
+        peeled = peel(packet.payload, "udp")
+    else:
+        return Read(NOTHING, facts, ())
+    layers = peeled.layers
+    facts.extend(peeled.facts())
+    if layers and layers[0].name == "quic":
+        layers += _hello_over_datagrams(record, layers[0], facts)
+    elif layers and layers[0].name == "snatmap" and Endpoint(packet.key.src, packet.key.sport) == _endpoint(layers[0]):
+        facts.append(Fact("snatmap.of_sender", True))
+    return Read(layers, facts, peeled.anomalies)
+
+
+def _stream(record: FlowRecord, packet: Packet, outward: bool) -> Peeled:
+    assert record.streams is not None
+    side = 0 if outward else 1
+    stream = record.streams[side]
+    stream.push(packet.tcp_seq + (1 if packet.tcp_flags & SYN else 0), packet.payload)
+    body = min(record.bodies[side], len(stream.data))
+    if body:  # still the body of a message before: nobody looks for a message in it
+        stream.consume(body)
+        record.bodies[side] -= body
+    peeled = peel(stream.data, "tcp") if stream.data else Peeled((), (), 0)
+    if peeled.consumed:
+        stream.consume(peeled.consumed)
+        record.bodies[side] = next(
+            (f.value for f in peeled.layers[-1].facts if f.name == "http.body_left" and isinstance(f.value, int)), 0
+        )
+    if peeled.layers and not record.opening[side]:
+        record.opening[side] = "" if stream.midstream else peeled.layers[0].name
+    return peeled
+
+
+def _hello_over_datagrams(record: FlowRecord, layer: Layer, facts: list[Fact]) -> tuple[Layer, ...]:
+    """The ClientHello, once its CRYPTO pieces of several Initials are whole."""
+    pieces = [f.value for f in layer.facts if f.name == "quic.crypto" and isinstance(f.value, tuple)]
+    if not pieces:
+        return NOTHING
+    record.crypto = [*record.crypto, *pieces][:MAX_CRYPTO]
+    hello = join(record.crypto)
+    if hello is None:
+        return NOTHING
+    record.crypto = []
+    peeled = peel(memoryview(hello), "quic")
+    facts.extend(peeled.facts())
+    return peeled.layers
+
+
+def _endpoint(layer: Layer) -> object:
+    return next((f.value for f in layer.facts if f.name == "snatmap.endpoint"), None)
