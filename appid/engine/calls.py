@@ -70,6 +70,7 @@ class CallKeeper:
         """Whether a call foresaw this new flow; if so it joins the call."""
         found = self.book.foreseen(record.key)
         if found is not None:
+            record.foreseen = found[0]
             call = self.calls.open.get(found[1].call)
             if call is not None:
                 self._add(call, record)
@@ -96,7 +97,8 @@ class CallKeeper:
         for host in self._hosts(record):
             self.calls.join(call, host)
         if record.relay is None:
-            call.add_peer(record.remote)
+            if record.host_first or record.foreseen is not None:  # what a stranger sends makes him no peer of the call
+                call.add_peer(record.remote)
         else:
             for peer in record.relay.channels.values():
                 call.add_peer(peer.address)

@@ -111,7 +111,7 @@ def test_many_media_open_few_ports() -> None:
 
 
 def test_thousands_of_media_are_refused() -> None:
-    with pytest.raises(DecodeError, match="too (many|large)"):
+    with pytest.raises(DecodeError, match=r"too (many|large)"):
         session(*(f"m=audio {2000 + n} RTP/AVP 0" for n in range(1000)))
 
 

@@ -1,0 +1,234 @@
+"""From signalling to commands: what a call opens, for whom, when it closes, and what never opens anything."""
+
+from __future__ import annotations
+
+import pytest
+
+from appid.alg.book import PER_HOST
+from appid.dataplane.command import BindNat, ClosePinhole, OpenPinhole, SetVerdict, UnbindNat
+from appid.engine import AnomalyReport, CallReport, FlowReport, PinholeReport
+from appid.engine.calls import LIFETIME, PINHOLE_TIMEOUT, REFRESH
+from appid.engine.event import Activity
+from appid.flow import call as flow
+from appid.flow.key import FlowKey
+from appid.policy.rule import PolicyRule
+from appid.wire import UDP, packed, text
+from tests.corpus.writer import End
+from tests.engine.play import CLIENT, PEER, PUBLIC, STRANGER, Play, bodies, of, settings, udp, verdict
+
+ALLOW = PolicyRule("calls", "allow", ("inside",), ("outside",), applications=frozenset({"facetime"}))
+
+
+def places(play: Play) -> list[tuple[str, int, str]]:
+    """What the kernel holds: inside address, port, peer."""
+    return [(text(e.inside), e.port, text(e.peer)) for e in play.engine.calls.book.open.values()]
+
+
+def last_call(play: Play) -> CallReport:
+    return bodies(play.commands, CallReport)[-1]
+
+
+@pytest.mark.parametrize("begun_inside", [True, False], ids=["outgoing", "incoming"])
+def test_the_answer_opens_the_callers_port_and_the_bye_closes_it(begun_inside: bool) -> None:
+    play = Play()
+    call = play.call() if begun_inside else play.call(PEER, CLIENT)
+    assert of(call.invite(), OpenPinhole) == []
+    answered = call.answer()
+    (opened,) = of(answered, OpenPinhole)
+    assert places(play) == [("172.16.42.187", 16402, "71.230.89.52")]
+    assert opened.expectation.reason == "sdp-answer"
+    assert opened.timeout == PINHOLE_TIMEOUT
+    assert play.engine.settings.marks.decode(opened.mark).action == "allow"
+    assert play.engine.settings.marks.decode(opened.mark).application == 1
+    assert last_call(play).answered_at == 2
+    call.bye()
+    assert places(play) != [], "media goes on until the BYE is answered"
+    ended = call.bye_answer()
+    assert [closed.id for closed in of(ended, ClosePinhole)] == [opened.id]
+    assert (last_call(play).end, last_call(play).call_id) == ("bye", "8d3c-call")
+    assert play.engine.calls.calls.open == {}
+    assert play.engine.calls.by_call_id == {}
+
+
+def test_who_called_whom() -> None:
+    outgoing, incoming = Play(), Play()
+    outgoing.call().connect()
+    incoming.call(PEER, CLIENT).connect()
+    assert (last_call(outgoing).caller, last_call(outgoing).callee) == (packed(CLIENT.host), packed(PEER.host))
+    assert (last_call(incoming).caller, last_call(incoming).callee) == (packed(PEER.host), packed(CLIENT.host))
+
+
+def test_pinhole_and_binding_stand_before_the_verdict() -> None:
+    play = Play(settings(ALLOW, outside=PUBLIC))
+    answered = play.call(shown=PUBLIC).connect()
+    kinds = [type(command) for command in answered]
+    assert kinds.index(BindNat) < kinds.index(SetVerdict)
+    assert kinds.index(OpenPinhole) < kinds.index(SetVerdict)
+    (binding,) = of(answered, BindNat)
+    assert (text(binding.inside), binding.port, text(binding.outside), binding.outside_port, text(binding.peer)) == (
+        "172.16.42.187", 16402, PUBLIC, 16402, "71.230.89.52",
+    )  # fmt: skip
+
+
+def test_a_binding_goes_with_its_pinhole() -> None:
+    play = Play(settings(ALLOW, outside=PUBLIC))
+    call = play.call(shown=PUBLIC)
+    call.connect()
+    call.bye()
+    (unbound,) = of(call.bye_answer(), UnbindNat)
+    assert (text(unbound.outside), unbound.outside_port) == (PUBLIC, 16402)
+    assert play.engine.calls.bound == {}
+
+
+def test_an_unanswered_bye_closes_after_32_seconds() -> None:
+    play = Play()
+    call = play.call()
+    call.connect()
+    play.now = 10.0
+    call.bye()
+    assert play.engine.deadline is not None
+    assert play.engine.deadline <= 42.0
+    assert of(play.tick(41.9), ClosePinhole) == []
+    assert len(of(play.tick(42.0), ClosePinhole)) == 1
+    assert (last_call(play).end, last_call(play).ended_at) == ("bye", play.number), "it ended with its BYE"
+
+
+def test_a_call_without_packets_is_lost_after_a_minute() -> None:
+    play = Play()
+    play.call().connect()
+    key = FlowKey(UDP, packed(CLIENT.host), CLIENT.port, packed(PEER.host), PEER.port)
+    assert of(play.tick(50.0, Activity(key, 49.0, 400)), ClosePinhole) == []
+    assert of(play.tick(108.0), ClosePinhole) == [], "its media moved, unseen, at 49"
+    assert len(of(play.tick(109.0), ClosePinhole)) == 1
+    assert (last_call(play).end, last_call(play).ended_at) == ("lost", 400)
+
+
+def test_pinholes_are_renewed_while_the_call_lives_and_have_a_hard_end() -> None:
+    play = Play(settings(ALLOW, outside=PUBLIC))
+    call = play.call(shown=PUBLIC)
+    (opened,) = of(call.connect(), OpenPinhole)
+    key = FlowKey(UDP, packed(CLIENT.host), CLIENT.port, packed(PEER.host), PEER.port)
+    now = 0.0
+    renewed = 0
+    while now < LIFETIME - 100:
+        now += 40.0
+        commands = play.tick(now, Activity(key, now))
+        assert of(commands, ClosePinhole) == []
+        assert {again.id for again in of(commands, OpenPinhole)} <= {opened.id}
+        assert len(of(commands, BindNat)) == len(of(commands, OpenPinhole))
+        renewed += len(of(commands, OpenPinhole))
+    assert renewed >= now / (REFRESH + 40) - 1
+    assert REFRESH + 40 < PINHOLE_TIMEOUT, "the kernel forgets it later than it hears of it again"
+    while now < LIFETIME + REFRESH:
+        now += 40.0
+        commands = play.tick(now, Activity(key, now))
+    assert places(play) == []
+
+
+def test_a_denied_application_opens_nothing() -> None:
+    play = Play(settings(PolicyRule("no", "deny", applications=frozenset({"facetime"})), default="allow"))
+    play.call().connect()
+    assert of(play.commands, OpenPinhole) == []
+    assert {play.engine.settings.marks.decode(v.mark).action for v in of(play.commands, SetVerdict)} == {"deny"}
+
+
+def test_media_from_a_third_party_opens_nothing_and_is_told() -> None:
+    """The SDP names an address that the call has not shown: that is how an inside host would be exposed to others."""
+    play = Play()
+    commands = play.call(answered_as=STRANGER.host).connect()
+    assert of(commands, OpenPinhole) == []
+    (anomaly,) = bodies(commands, AnomalyReport)
+    assert STRANGER.host in anomaly.reason
+
+
+def test_an_answer_from_somebody_else_opens_nothing() -> None:
+    play = Play()
+    call = play.call()
+    call.invite()
+    forged = udp(STRANGER, CLIENT, call.dialog.response(200, "OK", answer=True))
+    assert of(play.queue(forged), OpenPinhole) == []
+    assert places(play) == []
+    assert len(of(call.answer(), OpenPinhole)) == 1
+
+
+def test_a_stranger_who_speaks_facetime_is_no_peer_of_the_call() -> None:
+    """A flow begun outside that no call foresaw: its address must not become one from which media is let in."""
+    play = Play()
+    call = play.call(answered_as=STRANGER.host)
+    call.invite()
+    play.queue(udp(STRANGER, CLIENT, play.call(STRANGER, CLIENT, call_id="noise").dialog.invite()))
+    assert of(call.answer(), OpenPinhole) == []
+
+
+def test_a_bye_from_somebody_else_closes_nothing() -> None:
+    play = Play()
+    call = play.call()
+    call.connect()
+    play.queue(udp(STRANGER, CLIENT, call.dialog.bye(by_offerer=False)))
+    play.tick(40.0)
+    assert places(play) != []
+    assert last_call(play).end == "open"
+
+
+def test_what_the_call_foresaw_has_its_name_and_decision_from_the_first_packet() -> None:
+    play = Play(settings(ALLOW))
+    play.call().connect()
+    first = play.queue(udp(PEER._replace(port=40000), CLIENT, b"\x80\x60" + bytes(30)))
+    (report,) = bodies(first, FlowReport)
+    assert (report.identification.application, report.foreseen, report.call) == ("facetime", True, 1)
+    assert report.decision is not None
+    assert (report.decision.action, report.decision.rule) == ("allow", "calls")
+
+
+def test_a_place_is_handed_over_to_the_next_call_while_the_first_still_ends() -> None:
+    play = Play()
+    play.call().connect()
+    play.now = 5.0
+    play.call().bye()
+    play.now = 6.0
+    again = play.call(call_id="second")
+    commands = again.connect()
+    assert len(of(play.commands, ClosePinhole)) == 0
+    assert len(of(commands, OpenPinhole)) == 1
+    reports = bodies(commands, PinholeReport)
+    assert [(r.pinhole, r.closed_at is None) for r in reports] == [(1, False), (2, True)]
+    play.tick(37.0)
+    assert places(play) == [("172.16.42.187", 16402, "71.230.89.52")]
+    assert [e.call for e in play.engine.calls.book.open.values()] == [2]
+
+
+def test_two_inside_hosts_need_no_pinhole_between_them() -> None:
+    play = Play()
+    other = End("172.16.42.185", 16402)
+    commands = play.call(CLIENT, other).connect()
+    assert of(commands, OpenPinhole) == []
+    assert len(play.engine.calls.calls.open) == 1
+
+
+def test_a_hosts_calls_open_no_more_than_its_share() -> None:
+    play = Play()
+    for number in range(PER_HOST + 20):
+        port = 20000 + number
+        play.call(End(CLIENT.host, port), End(PEER.host, port), call_id=f"call-{number}").connect()
+    assert len(play.engine.calls.book.open) <= PER_HOST
+
+
+def test_calls_are_bounded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "MAX_CALLS", 20)
+    play = Play()
+    for number in range(100):
+        play.now = number / 100
+        host = End(f"172.16.42.{number + 1}", 16402)
+        play.call(host, PEER, call_id=f"call-{number}").connect()
+    keeper = play.engine.calls
+    assert len(keeper.calls.open) <= 20
+    assert len(keeper.book.open) <= 20
+    assert len(keeper.by_call_id) <= 20
+    assert max(keeper.calls.open) == 100, "the newest stays"
+
+
+def test_every_verdict_is_given_once() -> None:
+    play = Play()
+    call = play.call()
+    for message in (call.invite, call.answer, call.bye, call.bye_answer):
+        assert verdict(message()).packet == play.number
