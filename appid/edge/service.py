@@ -23,6 +23,7 @@ from appid.edge.config import Config
 from appid.edge.control import ControlSocket
 from appid.edge.events import Events
 from appid.edge.gateway import Gateway, GatewayOptions
+from appid.edge.links import addresses
 from appid.edge.metrics import Metrics
 from appid.edge.netlink import KernelError
 from appid.edge.policy_file import load_policy
@@ -185,14 +186,22 @@ class Service:
         inside = tuple(network for zone in self.policy.zones.values() for network in zone.networks)
         return Settings(
             self.applications, Judge(self.policy, self.applications), inside or DEFAULT_INSIDE,
-            frozenset(packed(address) for address in self.config.nat_outside), self.marks, self.monitor,
+            self._outside_addresses(), self.marks, self.monitor,
         )  # fmt: skip
+
+    def _outside_interfaces(self) -> tuple[str, ...]:
+        return tuple(name for zone in self.policy.zones.values() if not zone.networks for name in zone.interfaces)
+
+    def _outside_addresses(self) -> frozenset[bytes]:
+        """As configured, else those of the outside zones' interfaces."""
+        configured = frozenset(packed(address) for address in self.config.nat_outside)
+        return configured or addresses(self._outside_interfaces())
 
     def _topology(self) -> Topology:
         zones = self.policy.zones.values()
         blind: Literal["DROP", "ACCEPT"] = "ACCEPT" if self._opens_blind() else "DROP"
         return Topology(
-            outside=tuple(name for zone in zones if not zone.networks for name in zone.interfaces),
+            outside=self._outside_interfaces(),
             inside=tuple(f"{text(network)}/{prefix}" for zone in zones for network, prefix in zone.networks),
             queues=(self.config.first_queue,), blind=blind, media=_media_range(self.applications), marks=self.marks,
         )  # fmt: skip

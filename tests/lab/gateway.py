@@ -94,7 +94,6 @@ class Gateway:
             f'[gateway]\niptables = "{variant}"\n'
             f'[paths]\npolicy = "{self.policy}"\nstate = "{state}"\nrules = "{state / "rules"}"\n'
             f'[listen]\nmetrics = "off"\ncontrol = "{self.control}"\n'
-            f'[nat]\noutside = ["{s.public}"]\n'
             f'[log]\nevents = "{self.events}"\nqueued = "{self.queued}"\n'
         )
         self.child: Popen[bytes] | None = None

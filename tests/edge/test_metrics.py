@@ -1,0 +1,98 @@
+"""Metrics: what a scrape reads after known reports; names and labels are those of docs/reference/metrics.md."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from appid.alg.expectation import Expectation
+from appid.dataplane.command import Report, SetVerdict
+from appid.dataplane.marks import Marks
+from appid.edge.metrics import Metrics, queue_drops
+from appid.engine import AnomalyReport, CallReport, FlowEnded, FlowReport, PinholeReport
+from appid.flow.key import FlowKey
+from appid.identify.identification import Identification
+from appid.policy import Decision
+from appid.wire import UDP, packed
+
+MARKS = Marks()
+KEY = FlowKey(UDP, packed("10.0.0.2"), 16402, packed("192.0.2.1"), 3478)
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    made = Metrics(MARKS, {7: "facetime"}, 0)
+    made.watch(lambda: {"flows": 3, "calls": 1, "pinholes": {"ipv4": 2, "ipv6": 0}})
+    return made
+
+
+def scrape(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Over real HTTP, as Prometheus does."""
+    end = metrics.serve(("127.0.0.1", 19466))
+    try:
+        with urlopen("http://127.0.0.1:19466/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+    finally:
+        end()
+    families = text_string_to_metric_families(text)
+    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+
+
+def labels(**given: str) -> frozenset[tuple[str, str]]:
+    return frozenset(given.items())
+
+
+def flow(number: int, action: str, confidence: str | None = "conclusive") -> Report:
+    named = Identification("facetime", confidence)  # type: ignore[arg-type]
+    decision = Decision(action, "calls")  # type: ignore[arg-type]
+    return Report("flow", FlowReport(number, KEY, named, 1, decision, 1, False, 1, 4))
+
+
+def test_a_scrape_tells_what_was_reported(metrics: Metrics) -> None:
+    wanted = Expectation(UDP, KEY.src, 16402, KEY.dst, None, None, 16402, "facetime", 1, "sdp-answer", 9, 100.0)
+    call = CallReport(1, "facetime", "x", None, None, 1, 2, 3, "bye", (1,), ())
+    for report in (
+        flow(1, "allow"), flow(1, "allow"), flow(2, "deny"),
+        Report("pinhole", PinholeReport(1, wanted, None)), Report("pinhole", PinholeReport(1, wanted, 12)),
+        Report("call", call), Report("anomaly", AnomalyReport(1, 5, "stun", "truncated")),
+    ):  # fmt: skip
+        metrics.report(report)
+    metrics.commands([SetVerdict(1, "repeat", MARKS.passing), SetVerdict(2, "repeat", MARKS.encode("allow", 7))])
+    metrics.ended(FlowEnded(KEY, MARKS.encode("allow", 7), (10, 5), (1000, 500)), frozenset({"facetime"}))
+    metrics.ended(FlowEnded(KEY, MARKS.encode("allow", 8), (10, 5), (1000, 500)), frozenset({"facetime"}))
+    read = scrape(metrics)
+    allowed = labels(application="facetime", action="allow", confidence="conclusive")
+    assert read["appid_flows_total", allowed] == 1
+    assert read["appid_policy_decisions_total", labels(rule="calls", action="deny")] == 1
+    assert read["appid_pinholes_opened_total", labels(application="facetime")] == 1
+    assert read["appid_calls_total", labels(application="facetime", end="bye")] == 1
+    assert read["appid_decode_errors_total", labels(protocol="stun")] == 1
+    assert read["appid_packets_total", labels(verdict="pass")] == 1
+    assert read["appid_packets_total", labels(verdict="allow")] == 1
+    assert read["appid_media_bytes_total", labels(application="facetime", kind="shared")] == 1500
+    assert read["appid_pinholes", labels(family="ipv4")] == 2
+    assert read["appid_calls", labels()] == 1
+
+
+def test_names_are_those_of_the_reference(metrics: Metrics) -> None:
+    documented = set(re.findall(r"^\| (appid_\w+) ", REFERENCE.read_text(), re.M))
+    offered = set()
+    for family in metrics.registry.collect():
+        offered.add(family.name + {"counter": "_total", "info": "_info"}.get(family.type, ""))
+    assert offered == documented
+
+
+def test_drops_are_read_from_the_kernels_own_table(tmp_path: Path) -> None:
+    """Field order: queue, port id, waiting, copy mode, range, dropped, user dropped, id sequence, 1."""
+    table = tmp_path / "nfnetlink_queue"
+    table.write_text(
+        "    0   4711     0 2 65531     7     9    1234  1\n    1   4712     0 2 65531     1     2    5  1\n"
+    )
+    assert queue_drops(0, table) == {"full": 7, "user": 9}
+    assert queue_drops(5, table) == {"full": 0, "user": 0}
+    assert queue_drops(0, tmp_path / "none") == {}

@@ -1,0 +1,78 @@
+"""What several packets tell together: streams, bodies, hellos over datagrams, probes that name their sender."""
+
+from __future__ import annotations
+
+from appid.engine.read import read
+from appid.engine.record import FlowRecord
+from appid.flow.key import FlowKey
+from appid.packet import Packet, parse
+from tests.corpus.writer import ACK, PSH, SYN, TCP, UDP, Capture, End, packed
+
+CLIENT, SERVER = End("10.0.0.2", 40000), End("192.0.2.1", 80)
+
+
+def record(proto: int = TCP) -> FlowRecord:
+    key = FlowKey(proto, packed(CLIENT.host), CLIENT.port, packed(SERVER.host), SERVER.port)
+    return FlowRecord(1, key, True, 1, None)
+
+
+def segment(payload: bytes, sequence: int, flags: int = PSH | ACK) -> Packet:
+    key = FlowKey(TCP, packed(CLIENT.host), CLIENT.port, packed(SERVER.host), SERVER.port)
+    return Packet(key, memoryview(payload), 40 + len(payload), flags, sequence)
+
+
+def datagram(payload: bytes, source: End = CLIENT) -> Packet:
+    capture = Capture(0.0)
+    capture.udp(source, SERVER, payload)
+    found = parse(memoryview(capture.frames[0][1])[14:])
+    assert found is not None
+    return found
+
+
+def names(record: FlowRecord, payload: bytes, sequence: int) -> list[str]:
+    return [layer.name for layer in read(record, segment(payload, sequence), True).layers]
+
+
+def test_a_sip_request_in_a_body_that_goes_on_is_no_message() -> None:
+    """NAT slipstreaming: an HTTP POST whose body is cut so that a segment begins with SIP."""
+    flow = record()
+    assert flow.streams is not None
+    flow.streams[0].syn(99)
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n" + b"x" * 100
+    assert names(flow, head, 100) == ["http"]
+    attack = b"REGISTER sip:a SIP/2.0\r\nContent-Length: 0\r\n\r\n"
+    assert names(flow, attack, 100 + len(head)) == []
+    assert not flow.opened_with("sip", True)
+
+
+def test_after_the_body_the_next_message_is_read() -> None:
+    flow = record()
+    assert flow.streams is not None
+    flow.streams[0].syn(99)
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345"
+    assert names(flow, head, 100) == ["http"]
+    rest = b"67890GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
+    told = read(flow, segment(rest, 100 + len(head)), True)
+    assert [f.value for f in told.facts if f.name == "http.path"] == ["/next"]
+
+
+def test_a_stream_joined_in_the_middle_did_not_open_with_anything() -> None:
+    flow = record()
+    message = b"INVITE sip:a SIP/2.0\r\nVia: SIP/2.0/TCP h\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n"
+    assert names(flow, message, 7) == ["sip"]
+    assert not flow.opened_with("sip", True)
+    begun = record()
+    assert begun.streams is not None
+    read(begun, segment(b"", 6, SYN), True)
+    begun.streams[0].syn(6)
+    assert names(begun, message, 7) == ["sip"]
+    assert begun.opened_with("sip", True)
+
+
+def test_a_probe_that_names_its_own_sender_says_so() -> None:
+    """field.md A5: bytes 8 to 13 of a request are the sender's inside address and port."""
+    own = bytes.fromhex("000000012f317375") + packed(CLIENT.host) + CLIENT.port.to_bytes(2, "big") + b"\xff\xff"
+    other = own[:8] + packed("10.0.0.3") + own[12:]
+    for payload, expected in ((own, [True]), (other, [])):
+        facts = read(record(UDP), datagram(payload), True).facts
+        assert [f.value for f in facts if f.name == "snatmap.of_sender"] == expected
