@@ -48,6 +48,12 @@ class CallKeeper:
         self.refresh_at: float | None = None
         self.deadline: float | None = None
 
+    def reload(self, settings: Settings, topology: Topology) -> Iterator[Command]:
+        """New settings; calls of an application that is gone from them are given up."""
+        self.settings, self.topology = settings, topology
+        for call in [c for c in self.calls.open.values() if c.application not in settings.applications]:
+            yield from self.end(call, "lost", call.last_packet, call.last_seen)
+
     # -- flows ---------------------------------------------------------------------------------------------------
 
     def named(self, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:

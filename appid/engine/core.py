@@ -195,7 +195,7 @@ class Engine:
         out.append(SetVerdict(number, "repeat", mark))
         if record.decision is None or record.watch:
             return
-        if record.userspace_packets == 1 and record.decision.action != "allow":
+        if record.userspace_packets == 1 and record.decision.action != "allow" and not self.settings.monitor:
             # its first packet dies: nothing else would keep the decision
             out.append(SetMark(record.key, mark, create=True))
         self._forget(record)
@@ -277,8 +277,10 @@ class Engine:
         self.lineage = Lineage(settings.applications)
         self.matcher = Matcher(settings.applications.values())
         self.topology = Topology(settings.inside)
-        self.calls.settings, self.calls.topology = settings, self.topology
-        yield from ()
+        known = settings.applications
+        for record in [r for r in self.flows.values() if any(name not in known for name in r.naming.path)]:
+            self._forget(record)  # its name is gone from the rules: its next packet begins anew
+        yield from self.calls.reload(settings, self.topology)
 
     def _forget(self, record: FlowRecord) -> None:
         self.flows.pop(record.key, None)
