@@ -29,6 +29,7 @@ _RST_LINGER, _FIN_LINGER = 10.0, 120.0  # tcp_timeout_close, _time_wait
 _ERRORS: Final[dict[int, tuple[int, ...]]] = {ICMP: (3, 4, 5, 11, 12), ICMPV6: (1, 2, 3, 4)}
 _UNTRACKED: Final = frozenset((130, 131, 132, 133, 134, 135, 136, 143))  # neighbours, listeners: never routed
 _ENDS: Final = FIN | SYN | RST
+_REPLY: Final = SYN | ACK
 
 
 class Entry:
@@ -105,28 +106,29 @@ class Kernel:
         """One whole IP packet through mangle and filter. Out: its entry if the kernel dealt with it alone, "queue" if
         the engine is asked (then `apply` its SetVerdict), "invalid" if conntrack makes nothing of it (dropped)."""
         identity = flow_id(data)
-        if identity is not None:
-            half = self._table.get(identity)
-            if half is not None:
-                entry, back = half
-                if entry.fast is not None and now - entry.last <= entry.linger:
-                    size = len(data)
-                    at = 33 if data[0] == 0x45 else 53
-                    if not entry.tcp or (size > at and not data[at] & _ENDS):
-                        if back:
-                            entry.packets_back += 1
-                            entry.bytes_back += size
-                        else:
-                            entry.packets_there += 1
-                            entry.bytes_there += size
-                        entry.last = now
-                        entry.last_packet = packet
-                        self.current = entry
-                        self.outcome = entry.fast
-                        return entry
-        return self._classify(data, now, packet)
+        half = self._table.get(identity) if identity is not None else None
+        if half is not None:
+            entry, back = half
+            if entry.fast is not None and now - entry.last <= entry.linger:
+                size = len(data)
+                at = 33 if data[0] == 0x45 else 53
+                if not entry.tcp or (size > at and not data[at] & _ENDS):
+                    if back:
+                        entry.packets_back += 1
+                        entry.bytes_back += size
+                    else:
+                        entry.packets_there += 1
+                        entry.bytes_there += size
+                    entry.last = now
+                    entry.last_packet = packet
+                    self.current = entry
+                    self.outcome = entry.fast
+                    return entry
+        return self._classify(data, identity, now, packet)
 
-    def _classify(self, data: memoryview, now: float, packet: int) -> Entry | Literal["queue", "invalid"]:
+    def _classify(
+        self, data: memoryview, identity: bytes | None, now: float, packet: int
+    ) -> Entry | Literal["queue", "invalid"]:
         try:
             seen = parse(data)
         except DecodeError:
@@ -134,15 +136,23 @@ class Kernel:
         self.seen = seen
         if seen is None:
             return self._invalid()
-        if seen.icmp_type in _ERRORS.get(seen.key.proto, ()):
-            return self._related(seen.payload)
-        if seen.key.proto == ICMPV6 and seen.icmp_type in _UNTRACKED:
-            return self._invalid("pass")
-        half = self._track(seen, now, packet)
+        if seen.icmp_type:
+            if seen.icmp_type in _ERRORS[seen.key.proto]:
+                return self._related(seen.payload)
+            if seen.key.proto == ICMPV6 and seen.icmp_type in _UNTRACKED:
+                return self._invalid("pass")
+        half = self._track(seen, identity or id_of(seen.key), now, packet)
         if half is None:
             return self._invalid()
         entry, back = half
-        self._count(entry, back, seen.length, now, packet)
+        if back:
+            entry.packets_back += 1
+            entry.bytes_back += seen.length
+        else:
+            entry.packets_there += 1
+            entry.bytes_there += seen.length
+        entry.last = now
+        entry.last_packet = packet
         self.current = entry
         if not self._wanted(entry, back, seen, now):
             entry.confirmed = True
@@ -158,11 +168,11 @@ class Kernel:
     def _wanted(self, entry: Entry, back: bool, seen: Packet, now: float) -> bool:
         """mangle/APPID after conntrack: does this packet go to the queue?"""
         marks = self.marks
-        if marks.state_of(entry.mark) != UNDECIDED:
+        if entry.mark & marks.state:
             if not entry.mark & marks.watch or marks.state_of(entry.mark) != ALLOW:
                 return False
             return entry.tcp or (entry.key.proto == UDP and watched(seen.payload))
-        if not back and not entry.packets_back:  # ctstate NEW
+        if self._pinholes and not back and not entry.packets_back:  # ctstate NEW
             key = seen.key
             pinhole = self._pinholes.get((key.proto, key.dst, key.dport, key.src))
             if pinhole is not None and now < pinhole[1] and marks.state_of(pinhole[0]) != UNDECIDED:
@@ -185,10 +195,10 @@ class Kernel:
         self.outcome = "pass" if self.marks.state_of(entry.mark) == UNDECIDED else self._filtered(entry)
         return entry
 
-    def _filtered(self, entry: Entry, passing: bool = False) -> Outcome:
-        """filter/APPID."""
+    def _filtered(self, entry: Entry) -> Outcome:
+        """filter/APPID, for a packet without PASS."""
         state = self.marks.state_of(entry.mark)
-        if passing or state == ALLOW:
+        if state == ALLOW:
             return "pass"
         if state == UNDECIDED:
             return self.blind
@@ -196,39 +206,29 @@ class Kernel:
 
     def _hasten(self, entry: Entry) -> None:
         marks = self.marks
-        settled = entry.confirmed and marks.state_of(entry.mark) != UNDECIDED and entry.closed is None
+        if not entry.mark & marks.state:
+            entry.fast = None
+            return
+        settled = entry.confirmed and entry.closed is None
         watching = entry.mark & marks.watch and marks.state_of(entry.mark) == ALLOW
         entry.fast = self._filtered(entry) if settled and not watching and entry.key.proto in (TCP, UDP) else None
 
     # --- conntrack ---
 
-    def _count(self, entry: Entry, back: bool, size: int, now: float, packet: int) -> None:
-        if back:
-            entry.packets_back += 1
-            entry.bytes_back += size
-        else:
-            entry.packets_there += 1
-            entry.bytes_there += size
-        entry.last = now
-        entry.last_packet = packet
-
-    def _track(self, seen: Packet, now: float, packet: int) -> _Half | None:
+    def _track(self, seen: Packet, identity: bytes, now: float, packet: int) -> _Half | None:
         """The packet's entry, made if there is none. None: invalid."""
-        identity = id_of(seen.key)
         half = self._table.get(identity)
         if half is not None and self._over(half, seen, now):
             self._remove(half[0])
             half = None
         if half is None:
-            if seen.key.proto == TCP and seen.tcp_flags & _ENDS not in (0, SYN):
+            if seen.key.proto == TCP and (seen.tcp_flags & _ENDS not in (0, SYN) or seen.tcp_flags & _REPLY == _REPLY):
                 return None  # nf_conntrack_tcp: RST, FIN or SYN/ACK begin nothing
-            if seen.key.proto == TCP and seen.tcp_flags & (SYN | ACK) == SYN | ACK:
-                return None
             entry = Entry(identity, seen.key, now, packet)
             half = (entry, False)
             self._table[reversed_id(identity)] = (entry, True)
             self._table[identity] = half
-        if seen.key.proto == TCP:
+        if seen.tcp_flags & _ENDS:
             self._tcp(half[0], half[1], seen, now)
         return half
 
@@ -303,10 +303,11 @@ class Kernel:
         if verdict == "drop":
             self.outcome = "drop"
             return
-        if mark & marks.state:
+        decided = mark & marks.state
+        if decided:
             entry.mark = entry.mark & ~marks.saved | mark & marks.saved
-        # merge() adds PASS where a mark has neither state nor PASS
-        self.outcome = self._filtered(entry, bool(marks.merge(0, mark) & marks.passing))
+        # Marks.merge adds PASS where a mark has neither state nor PASS
+        self.outcome = "pass" if mark & marks.passing or not decided else self._filtered(entry)
         if self.outcome == "pass":
             entry.confirmed = True
         elif not entry.confirmed:
