@@ -124,9 +124,13 @@ def _mangle(topology: Topology, family: Family) -> Chain:
     decided_packet = _is_not(0, marks.state)
     seen_packet = _is_not(0, marks.state | marks.passing)
     watch = _is(1 << marks.shift | marks.watch, marks.state | marks.watch, "connmark")
+    settled = _is(1 << marks.shift, marks.state | marks.watch, "connmark")
     save = f"CONNMARK --save-mark --nfmask {marks.saved:#x} --ctmask {marks.saved:#x}"
     pinholes = PINHOLES[family]
     rules = (
+        # Nearly all packets: their flow is allowed and unwatched, and they carry no mark of ours. What has no conntrack
+        # entry (INVALID, UNTRACKED) has no connmark, so what this rule takes would have returned below all the same.
+        ChainRule((_is(0, marks.state | marks.passing), settled), "RETURN"),
         ChainRule((decided_packet,), save),  # back from the engine (NF_REPEAT)
         ChainRule((seen_packet,), "RETURN"),  # decided, or PASS: later rules of others still see it
         ChainRule((_state("INVALID,UNTRACKED"),), "RETURN"),
@@ -175,9 +179,9 @@ def _filter(topology: Topology, family: Family) -> Chain:
     allow, deny, drop = (_is(state << marks.shift, marks.state, "connmark") for state in (1, 2, 3))
     prohibited = "icmp-admin-prohibited" if family == 4 else "icmp6-adm-prohibited"
     rules = (
+        ChainRule((allow,), topology.accept),  # first, for speed: an INVALID packet has no connmark
         ChainRule((_state("INVALID"),), "DROP"),
         ChainRule((_is(marks.passing, marks.passing),), topology.accept),  # undecided, let through by the engine
-        ChainRule((allow,), topology.accept),
         ChainRule(("-p tcp", deny), "REJECT --reject-with tcp-reset"),
         ChainRule((deny,), f"REJECT --reject-with {prohibited}"),
         ChainRule((drop,), "DROP"),
@@ -202,9 +206,7 @@ def _input(topology: Topology) -> Chain:
 
 def _sets(topology: Topology, family: Family) -> tuple[IpSet, ...]:
     inet = "inet" if family == 4 else "inet6"
-    pinholes = IpSet(
-        PINHOLES[family], "hash:ip,port,ip", f"family {inet} maxelem {MAX_PINHOLES} timeout 60 skbinfo"
-    )
+    pinholes = IpSet(PINHOLES[family], "hash:ip,port,ip", f"family {inet} maxelem {MAX_PINHOLES} timeout 60 skbinfo")
     if len(topology.queues) == 1:
         return (pinholes,)
     members = tuple(network for network in topology.inside if (":" in network) == (family == 6))
