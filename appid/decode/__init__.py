@@ -24,7 +24,8 @@ DEPTH = 4
 class Decoder(NamedTuple):
     """One protocol on some carriers.
 
-    carriers  "udp"; "tcp" (the stream from its offset 0 or from a message boundary); layers whose inner bytes it may be
+    carriers  "udp"; "tcp" (the stream from its offset 0 or from a message boundary); "segment" (of a stream that shows
+              nothing at its start); layers whose inner bytes it may be
     first     the first bytes a message may have; None: any
     decode    bytes -> Layer; None: not mine, or too short to say; DecodeError: mine, and malformed
     """
@@ -56,9 +57,14 @@ DECODERS: tuple[Decoder, ...] = (
     Decoder("rtcp", ("udp", "turn", "stun"), rtcp.FIRST, rtcp.decode),
     # Last: twelve bytes with two fixed bits are the weakest claim.
     Decoder("rtp", ("udp", "turn", "stun"), rtp.FIRST, rtp.decode),
+    # What proves nothing by itself, and says so in its facts.
+    Decoder("dns", ("udp",), None, dns.decode_damaged),
+    Decoder("quic", ("udp",), quic.SHORT, quic.decode_short),
+    # A segment of a stream whose start nobody reads (STARTTLS, RDP, mid-stream): TLS alone is looked for.
+    Decoder("tls", ("segment",), tls.RECORD, tls.decode),
 )
 
-STREAMS = frozenset({"tcp"})
+STREAMS = frozenset({"tcp", "segment"})
 """Carriers on which any decoder may follow another; elsewhere only the same decoder reads on in a payload."""
 
 
@@ -101,9 +107,7 @@ def peel(payload: memoryview, carrier: str) -> Peeled:
     return Peeled(tuple(layers), tuple(anomalies), consumed)
 
 
-def _messages(
-    payload: memoryview, carrier: str, depth: int, layers: list[Layer], anomalies: list[DecodeError]
-) -> int:
+def _messages(payload: memoryview, carrier: str, depth: int, layers: list[Layer], anomalies: list[DecodeError]) -> int:
     """Append what is found, return how many bytes were understood."""
     table = TABLES.get(carrier)
     offset, end = 0, len(payload)

@@ -56,6 +56,22 @@ def decode_stream(payload: memoryview) -> Layer | None:
     return Layer("dns", layer.facts, 2 + size if len(body) == size else 0)
 
 
+def decode_damaged(payload: memoryview) -> Layer | None:
+    """A datagram of which the header or the question still holds, no more: proves nothing without DNS's own port."""
+    if len(payload) < 17:
+        return None
+    flags, questions, *records = unpack_from(">5H", payload, 2)
+    header = questions == 1 and not flags & 0x7840 and flags & 15 <= 11 and max(records) <= QUESTIONS
+    if not header:
+        try:
+            name = _question(Reader("dns", payload, 12))[0]
+        except DecodeError:
+            return None
+        if "." not in name:
+            return None
+    return Layer("dns", (Fact("dns.damaged", True),), len(payload))
+
+
 def _head(payload: memoryview) -> _Head | None:
     if len(payload) < 12:
         return None
@@ -127,8 +143,10 @@ def _damaged(payload: memoryview, head: _Head | None) -> Layer | None:
 
 
 def _netbios(name: str, kind: int) -> bool:
-    label = name.partition(".")[0]
-    return kind in (_NB, _NBSTAT) and len(label) == 32 and not label.strip(_HALF_ASCII.decode())
+    """RFC 1001 section 14.1: 32 letters A to P. With 24 of them it is one that was damaged."""
+    label = name.partition(".")[0].encode()
+    letters = len(label) - len(label.translate(None, _HALF_ASCII))
+    return len(label) >= 32 and letters >= (24 if kind in (_NB, _NBSTAT) else 30)
 
 
 def _question(reader: Reader) -> tuple[str, int]:

@@ -1,8 +1,8 @@
 """QUIC long headers: RFC 9000 section 17.2, RFC 9001 (v1), RFC 9369 (v2), their drafts, and Google's QUIC.
 
 In: one UDP payload. Out: a Layer "quic" for the datagram. A client's Initial is decrypted with the public salt of its
-version (RFC 9001 section 5.2), its ClientHello is `inner` once whole. Short headers are not claimed: they look like
-anything.
+version (RFC 9001 section 5.2), its ClientHello is `inner` once whole. One short header proves nothing, so that none is
+claimed by itself (`decode_short`).
 """
 
 from __future__ import annotations
@@ -49,6 +49,10 @@ _GOOGLE = re.compile(rb"Q0[0-4]\d")
 _PADDING = re.compile(rb"[\0\1]*")
 
 
+SHORT = frozenset(range(0x40, 0x80))
+"""First bytes of a short header (RFC 9000 section 17.3.1)."""
+
+
 class Keys(NamedTuple):
     """Initial protection of one side: AEAD key (16), IV (12), header protection key (16)."""
 
@@ -72,6 +76,14 @@ class _Packet(NamedTuple):
 def decode(payload: memoryview) -> Layer | None:
     """One datagram. `quic.crypto` (offset, bytes) is given for each CRYPTO frame of a hello that is not whole yet."""
     return _datagram(payload, None, False)
+
+
+def decode_short(payload: memoryview) -> Layer | None:
+    """What may be a short header: its first byte and the eight that may be a connection ID, for a run of them to tell
+    (RFC 9000 section 17.3.1: the ID stays, the five protected bits of the first byte do not)."""
+    if len(payload) < 25:  # first byte, ID, packet number, and the 16 bytes of the AEAD's tag
+        return None
+    return Layer("quic", (Fact("quic.short_header", bytes(payload[:9])),), len(payload))
 
 
 def decode_with(payload: memoryview, dcid: bytes, server: bool = True) -> Layer | None:

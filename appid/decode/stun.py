@@ -8,7 +8,7 @@ names, are facts: 0x8001-0x8009 meant other things to vendors before IANA assign
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from struct import Struct
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ FIRST = frozenset(range(0x40))  # RFC 8489 section 5: the top two bits of a mess
 HEADER = 20
 COOKIE = 0x2112A442
 MAX_ATTRIBUTES = 256
+_COOKIE = COOKIE.to_bytes(4, "big")
 
 METHODS = {
     0x001: "binding",
@@ -180,16 +181,25 @@ def decode(data: memoryview) -> Layer | None:
 
 
 def decode_stream(data: memoryview) -> Layer | None:
-    """A stream, framed by the length (RFC 8489 section 6.2.2); consumed is 0 while the message is incomplete."""
+    """A stream, framed by the length (RFC 8489 section 6.2.2), or as ICE does it by two bytes before the message
+    (RFC 6544 section 3, RFC 4571 section 2); consumed is 0 while the message is incomplete."""
     end = len(data)
     if end < 8:
         return None
     type_, length, word = _HEADER.unpack_from(data)
+    if word != COOKIE and end >= 10 and data[6:10] == _COOKIE and type_ == HEADER + int.from_bytes(data[4:6], "big"):
+        return _framed(data[2:])
     if word != COOKIE or type_ & 0xC000:
         return decode(data) if word != COOKIE else None
     if HEADER + length > end:
         return Layer("stun", (), 0)
     return _layer(data, type_, length, cookie=True)
+
+
+def _framed(data: memoryview) -> Layer | None:
+    """The message behind RFC 4571's length, which counts in `consumed`."""
+    layer = decode_stream(data)
+    return replace(layer, consumed=layer.consumed + 2) if layer is not None and layer.consumed else layer
 
 
 def _classic(data: memoryview, type_: int) -> bool:

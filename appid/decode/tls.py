@@ -18,6 +18,8 @@ CONTENT_TYPES = {20: "change_cipher_spec", 21: "alert", 22: "handshake", 23: "ap
 FIRST = frozenset(CONTENT_TYPES) | frozenset(range(0x80, 0x90))
 """First bytes of a record, and of an SSLv2 header with at most 4095 bytes."""
 
+RECORD = frozenset(CONTENT_TYPES)
+
 HELLO = frozenset({1, 2})
 """First bytes of a handshake message that another protocol carried."""
 

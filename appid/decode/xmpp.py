@@ -47,7 +47,8 @@ def decode(payload: memoryview) -> Layer | None:
     if local == b"stream" and not name.startswith(b"/"):
         return _header(name, attributes, _after(raw, tag.end()))
     if name in (b"/stream:stream", b"stream:error"):
-        return Layer("xmpp", (), len(payload) if name[0] == 0x73 else _after(raw, tag.end()))
+        told = Fact("xmpp.stanza", name.decode())
+        return Layer("xmpp", (told,), len(payload) if name[0] == 0x73 else _after(raw, tag.end()))
     if name == b"stream:features":
         facts = (Fact("xmpp.starttls", True),) if b"<starttls" in raw and _STARTTLS in raw else ()
         end = raw.find(b"</stream:features>")

@@ -12,12 +12,14 @@ from typing import NamedTuple
 from appid.decode import Peeled, peel
 from appid.decode.quic import join
 from appid.engine.record import FlowRecord
+from appid.flow.stream import Stream
 from appid.packet import SYN, Packet
 from appid.wire import TCP, UDP, DecodeError, Endpoint, Fact, Layer
 
 MAX_CRYPTO = 32
 """CRYPTO pieces kept of a flow whose ClientHello is not whole."""
 NOTHING: tuple[Layer, ...] = ()
+NO_LAYERS = Peeled(NOTHING, (), 0)
 
 
 class Read(NamedTuple):
@@ -56,14 +58,31 @@ def _stream(record: FlowRecord, packet: Packet, outward: bool) -> Peeled:
     if body:  # still the body of a message before: nobody looks for a message in it
         stream.consume(body)
         record.bodies[side] -= body
-    peeled = peel(stream.data, "tcp") if stream.data else Peeled((), (), 0)
+    peeled = peel(stream.data, "tcp") if stream.data else NO_LAYERS
     if peeled.consumed:
         stream.consume(peeled.consumed)
         record.bodies[side] = next(
             (f.value for f in peeled.layers[-1].facts if f.name == "http.body_left" and isinstance(f.value, int)), 0
         )
-    if peeled.layers and not record.opening[side]:
+    if not peeled.layers and not peeled.anomalies and packet.payload and not record.opening[side]:
+        peeled = _segment(record, packet, side)
+    elif peeled.layers and not record.opening[side]:
         record.opening[side] = "" if stream.midstream else peeled.layers[0].name
+    return peeled
+
+
+def _segment(record: FlowRecord, packet: Packet, side: int) -> Peeled:
+    """The stream's start says nothing, and no flow's name: TLS may begin in a later segment (RFC 3207 and other
+    STARTTLS, RDP), or the capture in the middle of a record. From there on the stream is read as ever."""
+    assert record.streams is not None
+    if record.naming.name is not None or len(record.streams[side].data) == len(packet.payload):
+        return NO_LAYERS
+    peeled = peel(packet.payload, "segment")
+    if peeled.layers:
+        stream = Stream()
+        stream.push(packet.tcp_seq, packet.payload)
+        stream.consume(peeled.consumed)
+        record.streams = (stream, record.streams[1]) if side == 0 else (record.streams[0], stream)
     return peeled
 
 

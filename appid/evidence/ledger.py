@@ -6,6 +6,8 @@ set of all facts of the flow so far (for signatures of flow scope).
 Derived facts (one packet alone proves little, RFC 3550 appendix A.1: a source is valid after consecutive packets):
     rtp.run    packets of one SSRC in one direction whose sequence numbers followed on so far (from 1)
     rtcp.run   RTCP packets of one sender so far
+    quic.run   short headers in one direction with the same eight bytes at the connection ID's place, whose first byte,
+               protected in part, differed from the one before (RFC 9000 section 17.3.1), so far
     turn.run   ChannelData messages on one channel whose length was exact, so far
 """
 
@@ -86,6 +88,8 @@ class Ledger:
                 derived.append(Fact("rtcp.run", self._count(("rtcp.run", outward, value))))
             elif name == "turn.channel":
                 channel = value
+            elif name == "quic.short_header" and isinstance(value, bytes):
+                derived.append(Fact("quic.run", self._short(("quic.run", outward, None), value)))
             elif name == "turn.exact" and value is True:
                 derived.append(Fact("turn.run", self._count(("turn.run", True, channel))))
         return derived
@@ -96,6 +100,12 @@ class Ledger:
         if length == 0 or 0 < step <= SEQUENCE_WINDOW or step > 0xFFFF - SEQUENCE_WINDOW:
             return self._keep(run, sequence, length + 1)
         return self._keep(run, sequence, 1)
+
+    def _short(self, run: tuple[str, bool, FactValue], header: bytes) -> int:
+        last, length = self.runs.get(run, (0, 0))
+        now = int.from_bytes(header, "big")
+        same_id = length > 0 and (last ^ now) & (1 << 64) - 1 == 0
+        return self._keep(run, now, length + (last != now) if same_id else 1)
 
     def _count(self, run: tuple[str, bool, FactValue]) -> int:
         return self._keep(run, 0, self.runs.get(run, (0, 0))[1] + 1)

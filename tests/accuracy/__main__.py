@@ -1,6 +1,6 @@
-"""`make accuracy`: base protocols on the shared captures beside nDPI, tshark the judge. `python -m tests.accuracy --help`.
+"""`make accuracy`: base protocols on the shared captures beside nDPI, with tshark as the judge (`--help`).
 
-Also: no capture of the set makes appid fail, two runs give the same bytes, what is kept stays bounded; time per capture.
+Also: no capture of the set makes appid fail, two runs give the same bytes, what is kept is bounded; time per capture.
 Exit status 1 if a target (issue 3) or the recorded floor (floor.toml) is missed.
 """
 
@@ -108,7 +108,9 @@ def stability(paths: list[Path], first: list[Run], given: argparse.Namespace) ->
     wrong += [f"{run.capture}: {run.records} records kept" for run in first if run.records > targets.MAX_RECORDS]
     broken = [run for run in first if run.error is not None]
     packets, seconds = sum(run.packets for run in first), sum(run.seconds for run in first)
-    print(f"\n{len(first)} captures, {packets} packets, {seconds:.1f} s of CPU; {len(broken)} end early, as damaged files")
+    print(
+        f"\n{len(first)} captures, {packets} packets, {seconds:.1f} s of CPU; {len(broken)} end early, as damaged files"
+    )
     print("slowest, per packet (microseconds):")
     slow = sorted((r for r in first if r.packets >= 20), key=lambda r: r.seconds / r.packets, reverse=True)
     for run in slow[:SLOWEST]:

@@ -1,7 +1,7 @@
 """Flow by flow: our name, nDPI's label, and where they differ tshark's verdict -> who is right, per base protocol.
 
-A labelled flow is one that either side names with a base protocol: false names and missed ones both count. Left out, and
-counted apart: flows without payload (nothing can be read in them), flows inside a tunnel (appid names the tunnel).
+A labelled flow is one that either side names with a base protocol: false names and missed ones both count. Left out,
+and counted apart: flows without payload (nothing can be read in them), flows inside a tunnel (appid names the tunnel).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COLUMNS = ("labelled", "agreed", "appid right", "nDPI right", "both right", "bot
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One labelled flow. `names` are our applications, `ours` their base protocols, `label` nDPI's (None: not listed)."""
+    """One labelled flow. `names` are our applications, `ours` their base protocols, `label` is nDPI's, if any."""
 
     capture: str
     key: Tuple

@@ -1,6 +1,6 @@
 """nDPI's second opinion: the flow lines of an ndpiReader output -> labels, by 5-tuple.
 
-A flow's line: `\\t1\\tUDP 10.0.0.1:40 <-> [2001:db8::1]:53 [VLAN: 1][proto: GTP:5.126/DNS.Google][IP: ..]...[Confidence: DPI]`.
+A flow's line: `\\t1\\tUDP 10.0.0.1:40 <-> [2001:db8::1]:53 [VLAN: 1][proto: GTP:5.126/DNS.Google]...[Confidence: DPI]`.
 The label is `master.application`, or one name where nDPI knows only one of the two.
 """
 
@@ -29,7 +29,8 @@ MASTERS = {base: base for base in BASES} | {
 }  # fmt: skip
 
 LINE = re.compile(
-    r"\t\d+\t(TCP|UDP) (\[.*?\]|[\d.]+):(\d+) (?:<->|->) (\[.*?\]|[\d.]+):(\d+) .*?\[proto: (?:([^\]/]*):)?[\d.]+/([^\]]+)\]"
+    r"\t\d+\t(TCP|UDP) (\[.*?\]|[\d.]+):(\d+) (?:<->|->) (\[.*?\]|[\d.]+):(\d+) .*?"
+    r"\[proto: (?:([^\]/]*):)?[\d.]+/([^\]]+)\]"
 )
 
 
@@ -51,11 +52,13 @@ def tuple_of(proto: str, src: str, sport: int | str, dst: str, dport: int | str)
 
 
 def addresses(text: str) -> list[str]:
-    """What an address of nDPI may mean: it writes `::` for lone zero groups too, so that more than one may stand in it."""
+    """What an address of nDPI may mean: it writes `::` for each lone zero group too."""
     parts = text.strip("[]").split("::")
     if len(parts) < 2:
         return [str(ip_address(parts[0]))]
-    meant = [":0:".join(parts)] + [":0:".join(parts[:at]) + "::" + ":0:".join(parts[at:]) for at in range(1, len(parts))]
+    meant = [":0:".join(parts)] + [
+        ":0:".join(parts[:at]) + "::" + ":0:".join(parts[at:]) for at in range(1, len(parts))
+    ]
     found = []
     for one in meant:
         with suppress(ValueError):

@@ -1,8 +1,8 @@
 """tshark's verdict: which base protocols a flow's packets carry.
 
 In: a capture and 5-tuples. Out: per 5-tuple the protocols, with the frames that show them. A protocol counts only by a
-field that its own header gives (a port alone makes tshark say `tls` or `http` of anything); RTP, which tshark's heuristic
-over-counts, only by a run of one source (RFC 3550 appendix A.1).
+field that its own header gives (a port alone makes tshark say `tls` or `http` of anything); RTP, which tshark's
+heuristic over-counts, only by a run of one source (RFC 3550 appendix A.1).
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ def verdicts(path: Path, wanted: Iterable[Tuple]) -> dict[Tuple, Verdict]:
 
 
 def _follow(
-    runs: dict[tuple[Tuple, str, str], tuple[int, list[int]]], run: tuple[Tuple, str, str], row: dict[str, str], frame: int
+    runs: dict[tuple[Tuple, str, str], tuple[int, list[int]]],
+    run: tuple[Tuple, str, str],
+    row: dict[str, str],
+    frame: int,
 ) -> list[int]:
     sequence = int(row["rtp.seq"].split(SEPARATOR)[0])
     last, frames = runs.get(run, (sequence - 1, []))

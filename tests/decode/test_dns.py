@@ -177,3 +177,41 @@ def test_tshark_reads_the_same_names(capture: str) -> None:
     for payload, names in (line.split("\t") for line in lines if line):
         told = values(read(bytes.fromhex(payload)), "dns.query")
         assert ",".join(str(text) or "<Root>" for text in told) == names.lower().replace("<root>", "<Root>")
+
+
+QUESTION = b"\x04_sip\x04_udp\x03sip\x07example\x03com\0\0\x21\0\1"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pytest.param(b"\x12\x34\1\0\0\1\0\0\0\0\0\0\x04_sip\x04_udp\x03si%s\0ex\xaa\xaa\xaa\xaa", id="question broken"),
+        pytest.param(b"\x12\x34\x01\0%s\0\0\0\0\0\0" + QUESTION, id="counts broken"),
+    ],
+)
+def test_half_a_message_says_that_it_is_damaged(payload: bytes) -> None:
+    """It is no claim: nothing but dns.damaged, which a signature joins with DNS's port."""
+    layer = dns.decode_damaged(memoryview(payload))
+    assert layer is not None
+    assert [fact.name for fact in layer.facts] == ["dns.damaged"]
+
+
+@pytest.mark.parametrize("payload", [bytes(40), b"\xff" * 40, b"GET / HTTP/1.1\r\nHost: a.example\r\n", QUESTION])
+def test_other_bytes_are_not_even_damaged(payload: bytes) -> None:
+    assert dns.decode_damaged(memoryview(payload)) is None
+
+
+@pytest.mark.parametrize(
+    ("label", "netbios"),
+    [
+        (b"EFEDEJFPEEEPENEBEJEOCACACACACABM", True),  # ACI_DOMAIN, RFC 1001 section 14.1
+        (b"EFEDEJFPEEEPENkBEJEOCACACACACABM", True),  # one letter damaged
+        (b"a-name-of-thirty-two-letters-abc", False),
+        (b"www", False),
+    ],
+)
+def test_names_of_netbios_are_told_from_dns(label: bytes, netbios: bool) -> None:
+    message = b"\x84\xe7\1\x10\0\1\0\0\0\0\0\0" + bytes([len(label)]) + label + b"\0\0\x20\0\1"
+    layer = dns.decode(memoryview(message))
+    assert layer is not None
+    assert (values(layer, "dns.netbios") == [True]) is netbios

@@ -192,3 +192,11 @@ def test_any_bytes(tail: bytes, head: bytes) -> None:
 @given(st.binary(max_size=300))
 def test_any_frames(frames: bytes) -> None:
     assert read(protect(V1[0], V1[1], frames)).consumed == 1200
+
+
+def test_a_short_header_shows_its_first_byte_and_what_may_be_the_connection_id() -> None:
+    """RFC 9000 section 17.3.1. Nothing is claimed by it: there is no quic.version."""
+    layer = quic.decode_short(memoryview(b"\x53" + bytes(range(1, 21)) + bytes(20)))
+    assert layer is not None
+    assert [tuple(fact) for fact in layer.facts] == [("quic.short_header", b"\x53" + bytes(range(1, 9)))]
+    assert quic.decode_short(memoryview(b"\x53" + bytes(20))) is None, "too short for a protected packet"

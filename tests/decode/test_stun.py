@@ -81,8 +81,10 @@ def test_rfc5769_responses(vector: bytes, address: str) -> None:
 
 def test_allocate_of_facetime_2015() -> None:
     # facts/facetime-2015.md packet 60: XOR-RELAYED-ADDRESS and RESERVATION-TOKEN in the request, LIFETIME 60
-    relayed = bytes.fromhex("0001") + (3489 ^ 0x2112).to_bytes(2, "big") + bytes(
-        a ^ b for a, b in zip(packed("17.1.2.3"), bytes.fromhex("2112a442"), strict=True)
+    relayed = (
+        bytes.fromhex("0001")
+        + (3489 ^ 0x2112).to_bytes(2, "big")
+        + bytes(a ^ b for a, b in zip(packed("17.1.2.3"), bytes.fromhex("2112a442"), strict=True))
     )
     payload = message(0x0003, (0x0016, relayed), (0x0022, b"token567"), (0x000D, (60).to_bytes(4, "big")))
     found = facts(payload)
@@ -177,3 +179,23 @@ def test_as_wireshark_counts(name: str) -> None:
             ours[found.get("stun.type", "channel")] += 1
     assert ours == theirs
     assert sum(ours.values()) > 0
+
+
+@pytest.mark.parametrize("message", [REQUEST, RESPONSE_V4, RESPONSE_V6], ids=["request", "v4", "v6"])
+def test_ice_on_tcp_puts_two_bytes_of_length_before_a_message(message: bytes) -> None:
+    """RFC 6544 section 3, RFC 4571 section 2; with and without what follows in the stream."""
+    framed = len(message).to_bytes(2, "big") + message
+    plain = stun.decode_stream(memoryview(message))
+    assert plain is not None
+    for stream in (framed, framed + framed[:7]):
+        layer = stun.decode_stream(memoryview(stream))
+        assert layer is not None
+        assert (layer.facts, layer.consumed) == (plain.facts, len(framed))
+    partial = stun.decode_stream(memoryview(framed[:-1]))
+    assert partial is not None
+    assert partial.consumed == 0
+
+
+def test_a_frame_whose_length_is_not_the_message_s_is_no_frame() -> None:
+    framed = (len(REQUEST) + 4).to_bytes(2, "big") + REQUEST
+    assert stun.decode_stream(memoryview(framed)) is None

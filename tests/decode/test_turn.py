@@ -89,7 +89,7 @@ def test_kerberos_is_no_channel() -> None:
 
 def test_teredo_is_no_channel() -> None:
     # RFC 4380: an IPv6 packet whose flow label happens to read as a fitting length
-    packet = bytes.fromhex("60000024" "0000" "3b15") + bytes.fromhex("20010000") + bytes(12) + bytes(16)
+    packet = bytes.fromhex("6000002400003b15") + bytes.fromhex("20010000") + bytes(12) + bytes(16)
     assert turn.decode(memoryview(packet)) is None
 
 

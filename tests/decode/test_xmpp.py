@@ -102,3 +102,10 @@ def test_any_bytes(tail: bytes, head: bytes) -> None:
     payload = memoryview(head + tail)
     layer = xmpp.decode(payload)
     assert layer is None or 0 <= layer.consumed <= len(payload)
+
+
+def test_the_end_of_a_stream_is_xmpp() -> None:
+    """RFC 6120 section 4.4: all that ndpi/jabber.pcap has of one connection."""
+    layer = xmpp.decode(memoryview(b"</stream:stream>"))
+    assert layer is not None
+    assert [tuple(fact) for fact in layer.facts] == [("xmpp.stanza", "/stream:stream")]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 from appid.engine.read import read
 from appid.engine.record import FlowRecord
 from appid.flow.key import FlowKey
 from appid.packet import Packet, parse
+from tests.corpus.tls_bytes import client_hello
 from tests.corpus.writer import ACK, PSH, SYN, TCP, UDP, Capture, End, packed
 
 CLIENT, SERVER = End("10.0.0.2", 40000), End("192.0.2.1", 80)
@@ -76,3 +79,29 @@ def test_a_probe_that_names_its_own_sender_says_so() -> None:
     for payload, expected in ((own, [True]), (other, [])):
         facts = read(record(UDP), datagram(payload), True).facts
         assert [f.value for f in facts if f.name == "snatmap.of_sender"] == expected
+
+
+HELLO = client_hello(random.Random(1), "mail.example.com")
+
+
+def test_tls_after_starttls_is_read_from_its_segment_on() -> None:
+    """RFC 3207: the stream's start is SMTP, which nobody reads; the hello comes in two segments."""
+    flow, sequence = record(), 100
+    assert flow.streams is not None
+    for line in (b"EHLO a.example\r\n", b"STARTTLS\r\n"):
+        assert names(flow, line, sequence) == []
+        sequence += len(line)
+    assert names(flow, HELLO[:40], sequence) == ["tls"]
+    told = read(flow, segment(HELLO[40:], sequence + 40), True)
+    assert [f.value for f in told.facts if f.name == "tls.sni"] == ["mail.example.com"]
+
+
+def test_only_tls_is_looked_for_in_the_middle_of_a_stream() -> None:
+    """A SIP or HTTP request that begins a segment of somebody's data is still data."""
+    for inner in (
+        b"GET /connectivity.txt HTTP/1.1\r\nHost: static.ess.apple.com\r\n\r\n",
+        b"INVITE sip:a SIP/2.0\r\n\r\n",
+    ):
+        flow = record()
+        assert names(flow, b"EHLO a.example\r\n", 100) == []
+        assert names(flow, inner, 116) == []

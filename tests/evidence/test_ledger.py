@@ -87,3 +87,21 @@ def test_a_set_of_facts_keeps_order_and_the_first() -> None:
     assert facts.first("a") == 3
     assert facts.first("c") is None
     assert facts.size == 3
+
+
+def short_header(first: int, identity: bytes = b"8 bytes.") -> list[Fact]:
+    return [Fact("quic.short_header", bytes([first]) + identity)]
+
+
+def test_short_headers_run_while_the_id_stays_and_the_first_byte_changes() -> None:
+    """RFC 9000 sections 5.1 and 17.3.1."""
+    assert runs(Ledger(), [short_header(b) for b in (0x41, 0x43, 0x43, 0x5A)], "quic.run") == [1, 2, 2, 3]
+    assert runs(Ledger(), [short_header(0x40)] * 5, "quic.run") == [1] * 5, "a constant, no protected byte"
+    assert runs(Ledger(), [short_header(0x40 + n, b"%08d" % n) for n in range(5)], "quic.run") == [1] * 5
+
+
+def test_short_headers_run_in_each_direction_on_their_own() -> None:
+    ledger = Ledger()
+    assert runs(ledger, [short_header(0x41)], "quic.run") == [1]
+    assert runs(ledger, [short_header(0x42)], "quic.run", outward=False) == [1]
+    assert runs(ledger, [short_header(0x43)], "quic.run") == [2]
