@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    answers = ask(load_config(arguments.config).control, {"ask": arguments.command})
+    told = ask(load_config(arguments.config).control, {"ask": arguments.command})
+    answers = [answer for answer in told if answer.get("type") != "error"]
     if arguments.json:
         for answer in answers:
             print(json.dumps(answer, separators=(",", ":")))
@@ -37,7 +39,10 @@ def run(arguments: argparse.Namespace) -> int:
         for answer in answers:
             for name, value in answer.items():
                 print(f"{name}: {value}")
-    return 1 if any(answer.get("type") == "error" for answer in answers) else 0
+    for answer in told:
+        if answer.get("type") == "error":
+            print(f"appid: {answer.get('reason')}", file=sys.stderr)
+    return 1 if len(answers) < len(told) else 0
 
 
 def _table(columns: tuple[str, ...], answers: list[dict[str, Any]]) -> None:
@@ -48,4 +53,4 @@ def _table(columns: tuple[str, ...], answers: list[dict[str, Any]]) -> None:
         made = answer.get("decision")
         shown = f"{made['action']} ({made['rule']})" if made else "-"
         table.add_row(*("-" if answer.get(c) is None else str(answer.get(c)) for c in columns), shown)
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False, emoji=False).print(table)

@@ -134,7 +134,7 @@ def flow(life: Life) -> dict[str, Any]:
 
 def table(replayed: Replayed, drops: bool) -> None:
     """The same for people."""
-    console = Console(highlight=False, soft_wrap=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # "fd00:ab::1" holds an emoji's name
     told = list(lines(replayed, drops))
     flows = Table(title=f"{replayed.file}: {replayed.packets} packets", title_justify="left")
     for name, justify in (("flow", "right"), ("from", "left"), ("to", "left"), ("application", "left"),

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import math
 import os
 import selectors
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,6 +22,8 @@ from typing import Any, Protocol
 MAX_CLIENTS = 16
 MAX_REQUEST = 65536
 PATIENCE = 10.0
+
+log = logging.getLogger("appid")
 
 Answer = Callable[[dict[str, Any]], Iterable[dict[str, Any]]]
 
@@ -67,8 +72,13 @@ class ControlSocket:
                 self._drop(client)
 
     def _accept(self) -> None:
-        connection, _ = self._listener.accept()
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # it went away again, or there is no descriptor left
+            return
         if len(self._clients) >= MAX_CLIENTS:
+            with contextlib.suppress(OSError):
+                connection.send(_lines([{"type": "error", "reason": "too many ask at once"}]), socket.MSG_DONTWAIT)
             connection.close()
             return
         connection.setblocking(False)
@@ -93,13 +103,20 @@ class ControlSocket:
     def _serve(self, client: _Client, line: bytes) -> None:
         try:
             request = json.loads(line)
-            answers = list(self._answer(request if isinstance(request, dict) else {}))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             answers = [{"type": "error", "reason": f"not a request: {error}"}]
-        text = "".join(json.dumps(answer, separators=(",", ":")) + "\n" for answer in answers)
-        client.answer = memoryview(text.encode())
+        else:
+            answers = self._answers(request if isinstance(request, dict) else {})
+        client.answer = memoryview(_lines(answers))
         self._loop.unregister(client.connection)
         self._loop.register(client.connection, lambda: self._write(client), selectors.EVENT_WRITE)
+
+    def _answers(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+        try:
+            return list(self._answer(request))
+        except Exception as error:  # whatever it was about, the gateway goes on and the client is told
+            log.exception("control socket: %r", request.get("ask"))
+            return [{"type": "error", "reason": f"{type(error).__name__}: {error}"}]
 
     def _write(self, client: _Client) -> None:
         try:
@@ -121,11 +138,24 @@ class ControlSocket:
         client.connection.close()
 
 
+def _lines(answers: Iterable[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(answer, separators=(",", ":")) + "\n" for answer in answers).encode()
+
+
 def ask(path: Path, request: dict[str, Any], patience: float = PATIENCE) -> list[dict[str, Any]]:
-    """The running gateway's answer. OSError if nobody listens there."""
+    """The running gateway's answer. OSError if nobody listens there, or it breaks off."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(patience)
+        # a timeout of Python's would not wait in the queue of a gateway that is busy
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", math.ceil(patience), 0))
         connection.connect(str(path))
-        connection.sendall(json.dumps(request).encode() + b"\n")
-        received = b"".join(iter(lambda: connection.recv(1 << 16), b""))
-    return [json.loads(line) for line in received.splitlines()]
+        connection.settimeout(patience)
+        with contextlib.suppress(BrokenPipeError):  # refused unread: the reason is there to be read
+            connection.sendall(json.dumps(request).encode() + b"\n")
+        pieces = []
+        with contextlib.suppress(ConnectionResetError):
+            while piece := connection.recv(1 << 16):
+                pieces.append(piece)
+    try:
+        return [json.loads(line) for line in b"".join(pieces).splitlines()]
+    except ValueError as error:
+        raise ConnectionError(f"{path}: the answer breaks off") from error

@@ -37,14 +37,12 @@ def plain(name: str, value: FactValue) -> Any:
 def because(reasons: tuple[Because, ...]) -> list[dict[str, Any]]:
     told = []
     for reason in reasons:
-        facts: dict[str, Any] = {}
+        values: dict[str, list[Any]] = {}
         for name, value in reason.facts:
-            shown = plain(name, value)
-            if name in facts:
-                before = facts[name]
-                facts[name] = [*before, shown] if isinstance(before, list) else [before, shown]
-            else:
-                facts[name] = shown
+            shown, known = plain(name, value), values.setdefault(name, [])
+            if shown not in known:
+                known.append(shown)
+        facts = {name: known[0] if len(known) == 1 else known for name, known in values.items()}
         told.append({"packet": reason.packet, "signature": reason.signature, "facts": facts})
     return told
 

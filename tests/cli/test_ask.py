@@ -1,0 +1,98 @@
+"""`appid flows | calls | pinholes | stats`: what the running gateway answers, as a table and as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import selectors
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appid.cli.main import main
+from appid.edge.control import ControlSocket
+
+FLOW = {
+    "type": "flow", "id": 1, "proto": "udp", "src": "fd00:ab::1", "sport": 16402, "dst": "2001:db8::1", "dport": 3478,
+    "application": "facetime", "confidence": "conclusive", "packets": 900, "userspace_packets": 3,
+    "decision": {"action": "allow", "rule": "calls [/x]"},
+}  # fmt: skip
+
+
+class Loop:
+    def __init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+
+    def register(self, source: Any, callback: Callable[[], None], events: int = selectors.EVENT_READ) -> None:
+        self.selector.register(source, events, callback)
+
+    def unregister(self, source: Any) -> None:
+        self.selector.unregister(source)
+
+
+def answer(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    match request["ask"]:
+        case "flows":
+            yield FLOW
+        case "stats":
+            yield {"type": "stats", "packets": 12, "flows": 3}
+        case "pinholes":
+            yield {"type": "error", "reason": "the kernel does not answer"}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[Path]:
+    """The configuration of a gateway that answers."""
+    loop, stop = Loop(), threading.Event()
+    control = ControlSocket(tmp_path / "control.sock", loop, answer)
+
+    def serve() -> None:
+        while not stop.is_set():
+            for key, _ in loop.selector.select(0.02):
+                key.data()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    path = tmp_path / "appid.toml"
+    path.write_text(f'[listen]\ncontrol = "{control.path}"\n')
+    yield path
+    stop.set()
+    thread.join()
+    control.close()
+
+
+def test_json_is_the_answer_itself(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["flows", "-c", str(config), "--json"]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [FLOW]
+
+
+def test_the_table_shows_what_it_is(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    assert main(["flows", "-c", str(config)]) == 0
+    out = capsys.readouterr().out
+    for shown in ("facetime", "fd00:ab::1", "16402", "allow (calls [/x])", "userspace packets"):
+        assert shown in out
+
+
+def test_an_empty_answer_and_single_values(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calls", "-c", str(config)]) == 0
+    assert main(["calls", "-c", str(config), "--json"]) == 0
+    assert main(["stats", "-c", str(config)]) == 0
+    assert "packets: 12" in capsys.readouterr().out
+
+
+def test_an_error_is_told_and_is_the_status(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pinholes", "-c", str(config)]) == 1
+    assert capsys.readouterr().err == "appid: the kernel does not answer\n"
+
+
+def test_no_gateway_is_status_2_and_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "appid.toml"
+    path.write_text(f'[listen]\ncontrol = "{tmp_path}/none.sock"\n')
+    assert main(["flows", "-c", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("appid: ")

@@ -1,0 +1,99 @@
+"""Events in the shape of Suricata's EVE: one JSON line each, with one object named as the event type."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from appid.alg.expectation import Expectation
+from appid.dataplane.command import Report
+from appid.edge.events import Events, event
+from appid.engine import AnomalyReport, CallReport, FlowReport, PinholeReport
+from appid.flow.key import FlowKey
+from appid.identify.identification import Identification
+from appid.policy import Decision
+from appid.wire import UDP, packed
+
+CLIENT, RELAY, PEER = packed("172.16.42.187"), packed("17.173.254.35"), packed("71.230.89.52")
+KEY = FlowKey(UDP, CLIENT, 16402, RELAY, 3478)
+WANTED = Expectation(UDP, CLIENT, 16402, PEER, None, None, 16402, "facetime", 1, "sdp-answer", 172, 9.0)
+REPORTS = {
+    "flow": Report("flow", FlowReport(7, KEY, Identification("facetime", "strong"), 60, Decision("allow", "calls"), 1,
+                                      False, 60, 1)),
+    "call": Report("call", CallReport(1, "facetime", "id", CLIENT, None, 169, 172, None, "open", (1,), ())),
+    "pinhole": Report("pinhole", PinholeReport(1, WANTED, None)),
+    "anomaly": Report("anomaly", AnomalyReport(7, 90, "stun", "truncated")),
+    "config": Report("config", {"warning": "dependency", "text": "sip is missing"}),
+}  # fmt: skip
+KINDS = {"flow", "call", "pinhole", "decision", "anomaly", "config"}
+
+
+@pytest.mark.parametrize("kind", sorted(REPORTS))
+def test_each_event_has_a_time_a_type_and_an_object_of_that_name(kind: str) -> None:
+    told = json.loads(json.dumps(event(REPORTS[kind], 1447068000.25)))
+    assert told["timestamp"] == "2015-11-09T11:20:00.250000+00:00"
+    assert told["event_type"] == kind
+    assert isinstance(told[kind], dict)
+    assert KINDS & told.keys() == {kind}
+
+
+def test_a_flow_event_has_eves_keys() -> None:
+    told = event(REPORTS["flow"], 0.0)
+    assert (told["src_ip"], told["src_port"]) == ("172.16.42.187", 16402)
+    assert (told["dest_ip"], told["dest_port"]) == ("17.173.254.35", 3478)
+    assert (told["proto"], told["app_proto"], told["flow_id"]) == ("UDP", "facetime", 7)
+    assert told["community_id"].startswith("1:")
+    assert told["flow"]["decision"] == {"action": "allow", "rule": "calls"}
+
+
+def test_a_pinhole_event_names_both_ends() -> None:
+    told = event(REPORTS["pinhole"], 0.0)
+    assert (told["src_ip"], told["dest_ip"], told["dest_port"]) == ("71.230.89.52", "172.16.42.187", 16402)
+    assert told["app_proto"] == "facetime"
+
+
+def test_events_are_lines_of_a_file_also_after_its_rotation(tmp_path: Path) -> None:
+    path = tmp_path / "log" / "eve.json"
+    events = Events(str(path))
+    for report in REPORTS.values():
+        events.write(report, 1.0)
+    assert [json.loads(line)["event_type"] for line in path.read_text().splitlines()] == list(REPORTS)
+    os.rename(path, path.with_suffix(".1"))
+    events.reopen()
+    events.write(REPORTS["flow"], 2.0)
+    events.close()
+    assert len(path.read_text().splitlines()) == 1
+    again = Events(str(path))
+    again.write(REPORTS["flow"], 3.0)
+    again.close()
+    assert len(path.read_text().splitlines()) == 2, "what was there is kept"
+
+
+def test_standard_output_and_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
+    events = Events("-")
+    events.write(REPORTS["flow"], 1.0)
+    events.close()
+    assert json.loads(capsys.readouterr().out)["event_type"] == "flow"
+    print("standard output is still open")
+    nowhere = Events(None)
+    nowhere.write(REPORTS["flow"], 1.0)
+    assert nowhere.lost == 0
+
+
+def test_a_full_disk_loses_lines_and_counts_them() -> None:
+    events = Events("/dev/full")
+    events.write(REPORTS["flow"], 1.0)
+    events.write(REPORTS["flow"], 1.0)
+    assert events.lost == 2
+
+
+def test_text_of_the_senders_cannot_break_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "eve.json"
+    events = Events(str(path))
+    events.write(Report("anomaly", AnomalyReport(1, 2, "sip", 'a\n{"event_type": "flow"}\n\u2028\ud800')), 1.0)
+    events.close()
+    (line,) = path.read_text().splitlines()
+    assert json.loads(line)["event_type"] == "anomaly"
