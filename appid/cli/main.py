@@ -31,7 +31,7 @@ COMMANDS = {
     "explain": Command("explain", "why: the evidence, packet by packet, as a ladder of the call"),
     "run": Command("run", "the inline gateway on NFQUEUE"),
     "rules": Command("rules", "the iptables, ip6tables and ipset rule sets: render, diff, apply, remove"),
-    "policy": Command("policy", "check a policy: dependencies, shadowed rules"),
+    "policy": Command("policy", "check a policy, try it on captures, hand it to the running gateway"),
     "apps": Command("apps", "the applications known; one in full"),
     "flows": Command("ask", "the flows of the running gateway"),
     "calls": Command("ask", "the calls of the running gateway"),

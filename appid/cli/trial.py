@@ -1,0 +1,127 @@
+"""`appid policy test FILE CAPTURE [--against OLD]`: what a policy would do to a capture, per flow, and by which rule.
+
+Status: 0 done, with --against no difference; 1 with --against, flows whose decision differs; 2 a file cannot be used.
+A decision is an action and the rule behind it: the same action by another rule is a difference too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from appid.cli import check
+from appid.edge.config import load_config
+from appid.edge.replay import Replayed
+from appid.flow.key import FlowKey
+
+Flow = dict[str, Any]
+_ENDS = ("proto", "src", "sport", "dst", "dport")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path)
+    parser.add_argument("capture", metavar="CAPTURE", help="pcap or pcapng, plain or gzipped")
+    parser.add_argument("--against", metavar="OLD", type=Path, help="another policy: only what differs from it is told")
+    parser.add_argument("--inside", action="append", metavar="CIDR", type=check.network,
+                        help="an inside network; repeatable (default: the networks of the zones)")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="JSON lines")
+    parser.add_argument("--rules", metavar="DIR", type=Path, help="the operator's applications (default: configured)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    policies = [arguments.file, *([arguments.against] if arguments.against else [])]
+    rules = arguments.rules or load_config().rules
+    settings = [
+        check.settings_of(argparse.Namespace(policy=str(file), inside=arguments.inside, rules=rules))
+        for file in policies
+    ]
+    replayed = [check.replay(arguments.capture, each) for each in settings]
+    found = [list(flows(each)) for each in replayed]
+    told = found[0] if len(found) == 1 else list(differences(found[1], found[0]))
+    summary = {
+        "type": "summary", "flows": len(found[0]), "packets": replayed[0].packets, "dropped": replayed[0].dropped,
+        **({"differences": len(told)} if arguments.against else {}),
+    }  # fmt: skip
+    if arguments.json:
+        for line in (*told, summary):
+            print(json.dumps(line, separators=(",", ":")))
+    elif arguments.against:
+        _differences(told, summary)
+    else:
+        _flows(told, summary)
+    error = next((each.error for each in replayed if each.error is not None), None)
+    if error is not None:
+        print(f"appid: {error}", file=sys.stderr)
+        return 2
+    return 1 if arguments.against and told else 0
+
+
+def flows(replayed: Replayed) -> Iterator[Flow]:
+    """Each flow of the capture with its decision, and how many of its packets would not have passed. `decision` None:
+    it ended while its name was open, and passed so far."""
+    dropped = Counter(flow for _, flow, _ in replayed.drops)
+    for life in replayed.lives:
+        line = check.flow(life)
+        yield {
+            "type": "flow", "id": life.id, **{key: line[key] for key in _ENDS}, "packets": life.packets,
+            "first_packet": life.first_packet, "application": line["application"], "decision": line["decision"],
+            "dropped": dropped[life.id], "community_id": line["community_id"],
+        }  # fmt: skip
+
+
+def differences(old: list[Flow], new: list[Flow]) -> Iterator[Flow]:
+    """The flows whose decision differs, as the new policy sees them; `was` is the old policy's view."""
+    before = {_identity(flow): flow for flow in old}
+    for flow in new:
+        was = before.pop(_identity(flow), None)
+        if was is None or was["decision"] != flow["decision"]:
+            yield {**flow, "type": "difference", "was": _view(was)}
+    for gone in before.values():  # the kernel saw it as one flow more
+        yield {**gone, "type": "difference", "decision": None, "was": _view(gone)}
+
+
+def _identity(flow: Flow) -> tuple[FlowKey | Any, ...]:
+    return (flow["first_packet"], *(flow[key] for key in _ENDS))
+
+
+def _view(flow: Flow | None) -> Flow | None:
+    return None if flow is None else {key: flow[key] for key in ("application", "decision", "dropped")}
+
+
+def _said(flow: Flow | None) -> str:
+    made = flow["decision"] if flow is not None else None
+    return f"{made['action']} ({made['rule']})" if made else "undecided"
+
+
+def _table(flows: list[Flow], columns: tuple[str, ...]) -> Table:
+    table = Table()
+    for column in ("flow", "from", "to", "application", "packets", "dropped", *columns):
+        table.add_column(column, justify="right" if column in ("flow", "packets", "dropped") else "left")
+    for flow in flows:
+        views = (_said(flow["was"]), _said(flow)) if len(columns) == 2 else (_said(flow),)
+        table.add_row(
+            str(flow["id"]), f"{flow['src']}:{flow['sport']}/{flow['proto']}", f"{flow['dst']}:{flow['dport']}",
+            flow["application"], str(flow["packets"]), str(flow["dropped"]), *views,
+        )  # fmt: skip
+    return table
+
+
+def _flows(told: list[Flow], summary: Flow) -> None:
+    console = Console(highlight=False)
+    console.print(_table(told, ("decision",)))
+    console.print(f"{summary['flows']} flows, {summary['dropped']} of {summary['packets']} packets dropped")
+
+
+def _differences(told: list[Flow], summary: Flow) -> None:
+    console = Console(highlight=False)
+    if told:
+        console.print(_table(told, ("was", "becomes")))
+    console.print(f"{summary['differences']} of {summary['flows']} flows decided differently")

@@ -1,0 +1,87 @@
+"""`appid policy test`: the report's first session under policies, alone and against each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appid.cli.main import main
+from tests.corpus import sessions
+from tests.corpus.variation import Variation
+
+ZONES = '[zones]\ninside = { networks = ["172.16.42.0/24"] }\noutside = {}\n'
+NO_CALLS = '[[rule]]\nname = "no calls"\napplications = ["facetime"]\naction = "deny"\n'
+ALL = '[[rule]]\nname = "all"\nservice = "any"\naction = "allow"\n'
+RELAY, BETWEEN, PUSH = ("172.16.42.187", 16402, "17.173.254.35", 3478), 16402, 5223
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("session") / "1.pcap"
+    sessions.build(1, Variation.from_seed(0)).capture.save(path)
+    return str(path)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    """A policy that allows all, and one that refuses facetime first."""
+    old, new = tmp_path / "old.toml", tmp_path / "new.toml"
+    old.write_text(ZONES + ALL)
+    new.write_text(ZONES + NO_CALLS + ALL)
+    return str(old), str(new)
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_each_flow_is_told_with_its_decision_and_what_it_loses(
+    capture: str, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["policy", "test", files[1], capture, "--json"]) == 0
+    *flows, summary = told(capsys)
+    assert summary["type"] == "summary"
+    assert summary["flows"] == len(flows)
+    relayed = [flow for flow in flows if (flow["src"], flow["sport"], flow["dst"], flow["dport"]) == RELAY]
+    assert [(flow["decision"], flow["dropped"] > 0) for flow in relayed] == [
+        ({"action": "deny", "rule": "no calls"}, True)
+    ]
+    (push,) = (flow for flow in flows if flow["dport"] == PUSH)
+    assert push["decision"] == {"action": "allow", "rule": "all"}
+    assert push["dropped"] == 0
+    assert summary["dropped"] == sum(flow["dropped"] for flow in flows)
+
+
+def test_against_another_policy_the_differences_and_a_status(
+    capture: str, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["policy", "test", files[1], capture, "--against", files[0], "--json"]) == 1
+    *lines, summary = told(capsys)
+    assert summary["differences"] == len(lines) > 0
+    assert {line["type"] for line in lines} == {"difference"}
+    assert {line["was"]["decision"]["rule"] for line in lines} == {"all"}
+    assert {line["decision"]["action"] for line in lines} == {"deny"}
+    assert PUSH not in {line["dport"] for line in lines}
+    assert main(["policy", "test", files[0], capture, "--against", files[0], "--json"]) == 0
+    assert told(capsys)[-1]["differences"] == 0
+
+
+def test_for_people(capture: str, files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["policy", "test", files[0], capture]) == 0
+    assert "packets dropped" in capsys.readouterr().out
+    assert main(["policy", "test", files[1], capture, "--against", files[0]]) == 1
+    assert "decided differently" in capsys.readouterr().out
+
+
+def test_what_cannot_be_used_is_status_2(
+    capture: str, files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text(ZONES + '[[rule]]\nname = "x"\naction = "alow"\nfrom = ["nowhere"]\n')
+    for more in ([str(broken), capture], [files[0], capture, "--against", str(broken)]):
+        assert main(["policy", "test", *more]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 2, "every fault, one line each"
+    assert main(["policy", "test", files[0], str(tmp_path / "none.pcap")]) == 2
