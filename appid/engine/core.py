@@ -81,28 +81,34 @@ class Engine:
             out.append(SetVerdict(event.packet, "repeat", self.settings.marks.passing))
             return out
         key = packet.key
-        record = self.flows.get(key) or self.flows.get(key.reversed())
+        record, outward = self._record(key)
         begins = packet.tcp_flags & (SYN | ACK) == SYN
-        if record is not None and begins and record.key == key and record.payload_packets:
+        if record is not None and begins and outward and record.payload_packets:
             self._forget(record)  # a SYN on a 5-tuple that had data: a new life of it
             record = None
-        if record is None:
-            stamp = self.stamps.get(key) or self.stamps.get(key.reversed()) if self.stamps else None
-            if stamp is not None and now - stamp[1] < STAMP_SECONDS and not begins:
+        if record is not None:
+            self.flows.move_to_end(record.key)
+        else:
+            stamp = self.stamps.get(key) or self.stamps.get(key.reversed()) if self.stamps and not begins else None
+            if stamp is not None and now - stamp[1] < STAMP_SECONDS:
                 out.append(SetVerdict(event.packet, "repeat", stamp[0]))
                 return out
-            record = self._create(packet, event, now)
-        self.flows.move_to_end(record.key)
+            record, outward = self._create(packet, event, now), True
         record.userspace_packets += 1
         record.last_seen = now
-        if record.streams is not None and packet.tcp_flags & SYN:
-            record.streams[0 if key == record.key else 1].syn(packet.tcp_seq)
+        if packet.tcp_flags & SYN and record.streams is not None:
+            record.streams[0 if outward else 1].syn(packet.tcp_seq)
         if packet.payload or record.userspace_packets == 1:
-            self._follow(record, packet, event.packet, now, out)
-        else:  # a bare ACK says nothing that was not said
+            self._follow(record, packet, outward, event.packet, now, out)
+        elif record.call is not None:  # a bare ACK says nothing that was not said
             self.calls.moved(record, event.packet, now)
         self._answer(record, event.packet, now, out)
         return out
+
+    def _record(self, key: FlowKey) -> tuple[FlowRecord | None, bool]:
+        """What is kept of the flow, and whether `key` is the direction of its first packet."""
+        record = self.flows.get(key)
+        return (record, True) if record is not None else (self.flows.get(key.reversed()), False)
 
     def _create(self, packet: Packet, event: PacketQueued, now: float) -> FlowRecord:
         key = packet.key
@@ -120,9 +126,10 @@ class Engine:
             self.flows.popitem(last=False)
         return record
 
-    def _follow(self, record: FlowRecord, packet: Packet, number: int, now: float, out: list[Command]) -> None:
+    def _follow(
+        self, record: FlowRecord, packet: Packet, outward: bool, number: int, now: float, out: list[Command]
+    ) -> None:
         """One packet of a flow: what it shows, what it changes."""
-        outward = packet.key == record.key
         before, decided = (record.naming.name, record.naming.confidence), record.decision
         layers: tuple[Layer, ...] = ()
         if record.userspace_packets == 1:
@@ -132,7 +139,8 @@ class Engine:
         named = (record.naming.name, record.naming.confidence)
         if named != before:
             out.extend(self.calls.named(record, number, now))
-        self.calls.moved(record, number, now)
+        if record.call is not None:
+            self.calls.moved(record, number, now)
         record.decision = self._decide(record)
         if layers and record.decision is not None and record.decision.action == "allow":
             out.extend(self._signalling(record, layers, outward, number, now))
@@ -176,7 +184,7 @@ class Engine:
         possible = record.possible(self.lineage)
         name = record.naming.name or record.state
         if settings.judge is None or record.situation is None:
-            return ALLOW_ALL if possible == frozenset() and name is not None else None
+            return ALLOW_ALL if possible is not None and not possible and name is not None else None
         return settings.judge.judge(record.situation, name, possible, record.payload_packets)
 
     def _mark(self, record: FlowRecord) -> int:
@@ -251,7 +259,7 @@ class Engine:
     # -- ends and time -------------------------------------------------------------------------------------------
 
     def _flow_ended(self, event: FlowEnded) -> Iterator[Command]:
-        record = self.flows.get(event.key) or self.flows.get(event.key.reversed())
+        record, _ = self._record(event.key)
         if record is None:
             return
         record.ended()
@@ -260,7 +268,7 @@ class Engine:
 
     def _tick(self, event: Tick, now: float) -> Iterator[Command]:
         for activity in event.active:
-            record = self.flows.get(activity.key) or self.flows.get(activity.key.reversed())
+            record, _ = self._record(activity.key)
             if record is not None:
                 self.calls.moved(record, activity.packet, activity.time)
             else:

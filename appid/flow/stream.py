@@ -10,6 +10,8 @@ from bisect import bisect_right
 
 _HALF, _MODULUS = 1 << 31, 1 << 32
 MAX_HELD = 128  # segments that wait for the one before them
+_NONE = bytearray()
+_NOTHING = memoryview(_NONE).toreadonly()
 
 
 class Stream:
@@ -26,8 +28,8 @@ class Stream:
 
     def __init__(self, limit: int = 65536) -> None:
         self._limit = limit
-        self._buffer = bytearray(min(limit, 2048))  # written once from front to back; views of it stay valid
-        self._view = memoryview(self._buffer).toreadonly()
+        self._buffer = _NONE  # written once from front to back; views of it stay valid
+        self._view = _NOTHING
         self._start = self._stop = 0  # where the unconsumed bytes are in the buffer
         self._next = 0  # bytes of the connection received in order so far
         self._sequence = -1  # sequence number of the byte `_next`; -1: nothing seen
@@ -106,7 +108,7 @@ class Stream:
     def _grow(self, size: int) -> None:
         """A new buffer with room for `size` more, and as much again: so a byte is moved a constant number of times."""
         kept = self._view[self._start : self._stop]
-        buffer = bytearray(2 * (len(kept) + size))
+        buffer = bytearray(max(2 * (len(kept) + size), min(self._limit, 2048)))
         buffer[: len(kept)] = kept
         self._buffer, self._start, self._stop = buffer, 0, len(kept)
         self._view = memoryview(buffer).toreadonly()

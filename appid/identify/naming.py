@@ -11,7 +11,7 @@ two names that lead nowhere to one another the stronger stays, and the earlier i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from appid.identify.application import Application
 from appid.identify.identification import STRENGTHS, Because, Confidence, Identification
@@ -64,10 +64,13 @@ class Naming:
         """Names that the flow may yet take; None: any. The present name is not among them."""
         if not self.path:
             return None
-        return lineage.descendants[self.path[-1]] - self.excluded
+        descendants = lineage.descendants[self.path[-1]]
+        return descendants - self.excluded if self.excluded else descendants
 
-    def add(self, matches: Iterable[Match], packet: int, lineage: Lineage) -> bool:
+    def add(self, matches: Sequence[Match], packet: int, lineage: Lineage) -> bool:
         """Book the matches of one packet; True if the name changed."""
+        if not matches:
+            return False
         candidates: dict[str, tuple[Confidence, list[Because]]] = {}
         excluded = set()
         for application, signature, facts, excludes in matches:
