@@ -65,7 +65,7 @@ def _page(one: Application) -> Iterable[str]:
         ("may become", ", ".join(one.may_become)),
         ("depends on", ", ".join(one.depends_on)),
         ("implicit use", ", ".join(dict.fromkeys(entry.application for entry in one.implicit))),
-        ("watched", "yes: its signalling can be read" if one.watch else "no"),
+        ("watched", _watched(one)),
         ("references", "; ".join(one.references)),
     )
     yield from (f"  {name:<16} {value}" for name, value in rows if value)
@@ -74,10 +74,19 @@ def _page(one: Application) -> Iterable[str]:
             yield ""
             yield f"  {title.removesuffix('s')} {signature.name} ({signature.strength}, {signature.scope} scope)"
             yield f"    era    {signature.era}"
+            if signature.date:
+                yield f"    seen   {signature.date}"
             yield f"    source {signature.source}"
             for conditions in zip(*(other.conditions for other in alternatives), strict=True):
                 values = list(dict.fromkeys(value_text(c) for c in conditions))
                 yield f"    {conditions[0].fact} {conditions[0].operator} {' or '.join(values)}"
+
+
+def _watched(one: Application) -> str:
+    if not one.watch:
+        return "no"
+    unread = sorted({s.era for s in one.signatures if not s.watch} - {s.era for s in one.signatures if s.watch})
+    return "yes: its signalling can be read" + (f", but not that of {', '.join(unread)}" if unread else "")
 
 
 def _distinct(signatures: Iterable[Signature]) -> list[tuple[Signature, list[Signature]]]:
@@ -113,7 +122,8 @@ def _whole(one: Application) -> dict[str, Any]:
     def signatures(given: tuple[Signature, ...]) -> list[dict[str, Any]]:
         return [
             {
-                "name": s.name, "strength": s.strength, "scope": s.scope, "era": s.era, "source": s.source,
+                "name": s.name, "strength": s.strength, "scope": s.scope, "era": s.era, "date": s.date,
+                "source": s.source, "watch": one.watch and s.watch,
                 "match": [{"fact": c.fact, c.operator: value_text(c)} for c in s.conditions],
             }
             for s in given

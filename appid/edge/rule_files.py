@@ -1,13 +1,15 @@
 """Application files: rules/apps/*.toml -> Application (docs/reference/application-files.md is the format).
 
 In: the shipped folder and the operator's, whose file of a name replaces the shipped one. Out: applications by name, or
-RuleErrors with every fault of every file.
+RuleErrors with every fault of every file. A file that `extends` an application holds one generation of its signatures
+(docs/decisions/0012).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -106,7 +108,9 @@ class _Signature(_Table):
     name: Name
     strength: Literal["conclusive", "strong", "supporting"]
     scope: Literal["packet", "flow", "host", "call"] = "packet"
-    era: str
+    era: str | None = None
+    date: str | None = None
+    watch: bool | None = None
     source: str
     match: Annotated[list[_Match], Field(min_length=1)]
 
@@ -116,11 +120,14 @@ class _Signature(_Table):
             raise ValueError("a signature needs at least one condition that is not `lacks`")
         return self
 
-    def signatures(self) -> list[Signature]:
+    def signatures(self, file: _File) -> list[Signature]:
+        """One, or several if a condition lists networks; what it does not say of its generation its file says."""
         strength: Confidence = self.strength
         scope: Scope = self.scope
+        era, date = self.era or file.era or "", self.date or file.date or ""
+        watch = self.watch if self.watch is not None else file.watch if isinstance(file, _Generation) else True
         return [
-            Signature(self.name, strength, scope, conditions, self.source, self.era)
+            Signature(self.name, strength, scope, conditions, self.source, era, date, watch)
             for conditions in product(*(match.conditions() for match in self.match))
         ]
 
@@ -135,24 +142,45 @@ class _Implicit(_Table):
     provisional: bool = False
 
 
-class _Application(_Table):
+class _File(_Table):
+    """What any file may say: its signatures, and of which generation they are unless one says otherwise."""
+
     name: Name
+    era: str | None = None
+    date: Annotated[str, Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")] | None = None
+    watch: bool = False
+    references: list[str] = []
+    signature: list[_Signature] = []
+    excluded_by: list[_Exclusion] = []
+
+    @model_validator(mode="after")
+    def eras(self) -> _File:
+        for one in (*self.signature, *self.excluded_by):
+            if one.era is None and self.era is None:
+                raise ValueError(f"{one.name!r} needs `era`, or the file for all of its signatures")
+        return self
+
+
+class _Generation(_File):
+    """More signatures of the application that it extends. `watch`: whether this generation's signalling can be read."""
+
+    extends: Name
+    era: str
+
+
+class _Application(_File):
     description: str
     category: str
     risk: Annotated[int, Field(ge=1, le=5)]
     number: Annotated[int, Field(ge=1, le=0xFFFF)] | None = None
     characteristics: list[str] = []
-    references: list[str] = []
     may_become: list[Name] = []
     depends_on: list[Name] = []
     inbound: Literal["any", "foreseen"] = "any"
-    watch: bool = False
     expect_from_channel_bind: bool = False
     default_ports: Ports = []
     media_ports: Ports = []
     implicit: list[_Implicit] = []
-    signature: list[_Signature] = []
-    excluded_by: list[_Exclusion] = []
 
     def application(self, number: int) -> Application:
         return Application(
@@ -161,8 +189,8 @@ class _Application(_Table):
             category=self.category,
             risk=self.risk,
             number=number,
-            signatures=tuple(one for table in self.signature for one in table.signatures()),
-            excluded_by=tuple(one for table in self.excluded_by for one in table.signatures()),
+            signatures=tuple(one for table in self.signature for one in table.signatures(self)),
+            excluded_by=tuple(one for table in self.excluded_by for one in table.signatures(self)),
             may_become=tuple(self.may_become),
             depends_on=tuple(self.depends_on),
             implicit=tuple(Implicit(i.application, _port_ranges(i.ports), i.provisional) for i in self.implicit),
@@ -197,9 +225,10 @@ def load_applications(operators: Path | None = None, shipped: Path | None = None
     if operators is not None and operators.is_dir():
         folders.append(operators)
     stems = {path.stem for folder in folders for path in folder.glob("*.toml")}
-    files = _read_folder(folders[0], errors)
+    generations: dict[str, tuple[str, _Generation]] = {}
+    files = _read_folder(folders[0], errors, generations)
     vendor = {name: table.number for name, (_, table) in files.items()}
-    own = _read_folder(folders[1], errors) if len(folders) > 1 else {}
+    own = _read_folder(folders[1], errors, generations) if len(folders) > 1 else {}
     files |= own
     applications: dict[str, Application] = {}
     for name, (file, table) in sorted(files.items()):
@@ -209,6 +238,8 @@ def load_applications(operators: Path | None = None, shipped: Path | None = None
                 errors.append(RuleError(file, "", "number", "a shipped application needs a number"))
             number = _number_of(name)
         applications[name] = table.application(number)
+    for _, (file, generation) in sorted(generations.items()):
+        errors += _extend(applications, file, generation, stems)
     errors += _unknown_names(files, stems | set(files))
     errors += _shared_numbers(applications, files)
     if errors:
@@ -216,15 +247,42 @@ def load_applications(operators: Path | None = None, shipped: Path | None = None
     return applications
 
 
-def _read_folder(folder: Path, errors: list[RuleError]) -> dict[str, tuple[str, _Application]]:
+def _extend(
+    applications: dict[str, Application], file: str, generation: _Generation, known: set[str]
+) -> list[RuleError]:
+    """Add a generation's signatures to its application. `known`: names of broken files too, which are told of once."""
+    base = applications.get(generation.extends)
+    if base is None:
+        there = generation.extends in known and generation.extends != generation.name
+        return [] if there else [RuleError(file, "", "extends", f"no application {generation.extends!r}")]
+    signatures = tuple(one for table in generation.signature for one in table.signatures(generation))
+    excluded_by = tuple(one for table in generation.excluded_by for one in table.signatures(generation))
+    taken = {one.name for one in (*base.signatures, *base.excluded_by)}
+    named = dict.fromkeys(one.name for one in (*signatures, *excluded_by))
+    applications[base.name] = replace(
+        base,
+        signatures=base.signatures + signatures,
+        excluded_by=base.excluded_by + excluded_by,
+        references=base.references + tuple(generation.references),
+    )
+    return [
+        RuleError(file, name, "name", f"{base.name!r} has a signature of this name") for name in named if name in taken
+    ]
+
+
+def _read_folder(
+    folder: Path, errors: list[RuleError], generations: dict[str, tuple[str, _Generation]]
+) -> dict[str, tuple[str, _Application]]:
+    """The applications of a folder; its files of single generations are added to `generations`."""
     found: dict[str, tuple[str, _Application]] = {}
     for path in sorted(folder.glob("*.toml")):
         tables = read_toml(path)
         if isinstance(tables, RuleError):
             errors.append(tables)
             continue
+        kind: type[_Application | _Generation] = _Generation if "extends" in tables else _Application
         try:
-            table = _Application.model_validate(tables)
+            table = kind.model_validate(tables)
         except ValidationError as error:
             errors += of_validation(str(path), error)
             continue
@@ -232,6 +290,8 @@ def _read_folder(folder: Path, errors: list[RuleError]) -> dict[str, tuple[str, 
             errors.append(RuleError(str(path), "", "name", f"{table.name!r} is the name of a state"))
         elif table.name != path.stem:
             errors.append(RuleError(str(path), "", "name", f"is {table.name!r}; the file's name says {path.stem!r}"))
+        elif isinstance(table, _Generation):
+            generations[table.name] = (str(path), table)
         else:
             found[table.name] = (str(path), table)
     return found

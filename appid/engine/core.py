@@ -142,7 +142,7 @@ class Engine:
         if record.call is not None:
             self.calls.moved(record, number, now)
         record.decision = self._decide(record)
-        if layers and record.decision is not None and record.decision.action == "allow":
+        if layers and self._certain(record):
             out.extend(self._signalling(record, layers, outward, number, now))
         if record.decision != decided or named != before:
             record.mark = self._mark(record)
@@ -187,6 +187,17 @@ class Engine:
             return ALLOW_ALL if possible is not None and not possible and name is not None else None
         return settings.judge.judge(record.situation, name, possible, record.payload_packets)
 
+    def _certain(self, record: FlowRecord) -> bool:
+        """Whether the flow is allowed: by its decision, or, while provisional, under each name that it may yet take. A
+        call's answer often comes before its name stands."""
+        if record.decision is not None:
+            return record.decision.action == "allow"
+        name, judge = record.naming.name, self.settings.judge
+        if name is None or judge is None or record.situation is None:
+            return name is not None
+        names = (name, *(record.possible(self.lineage) or ()))
+        return all(judge.first_match(record.situation, each).action == "allow" for each in names)
+
     def _mark(self, record: FlowRecord) -> int:
         marks = self.settings.marks
         if record.decision is None:
@@ -195,7 +206,8 @@ class Engine:
         application = self.settings.applications[name] if name is not None else None
         number = application.number if application is not None else 0
         action = "allow" if self.settings.monitor else record.decision.action
-        record.watch = action == "allow" and application is not None and application.watch
+        watched = application is not None and application.watch and record.naming.watchable
+        record.watch = action == "allow" and watched
         return marks.encode(action, number, watch=record.watch)
 
     def _answer(self, record: FlowRecord, number: int, now: float, out: list[Command]) -> None:

@@ -32,7 +32,10 @@ class Condition:
 @dataclass(frozen=True, slots=True)
 class Signature:
     """A conjunction of conditions. `scope` says over what they must hold together:
-    one packet's facts, all facts of the flow so far, of the inside host, of the call."""
+    one packet's facts, all facts of the flow so far, of the inside host, of the call.
+
+    `date`: when its source last showed it, ISO 8601. `watch`: of a flow named by it the signalling can be read; False
+    for a generation that can not (docs/decisions/0012), and for what any generation shows."""
 
     name: str
     strength: Confidence
@@ -40,6 +43,8 @@ class Signature:
     conditions: tuple[Condition, ...]
     source: str
     era: str
+    date: str = ""
+    watch: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,8 @@ class Application:
     inbound         "foreseen": never matches a flow begun outside that no call foresaw (policy.md point 3)
     default_ports   for service = application-default (policy.md point 5)
     media_ports     the range in which expectations may open ports (design.md, the ALG)
-    watch           its signalling can be read: keep sending it to userspace after the decision
+    watch           its signalling can be read: keep sending it to userspace after the decision, if a signature whose
+                    own `watch` is set named it
     expect_from_channel_bind  the client's own ChannelBind may raise an expectation (design.md, the ALG)
     excluded_by     signatures whose match rules this application out for a flow
     """

@@ -7,6 +7,9 @@ signatures name nothing alone, two different ones of the same application togeth
 
 How names shift: from a name to one that it `may_become`, directly or over others (stun -> turn -> facetime). Between
 two names that lead nowhere to one another the stronger stays, and the earlier if both are equal.
+
+Whether a named flow is worth watching depends on what named it: signatures of a generation whose signalling nobody can
+read say so (docs/decisions/0012).
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ class Lineage:
 class Naming:
     """What one flow has been called, and why."""
 
-    __slots__ = ("because", "confidence", "excluded", "identified_at", "path", "shifts", "supporting")
+    __slots__ = ("because", "confidence", "excluded", "identified_at", "path", "readable", "shifts", "supporting")
 
     def __init__(self) -> None:
         self.path: list[str] = []
@@ -55,10 +58,16 @@ class Naming:
         self.identified_at: int | None = None
         self.excluded: set[str] = set()
         self.supporting: dict[str, dict[str, Because]] = {}
+        self.readable: set[str] = set()
 
     @property
     def name(self) -> str | None:
         return self.path[-1] if self.path else None
+
+    @property
+    def watchable(self) -> bool:
+        """Whether a signature (or a call) whose signalling can be read spoke for the present name."""
+        return self.name in self.readable
 
     def still_possible(self, lineage: Lineage) -> frozenset[str] | None:
         """Names that the flow may yet take; None: any. The present name is not among them."""
@@ -77,6 +86,8 @@ class Naming:
             if excludes:
                 excluded.add(application)
                 continue
+            if signature.watch:
+                self.readable.add(application)
             reason = Because(packet, signature.name, facts)
             if signature.strength == "supporting":
                 reasons = self.supporting.setdefault(application, {})
@@ -119,10 +130,14 @@ class Naming:
             general = lineage.leads_to(name, current)
             if general or _RANK[confidence] <= _RANK[self.confidence or "supporting"]:
                 return
-        self.take(name, confidence, reasons, packet)
+        self._call(name, confidence, reasons, packet)
 
     def take(self, name: str, confidence: Confidence, reasons: Iterable[Because], packet: int) -> None:
-        """Call the flow `name` from `packet` on."""
+        """Call the flow `name` from `packet` on, because of what was read elsewhere: its call foresaw it."""
+        self.readable.add(name)
+        self._call(name, confidence, reasons, packet)
+
+    def _call(self, name: str, confidence: Confidence, reasons: Iterable[Because], packet: int) -> None:
         if self.path:
             self.shifts.append((packet, name))
         self.path.append(name)

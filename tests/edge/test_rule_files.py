@@ -111,7 +111,12 @@ match = [
     assert (four.name, four.scope) == ("s", "packet")
 
 
-SIGNATURE = '[[signature]]\nname = "s"\nstrength = "strong"\nera = "x"\nsource = "xxxxxx"\nmatch = [{}]\n'
+SIGNATURE = """[[signature]]
+name = "{name}"
+strength = "strong"
+source = "frame 1"
+match = [{{ fact = "stun.method", has = true }}]
+"""
 
 
 @pytest.mark.parametrize(
@@ -156,3 +161,49 @@ def test_a_shipped_file_without_a_number_is_a_fault(tmp_path: Path) -> None:
     write(tmp_path / "shipped", "one")
     with pytest.raises(RuleErrors, match="a shipped application needs a number"):
         load_applications(None, tmp_path / "shipped")
+
+
+GENERATION = 'name = "{name}"\nextends = "game"\nera = "2030"\ndate = "2030-02-01"\n'
+SIGNATURE = '[[signature]]\nname = "{name}"\nstrength = "strong"\nsource = "frame 1"\nmatch = [{{ fact = "stun.method", has = true }}]\n'
+
+
+def test_a_generation_is_a_file_of_its_own(tmp_path: Path) -> None:
+    """Its era, date and watch hold for its signatures, unless one of them says otherwise."""
+    old = SIGNATURE.format(name="old").replace("source", 'era = "2010"\nsource')
+    write(tmp_path, "game", "watch = true\n" + old)
+    more = "watch = false\n" + SIGNATURE.format(name="new") + SIGNATURE.format(name="odd")
+    write(tmp_path, "game-2030", more + 'era = "2031"\nwatch = true\n', GENERATION.format(name="game-2030"))
+    loaded = load_applications(tmp_path)
+    assert "game-2030" not in loaded
+    told = {s.name: (s.era, s.date, s.watch) for s in loaded["game"].signatures}
+    assert told == {
+        "old": ("2010", "", True), "new": ("2030", "2030-02-01", False), "odd": ("2031", "2030-02-01", True),
+    }  # fmt: skip
+
+
+def test_the_operator_replaces_or_switches_off_a_generation(tmp_path: Path) -> None:
+    body = 'name = "facetime-2023"\nextends = "facetime"\nera = "2023"\n'
+    write(tmp_path, "facetime-2023", body=body)
+    eras = {s.era for s in load_applications(tmp_path)["facetime"].signatures}
+    assert "2015" in eras
+    assert "2023" not in eras
+    assert "2023" in {s.era for s in load_applications()["facetime"].signatures}
+
+
+def test_faults_of_a_generation(tmp_path: Path) -> None:
+    write(tmp_path, "game-2030", body=GENERATION.format(name="game-2030"))
+    assert faults(tmp_path) == ["game-2030.toml: extends: no application 'game'"]
+    write(tmp_path, "game", SIGNATURE.format(name="same").replace("source", 'era = "2010"\nsource'))
+    write(tmp_path, "game-2030", SIGNATURE.format(name="same"), GENERATION.format(name="game-2030"))
+    assert faults(tmp_path) == ["game-2030.toml: same: name: 'game' has a signature of this name"]
+    write(tmp_path, "game-2030", "risk = 3\n", GENERATION.format(name="game-2030"))
+    assert faults(tmp_path) == ["game-2030.toml: risk: no such key"]
+
+
+def test_nothing_of_2023s_facetime_speaks_for_watching() -> None:
+    """design.md: watch only where signalling can be read, 2015's FaceTime and SIP, never 2023's."""
+    facetime = load_applications()["facetime"]
+    assert facetime.watch
+    for signature in facetime.signatures:
+        assert signature.watch == (signature.era == "2015"), signature.name
+        assert signature.era != "2023" or signature.date

@@ -174,3 +174,18 @@ def test_the_order_of_one_packets_matches_does_not_matter(matches: list[Match]) 
     naming.add(matches, 1, LINEAGE)
     assert naming.name == "facetime"
     assert naming.path[-3:] == ["stun", "turn", "facetime"]
+
+
+def test_a_flow_is_watchable_by_what_named_it() -> None:
+    def shown(watch: bool) -> Match:
+        return Match("facetime", Signature("s", "conclusive", "packet", (), "", "", watch=watch), (), False)
+
+    naming = Naming()
+    naming.add([match("stun"), shown(False)], 1, LINEAGE)
+    assert naming.name == "facetime"
+    assert not naming.watchable, "stun's own signature does not speak for facetime"
+    naming.add([shown(True)], 2, LINEAGE)
+    assert naming.watchable
+    foreseen = Naming()
+    foreseen.take("facetime", "conclusive", [], 1)
+    assert foreseen.watchable
