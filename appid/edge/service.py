@@ -138,11 +138,6 @@ class Service:
         self._opened.close()
 
     def _attach(self, opened: ExitStack) -> None:
-        queued = str(self.config.queued) if self.config.queued is not None else None
-        options = GatewayOptions(
-            queue=self.config.first_queue, length=self.config.queue_length, record=queued, marks=self.marks,
-            fail_open=self.config.exceptions.opens("queue-full"),
-        )  # fmt: skip
         self.metrics = self._metrics(opened)
         self.gateway = Gateway(
             _Counted(self.engine, self.metrics, media_applications(self.applications)), options,
@@ -204,6 +199,15 @@ class Service:
             outside=self._outside_interfaces(),
             inside=tuple(f"{text(network)}/{prefix}" for zone in zones for network, prefix in zone.networks),
             queues=(self.config.first_queue,), blind=blind, media=_media_range(self.applications), marks=self.marks,
+        )  # fmt: skip
+
+    def _options(self) -> GatewayOptions:
+        exceptions = self.config.exceptions
+        queued = str(self.config.queued) if self.config.queued is not None else None
+        return GatewayOptions(
+            queue=self.config.first_queue, length=self.config.queue_length, record=queued, marks=self.marks,
+            fail_open=exceptions.opens("queue-full"),
+            on_error="pass" if self.monitor or exceptions.opens("internal-error") else "drop",
         )  # fmt: skip
 
     def _opens_blind(self) -> bool:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
-Cause = Literal["engine-down", "queue-full", "table-full", "mid-stream", "undecodable"]
+Cause = Literal["engine-down", "queue-full", "table-full", "mid-stream", "undecodable", "internal-error"]
 """engine-down   no process listens on the queue           queue-full   the kernel's queue has no room
 table-full    no room for another flow                  mid-stream   the flow's beginning was not seen
-undecodable   a protocol was recognised and breaks its own format"""
+undecodable   a protocol was recognised and breaks its own format     internal-error   the engine failed on the packet"""
 Failure = Literal["open", "closed"]
 CAUSES: Final[tuple[Cause, ...]] = get_args(Cause)
 
@@ -23,6 +23,8 @@ DEFAULTS: Final[Mapping[Cause, Failure]] = {
     # A push connection lives for hours; what cannot be parsed may still be legal. Both are judged by what is visible.
     "mid-stream": "open",
     "undecodable": "open",
+    # A fault of ours costs the packet its identification, not its sender's connection.
+    "internal-error": "open",
 }
 
 

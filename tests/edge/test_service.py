@@ -16,6 +16,7 @@ from appid.engine import CallReport, FlowReport, PinholeReport
 from appid.flow.key import FlowKey
 from appid.identify.identification import Identification
 from appid.packet import id_of
+from appid.policy.exception import ExceptionPolicy
 from appid.policy.rule import Network
 from appid.wire import UDP, packed
 from tests.corpus.writer import End
@@ -49,6 +50,15 @@ def test_the_chains_are_told_what_the_files_say(config: Config) -> None:
     assert topology.blind == "DROP", "never seen by the engine: closed, unless the operator says otherwise"
     assert topology.media == (16384, 16402), "FaceTime's media range (policy.md)"
     assert Service(config, monitor=True)._topology().blind == "ACCEPT", "monitor mode lets everything pass"
+
+
+def test_the_exception_policy_reaches_the_queue(config: Config) -> None:
+    closed = replace(config, exceptions=ExceptionPolicy({"internal-error": "closed", "queue-full": "open"}))
+    assert Service(config)._options().on_error == "pass"
+    assert not Service(config)._options().fail_open
+    assert Service(closed)._options().on_error == "drop"
+    assert Service(closed)._options().fail_open
+    assert Service(closed, monitor=True)._options().on_error == "pass", "monitor mode lets everything pass"
 
 
 def test_the_policys_warnings_are_kept_to_be_told(config: Config, tmp_path: Path) -> None:

@@ -169,7 +169,8 @@ def test_blind_without_an_engine(ruled: Net) -> None:
     assert received(peer) == [b"z"], "a decided flow outlives its engine"
 
 
-def test_an_exception_costs_one_packet_its_identification(ruled: Net) -> None:
+@pytest.mark.parametrize("on_error", ["pass", "drop"])
+def test_an_exception_costs_one_packet_its_identification(ruled: Net, on_error: str) -> None:
     client, peer = sockets(ruled, (CLIENT4, PEER4))
 
     def broken(packet: Packet, number: int) -> int:
@@ -177,10 +178,10 @@ def test_an_exception_costs_one_packet_its_identification(ruled: Net) -> None:
             raise RuntimeError("a bug")
         return PASS
 
-    with running(ruled, broken) as book:
+    with running(ruled, broken, on_error=on_error) as book:
         for payload in (b"good", b"bad", b"good"):
             client.sendto(payload, (PEER4, 6000))
-        assert received(peer) == [b"good", b"bad", b"good"]
+        assert received(peer) == [b"good", *([b"bad"] if on_error == "pass" else []), b"good"]
         assert len(book.packets) == 3
 
 
