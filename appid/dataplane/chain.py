@@ -18,6 +18,7 @@ from appid.dataplane.bytecode import (
     queue_bytecode,
 )
 from appid.dataplane.marks import Marks
+from appid.policy.rule import Qos
 
 Family = Literal[4, 6]
 FAMILIES: Final[tuple[Family, ...]] = (4, 6)
@@ -25,6 +26,7 @@ FAMILIES: Final[tuple[Family, ...]] = (4, 6)
 MAIN: Final = "APPID"
 QUEUE: Final = "APPID-QUEUE"
 INPUT: Final = "APPID-INPUT"
+QOS: Final = "APPID-QOS"
 PREFIX: Final = "appid-"
 PINHOLES: Final[dict[Family, str]] = {4: "appid-pinholes4", 6: "appid-pinholes6"}
 INSIDE: Final[dict[Family, str]] = {4: "appid-inside4", 6: "appid-inside6"}
@@ -92,6 +94,8 @@ class Topology:
     blind     what happens to packets that the engine never saw (the exception policy)
     media     first and last UDP port of the media range
     accept    ACCEPT ends filter/FORWARD for allowed packets; RETURN leaves the last word to the rules that follow
+    monitor   nothing is stopped or let through here: each rule of filter only counts
+    qos       what the packets of QoS class 1, 2, ... are given; None: no chain for it
     """
 
     outside: tuple[str, ...] = ()
@@ -101,6 +105,8 @@ class Topology:
     media: tuple[int, int] = (16384, 16402)
     accept: Literal["ACCEPT", "RETURN"] = "ACCEPT"
     marks: Marks = field(default_factory=Marks)
+    monitor: bool = False
+    qos: tuple[Qos, ...] | None = None
 
 
 def _is(value: int, mask: int, kind: str = "mark") -> str:
@@ -178,7 +184,7 @@ def _filter(topology: Topology, family: Family) -> Chain:
     marks = topology.marks
     allow, deny, drop = (_is(state << marks.shift, marks.state, "connmark") for state in (1, 2, 3))
     prohibited = "icmp-admin-prohibited" if family == 4 else "icmp6-adm-prohibited"
-    rules = (
+    rules: tuple[ChainRule, ...] = (
         ChainRule((allow,), topology.accept),  # first, for speed: an INVALID packet has no connmark
         ChainRule((_state("INVALID"),), "DROP"),
         ChainRule((_is(marks.passing, marks.passing),), topology.accept),  # undecided, let through by the engine
@@ -188,12 +194,29 @@ def _filter(topology: Topology, family: Family) -> Chain:
         ChainRule((_icmp(family), _state("RELATED")), topology.accept),
         ChainRule(("-m comment --comment blind",), topology.blind),  # never seen by the engine
     )
+    if topology.monitor:
+        rules = tuple(ChainRule(rule.matches, "RETURN") for rule in rules)
     return Chain("filter", MAIN, rules)
+
+
+def _qos(topology: Topology) -> Chain:
+    """What is sent on, by its flow's class: userspace sees a decided flow no more, so the kernel writes it."""
+    marks = topology.marks
+    rules: list[ChainRule] = []
+    for number, given in enumerate(topology.qos or (), 1):
+        of_class = _is(marks.encode(None, qos=number), marks.qos, "connmark")
+        if given.dscp is not None:
+            rules.append(ChainRule((of_class,), f"DSCP --set-dscp {given.dscp:#04x}"))
+        if given.mark is not None:
+            rules.append(ChainRule((of_class,), f"MARK --set-xmark {given.mark.value:#x}/{given.mark.mask:#x}"))
+    return Chain("mangle", QOS, tuple(rules))
 
 
 def _input(topology: Topology) -> Chain:
     """A peer's early check would make a local entry and so poison the binding: drop it before it is confirmed."""
     first, last = topology.media
+    if topology.monitor:
+        return Chain("filter", INPUT, ())
     return Chain(
         "filter",
         INPUT,
@@ -215,9 +238,15 @@ def _sets(topology: Topology, family: Family) -> tuple[IpSet, ...]:
 
 def chain_set(topology: Topology, family: Family) -> ChainSet:
     """The rule set of one family."""
-    return ChainSet(
-        family,
-        (_mangle(topology, family), _queue(topology, family), _filter(topology, family), _input(topology)),
-        (Jump("mangle", "FORWARD", MAIN), Jump("filter", "FORWARD", MAIN), Jump("filter", "INPUT", INPUT)),
-        _sets(topology, family),
+    chains: tuple[Chain, ...] = (
+        _mangle(topology, family), _queue(topology, family), _filter(topology, family), _input(topology),
+    )  # fmt: skip
+    jumps: tuple[Jump, ...] = (
+        Jump("mangle", "FORWARD", MAIN),
+        Jump("filter", "FORWARD", MAIN),
+        Jump("filter", "INPUT", INPUT),
     )
+    if topology.qos is not None:
+        chains += (_qos(topology),)
+        jumps += (Jump("mangle", "POSTROUTING", QOS),)
+    return ChainSet(family, chains, jumps, _sets(topology, family))

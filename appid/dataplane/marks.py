@@ -1,8 +1,8 @@
 """The packet mark and connmark layout. In: what was decided, and the operator's mask. Out: mark values, and back.
 
 From the lowest bit of the mask upwards: 2 bits state (0 undecided, 1 allow, 2 deny, 3 drop in silence), 1 bit watch,
-1 bit PASS (packet only, never saved), then, in the mask's upper run of bits, the application's number. Bits outside the
-mask belong to others and are kept.
+1 bit PASS (packet only, never saved), then, in the mask's upper run of bits, the application's number. A second mask
+may hold the QoS class of the policy rule that decided (0: none). Bits outside both belong to others and are kept.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Mark(NamedTuple):
     application: int
     watch: bool
     passing: bool
+    qos: int = 0
 
 
 def _low_bit(value: int) -> int:
@@ -37,11 +38,14 @@ def _low_bit(value: int) -> int:
 @dataclass(frozen=True, slots=True)
 class Marks:
     """The layout inside `mask`: four neighbouring bits, then one run of at least eight for the application's number.
+    `qos`: one run of bits beside it for QoS classes, or 0.
 
-    ValueError(reason) if the mask does not hold that. `saved` is what goes into the connmark: all but PASS.
+    ValueError(reason) if the masks do not hold that. `saved` is what goes into the connmark: all but PASS. Once made,
+    `mask` is all bits that are ours.
     """
 
     mask: int = 0x00FFFF0F
+    qos: int = 0
     shift: int = field(init=False)
     state: int = field(init=False)
     watch: int = field(init=False)
@@ -49,6 +53,7 @@ class Marks:
     saved: int = field(init=False)
     application: int = field(init=False)
     application_shift: int = field(init=False)
+    qos_shift: int = field(init=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.mask <= 0xFFFFFFFF:
@@ -61,23 +66,30 @@ class Marks:
         run = rest >> _low_bit(rest) if rest else 0
         if run & (run + 1) or run < 0xFF:
             raise ValueError(f"mark mask {self.mask:#010x}: needs one run of at least 8 bits for the application")
+        classes = self.qos >> _low_bit(self.qos) if self.qos else 0
+        if not 0 <= self.qos <= 0xFFFFFFFF or self.qos & self.mask or classes & (classes + 1):
+            raise ValueError(
+                f"QoS mask {self.qos:#010x}: needs one run of bits outside the mark mask {self.mask:#010x}"
+            )
         derived = {
+            "mask": self.mask | self.qos,
             "shift": shift,
             "state": 3 << shift,
             "watch": 4 << shift,
             "passing": 8 << shift,
-            "saved": self.mask & ~(8 << shift),
+            "saved": (self.mask | self.qos) & ~(8 << shift),
             "application": rest,
             "application_shift": _low_bit(rest),
+            "qos_shift": max(_low_bit(self.qos), 0),
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
 
     def encode(
-        self, action: Action | None, application: int = 0, *, watch: bool = False, passing: bool = False
+        self, action: Action | None, application: int = 0, *, watch: bool = False, passing: bool = False, qos: int = 0
     ) -> int:
         """Mark bits within the mask. A number too large for the run is left out (0): the decision still holds."""
-        value = STATES[action] << self.shift
+        value = STATES[action] << self.shift | qos << self.qos_shift & self.qos
         if watch:
             value |= self.watch
         if passing:
@@ -87,12 +99,18 @@ class Marks:
     def _number_mask(self, application: int) -> int:
         return self.application if 0 <= application <= self.application >> self.application_shift else 0
 
+    @property
+    def classes(self) -> int:
+        """How many QoS classes there is room for."""
+        return self.qos >> self.qos_shift
+
     def decode(self, mark: int) -> Mark:
         return Mark(
             _ACTIONS[(mark & self.state) >> self.shift],
             (mark & self.application) >> self.application_shift,
             bool(mark & self.watch),
             bool(mark & self.passing),
+            (mark & self.qos) >> self.qos_shift,
         )
 
     def state_of(self, mark: int) -> int:

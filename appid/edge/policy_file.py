@@ -13,14 +13,34 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from appid.edge import toml_values
 from appid.edge.errors import RuleError, RuleErrors, of_validation
 from appid.edge.toml_values import read_toml
 from appid.identify.application import Application
 from appid.identify.identification import STATES
-from appid.policy.rule import UNDECIDED_PACKETS, Network, Policy, PolicyRule, Schedule, Service, Zone
+from appid.policy.rule import (
+    UNDECIDED_PACKETS,
+    Network,
+    Override,
+    PacketMark,
+    Policy,
+    PolicyRule,
+    Qos,
+    Schedule,
+    Service,
+    Zone,
+)
 
 ANY = "any"
 UNNAMED = "(unnamed)"
@@ -70,9 +90,69 @@ def _timezone(text: Any) -> Any:
         raise ValueError(f"{text!r} is no time zone; write Europe/Berlin") from None
 
 
-Names = Annotated[list[str], BeforeValidator(_listed)]
-Minute = Annotated[int, BeforeValidator(_minute)]
-TimeZone = Annotated[Any, BeforeValidator(_timezone)]
+def _ports(value: Any) -> Any:
+    listed = [value] if isinstance(value, str) else value
+    return listed if listed == [] else _service(listed)
+
+
+def _dscp(value: Any) -> Any:
+    """A name of the registry (RFC 2474, 2597, 3246, 5865, 8622) or the number itself."""
+    if isinstance(value, str) and value.lower() in DSCP:
+        return DSCP[value.lower()]
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 63:
+        raise ValueError(f"{value!r} is no DSCP: 0 to 63, or one of {', '.join(DSCP)}")
+    return value
+
+
+def _packet_mark(value: Any) -> Any:
+    """ "0x10/0xf0", "0x10" or 16: bits to set, and which of them count (all)."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    try:
+        given, _, masked = text.partition("/")
+        mark = PacketMark(int(given, 0), int(masked or "0xffffffff", 0))
+    except (AttributeError, ValueError):
+        mark = PacketMark(-1, 0)
+    if not (0 <= mark.value <= 0xFFFFFFFF and 0 < mark.mask <= 0xFFFFFFFF) or mark.value & ~mark.mask:
+        raise ValueError(f'{value!r} is no mark; write "0x10/0xf0": a value within its mask, 32 bits')
+    return mark
+
+
+DSCP = {
+    "cs0": 0, "cs1": 8, "cs2": 16, "cs3": 24, "cs4": 32, "cs5": 40, "cs6": 48, "cs7": 56,
+    "af11": 10, "af12": 12, "af13": 14, "af21": 18, "af22": 20, "af23": 22, "af31": 26, "af32": 28, "af33": 30,
+    "af41": 34, "af42": 36, "af43": 38, "ef": 46, "va": 44, "le": 1,
+}  # fmt: skip
+_TEXT: dict[str, Any] = {"type": "string"}
+_PORTS: dict[str, Any] = {"type": "string", "pattern": "^(tcp|udp)/[0-9]{1,5}(-[0-9]{1,5})?$"}
+_PORT_LIST: dict[str, Any] = {"anyOf": [_PORTS, {"type": "array", "items": _PORTS}]}
+_TIME: dict[str, Any] = {"type": "string", "pattern": "^([01][0-9]|2[0-4]):[0-5][0-9]$"}
+
+Names = Annotated[
+    list[str],
+    BeforeValidator(_listed),
+    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}),
+]
+Minute = Annotated[int, BeforeValidator(_minute), WithJsonSchema(_TIME)]
+TimeZone = Annotated[Any, BeforeValidator(_timezone), WithJsonSchema(_TEXT)]
+ServiceText = Annotated[
+    Any,
+    BeforeValidator(_service),
+    WithJsonSchema({"anyOf": [{"enum": [ANY, "application-default"]}, *_PORT_LIST["anyOf"]]}),
+]
+Dscp = Annotated[
+    Any,
+    BeforeValidator(_dscp),
+    WithJsonSchema({"anyOf": [{"enum": list(DSCP)}, {"type": "integer", "minimum": 0, "maximum": 63}]}),
+]
+Mark = Annotated[
+    Any,
+    BeforeValidator(_packet_mark),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^(0x)?[0-9a-f]+(/(0x)?[0-9a-f]+)?$"}]}
+    ),
+]
+Ports = Annotated[Any, BeforeValidator(_ports), WithJsonSchema(_PORT_LIST)]
+Budget = Annotated[int, Field(ge=0, le=1000)]
 
 
 class _Table(BaseModel):
@@ -82,12 +162,14 @@ class _Table(BaseModel):
 class _Zone(_Table):
     interfaces: list[str] = []
     networks: list[Annotated[str, AfterValidator(_network_text)]] = []
+    undecided_packets: Budget | None = None
 
 
 class _Defaults(_Table):
     action: Action = "deny"
-    undecided_packets: Annotated[int, Field(ge=0, le=1000)] = UNDECIDED_PACKETS
+    undecided_packets: Budget = UNDECIDED_PACKETS
     log: bool = True
+    capture_unknown: bool = True
     timezone: TimeZone = None
 
 
@@ -119,11 +201,27 @@ class _Rule(_Table):
     source: Names = []
     destination: Names = []
     applications: Names = []
-    service: Annotated[Any, BeforeValidator(_service)] = None  # left out: application-default to allow, any to refuse
+    service: ServiceText = None  # left out: application-default to allow, any to refuse
     schedule: _Schedule | None = None
     implicit: bool = False
     alg: bool = True
     log: bool = True
+    dscp: Dscp = None
+    mark: Mark = None
+    capture_unknown: bool = True
+
+
+class _Override(_Table):
+    application: str
+    source: Names = []
+    destination: Names = []
+    ports: Ports = []
+
+    @model_validator(mode="after")
+    def bounded(self) -> _Override:
+        if not self.destination and not self.ports and not self.source:
+            raise ValueError("needs a source, a destination or ports: without them it would rename every flow")
+        return self
 
 
 class _Groups(_Table):
@@ -139,6 +237,7 @@ class _File(_Table):
     defaults: dict[str, Any] = {}
     groups: dict[str, Any] = {}
     rule: list[dict[str, Any]] = []
+    override: list[dict[str, Any]] = []
 
 
 _T = TypeVar("_T", bound=BaseModel)
@@ -179,16 +278,24 @@ class _Loader:
             self.application_names("groups.applications", name, self.groups.applications[name])
         rules = [self.rule(f"rule[{i}]", given) for i, given in enumerate(file.rule, 1)]
         self.same_names(rules)
+        overrides = [self.override(f"override[{i}]", given) for i, given in enumerate(file.override, 1)]
         return Policy(
             rules=tuple(rules),
             zones={
-                name: Zone(name, tuple(zone.interfaces), tuple(toml_values.network(n) for n in zone.networks))
+                name: Zone(
+                    name,
+                    tuple(zone.interfaces),
+                    tuple(toml_values.network(n) for n in zone.networks),
+                    zone.undecided_packets,
+                )
                 for name, zone in zones.items()
                 if zone is not None
             },
             default_action=defaults.action,
             default_log=defaults.log,
             undecided_packets=defaults.undecided_packets,
+            overrides=tuple(override for override in overrides if override is not None),
+            capture_unknown=defaults.capture_unknown,
         )
 
     def rule(self, place: str, given: dict[str, Any]) -> PolicyRule:
@@ -216,6 +323,21 @@ class _Loader:
             implicit=rule.implicit,
             alg=rule.alg,
             log=rule.log,
+            qos=Qos(rule.dscp, rule.mark) if rule.dscp is not None or rule.mark is not None else None,
+            capture_unknown=rule.capture_unknown,
+        )
+
+    def override(self, place: str, given: dict[str, Any]) -> Override | None:
+        override = self.table(_Override, place, given)
+        if override is None:
+            return None
+        if override.application not in self.applications:
+            self.fault(place, "application", f"no application {override.application!r}")
+        return Override(
+            override.application,
+            self.networks(place, "source", override.source),
+            self.networks(place, "destination", override.destination),
+            tuple(override.ports),
         )
 
     def without_faults(self, given: dict[str, Any]) -> _Rule:
@@ -284,6 +406,38 @@ class _Loader:
             for name in names:
                 if name in self.applications or name in STATES:
                     self.fault(kind, name, "is the name of an application")
+
+
+class _Document(_Table):
+    """The policy file of appid: https://json-schema.org for editors. What it refers to by name is checked at load."""
+
+    zones: dict[Name, _Zone] = {}
+    defaults: _Defaults = _Defaults()
+    groups: _Groups = _Groups()
+    rule: list[_Rule] = []
+    override: list[_Override] = []
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the policy file, made from what reads it."""
+    made = _Document.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_plain(made), "title": "appid policy"}
+
+
+def _plain(value: Any) -> Any:
+    """Without pydantic's titles (names of classes and keys again) and its nulls: TOML has none."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    kinds = [one for one in value.get("anyOf", ()) if one != {"type": "null"}]
+    if len(kinds) == 1:
+        value = {**{key: one for key, one in value.items() if key != "anyOf"}, **kinds[0]}
+    return {
+        key: _plain(one)
+        for key, one in value.items()
+        if not (key == "title" and isinstance(one, str)) and not (key == "default" and one is None)
+    }
 
 
 def load_policy(path: Path, applications: Mapping[str, Application]) -> Policy:

@@ -93,6 +93,17 @@ class Judge:
         self._places: dict[tuple[object, ...], int] = {}
         self._cache: dict[tuple[object, ...], Decision] = {}
         self._passing: dict[tuple[object, ...], bool] = {}
+        self._budgets = {zone: policy.budget(zone) for zone in policy.zones}
+        classes = {qos: number for number, qos in enumerate(policy.qos, 1)}
+        self._qos = {rule.name: classes[rule.qos] for rule in rules if rule.qos is not None}
+
+    def budget(self, zone: str | None) -> int:
+        """Policy.budget."""
+        return self._budgets.get(zone, self.policy.undecided_packets)  # type: ignore[arg-type]
+
+    def qos_of(self, decision: Decision) -> int:
+        """The QoS class of the flows that get this decision; 0: none."""
+        return self._qos.get(decision.rule.removeprefix(IMPLICIT), 0) if self._qos else 0
 
     def first_match(self, situation: Situation, name: str, provisional: bool = False) -> Decision:
         """The decision for a flow of this name: the first rule that matches, else implicit use, else the defaults."""
@@ -116,7 +127,7 @@ class Judge:
         settled |= (
             unnamed and place.proto not in UNKNOWN
         )  # other protocols are named by their number, at once (point 9)
-        if settled or payload_packets > self.policy.undecided_packets:
+        if settled or payload_packets > self.budget(situation.from_zone):
             return self._first(place, final, False)
         key = (place, name, still_possible)
         passes = self._passing.get(key)

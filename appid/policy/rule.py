@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from appid.identify.application import PortRange
 from appid.policy import Action
@@ -23,11 +23,13 @@ UNDECIDED_PACKETS = 10
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """A side of the gateway. Without networks it is where every address lies that no zone's networks hold."""
+    """A side of the gateway. Without networks it is where every address lies that no zone's networks hold.
+    `undecided_packets`: the budget of flows that begin here, if it is not that of [defaults]."""
 
     name: str
     interfaces: tuple[str, ...] = ()
     networks: tuple[Network, ...] = ()
+    undecided_packets: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,39 @@ class Schedule:
         return late or ((day - 1) % 7 in self.days and minute < self.end)
 
 
+class PacketMark(NamedTuple):
+    """Bits of a packet mark to set: the bits of `mask` become `value`."""
+
+    value: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class Qos:
+    """What the packets of a rule's flows are given on their way out: a DSCP (RFC 2474), a packet mark, or both."""
+
+    dscp: int | None = None
+    mark: PacketMark | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One [[override]]: a flow to these addresses and ports is `application`, whatever it shows. Empty: any."""
+
+    application: str
+    source: tuple[Network, ...] = ()
+    destination: tuple[Network, ...] = ()
+    ports: tuple[PortRange, ...] = ()
+
+    def holds(self, proto: int, source: bytes, destination: bytes, port: int) -> bool:
+        """For a flow whose first packet is this."""
+        return (
+            (not self.ports or any(p.proto == proto and p.first <= port <= p.last for p in self.ports))
+            and (not self.destination or any(holds(network, destination) for network in self.destination))
+            and (not self.source or any(holds(network, source) for network in self.source))
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
     """One [[rule]]. An empty `from_`, `to`, `source`, `destination` means any; `applications` None means any."""
@@ -64,6 +99,8 @@ class PolicyRule:
     implicit: bool = False
     alg: bool = True
     log: bool = True
+    qos: Qos | None = None
+    capture_unknown: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +112,25 @@ class Policy:
     default_action: Action = "deny"
     default_log: bool = True
     undecided_packets: int = UNDECIDED_PACKETS
+    overrides: tuple[Override, ...] = ()
+    capture_unknown: bool = True
+
+    @property
+    def qos(self) -> tuple[Qos, ...]:
+        """What the rules give packets, each once, in their order; the first is class 1."""
+        return tuple(dict.fromkeys(rule.qos for rule in self.rules if rule.qos is not None))
+
+    def budget(self, zone: str | None) -> int:
+        """Payload packets for which the name of a flow that begins in this zone may stay open (point 2)."""
+        own = self.zones[zone].undecided_packets if zone in self.zones else None
+        return self.undecided_packets if own is None else own
+
+    def overridden(self, proto: int, source: bytes, destination: bytes, port: int) -> str | None:
+        """The application that the first matching [[override]] gives a flow."""
+        for override in self.overrides:
+            if override.holds(proto, source, destination, port):
+                return override.application
+        return None
 
     def zone_of(self, address: bytes, interface: str = "") -> str | None:
         """The zone of one side of a flow: by interface where one is known and named, else by the longest network that
