@@ -140,7 +140,7 @@ class Service:
     def _attach(self, opened: ExitStack) -> None:
         self.metrics = self._metrics(opened)
         self.gateway = Gateway(
-            _Counted(self.engine, self.metrics, media_applications(self.applications)), options,
+            _Counted(self.engine, self.metrics, media_applications(self.applications)), self._options(),
             on_report=self._report, on_verdict=self._verdict, on_tick=lambda _: self.control.expire(),
         )  # fmt: skip
         opened.callback(self.gateway.close)

@@ -12,7 +12,8 @@ from typing import Final, Literal, get_args
 Cause = Literal["engine-down", "queue-full", "table-full", "mid-stream", "undecodable", "internal-error"]
 """engine-down   no process listens on the queue           queue-full   the kernel's queue has no room
 table-full    no room for another flow                  mid-stream   the flow's beginning was not seen
-undecodable   a protocol was recognised and breaks its own format     internal-error   the engine failed on the packet"""
+undecodable   a protocol was recognised and breaks its own format
+internal-error   the engine failed on the packet"""
 Failure = Literal["open", "closed"]
 CAUSES: Final[tuple[Cause, ...]] = get_args(Cause)
 
