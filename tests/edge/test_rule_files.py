@@ -164,14 +164,20 @@ def test_a_shipped_file_without_a_number_is_a_fault(tmp_path: Path) -> None:
 
 
 GENERATION = 'name = "{name}"\nextends = "game"\nera = "2030"\ndate = "2030-02-01"\n'
-SIGNATURE = '[[signature]]\nname = "{name}"\nstrength = "strong"\nsource = "frame 1"\nmatch = [{{ fact = "stun.method", has = true }}]\n'
+NAMED = """
+[[signature]]
+name = "{name}"
+strength = "strong"
+source = "frame 1"
+match = [{{ fact = "stun.method", has = true }}]
+"""
 
 
 def test_a_generation_is_a_file_of_its_own(tmp_path: Path) -> None:
     """Its era, date and watch hold for its signatures, unless one of them says otherwise."""
-    old = SIGNATURE.format(name="old").replace("source", 'era = "2010"\nsource')
+    old = NAMED.format(name="old").replace("source", 'era = "2010"\nsource')
     write(tmp_path, "game", "watch = true\n" + old)
-    more = "watch = false\n" + SIGNATURE.format(name="new") + SIGNATURE.format(name="odd")
+    more = "watch = false\n" + NAMED.format(name="new") + NAMED.format(name="odd")
     write(tmp_path, "game-2030", more + 'era = "2031"\nwatch = true\n', GENERATION.format(name="game-2030"))
     loaded = load_applications(tmp_path)
     assert "game-2030" not in loaded
@@ -193,8 +199,8 @@ def test_the_operator_replaces_or_switches_off_a_generation(tmp_path: Path) -> N
 def test_faults_of_a_generation(tmp_path: Path) -> None:
     write(tmp_path, "game-2030", body=GENERATION.format(name="game-2030"))
     assert faults(tmp_path) == ["game-2030.toml: extends: no application 'game'"]
-    write(tmp_path, "game", SIGNATURE.format(name="same").replace("source", 'era = "2010"\nsource'))
-    write(tmp_path, "game-2030", SIGNATURE.format(name="same"), GENERATION.format(name="game-2030"))
+    write(tmp_path, "game", NAMED.format(name="same").replace("source", 'era = "2010"\nsource'))
+    write(tmp_path, "game-2030", NAMED.format(name="same"), GENERATION.format(name="game-2030"))
     assert faults(tmp_path) == ["game-2030.toml: same: name: 'game' has a signature of this name"]
     write(tmp_path, "game-2030", "risk = 3\n", GENERATION.format(name="game-2030"))
     assert faults(tmp_path) == ["game-2030.toml: risk: no such key"]
