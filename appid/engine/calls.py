@@ -30,6 +30,8 @@ REFRESH = 100.0
 """Seconds between two renewals of a call's pinholes."""
 CALL = "call"
 """The characteristic of applications each flow of which serves a call."""
+OPENS_MEDIA, MEDIA = "opens-media-flows", "rtp"
+"""The characteristic of applications that only signal, and the name of the flows that they open."""
 
 
 class CallKeeper:
@@ -262,12 +264,17 @@ class CallKeeper:
             None,
             outside,
             place.port,
-            call.application,
+            self._of_media(call),
             call.id,
             reason,
             packet,
             now + LIFETIME,
         )
+
+    def _of_media(self, call: Call) -> str:
+        known = self.settings.applications
+        opens = MEDIA in known and OPENS_MEDIA in known[call.application].characteristics
+        return MEDIA if opens else call.application
 
     def _open(self, expectation: Expectation, packet: int, now: float) -> Iterator[Command]:
         yield from self._inherit(expectation, packet)

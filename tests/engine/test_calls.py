@@ -232,3 +232,32 @@ def test_every_verdict_is_given_once() -> None:
     call = play.call()
     for message in (call.invite, call.answer, call.bye, call.bye_answer):
         assert verdict(message()).packet == play.number
+
+
+# ---- plain SIP, whose flow might still become another application ----------------------------------------------------
+
+
+def sip(first: str, cseq: str, to_tag: str = "", host: str = "", port: int = 0) -> bytes:
+    """A message of RFC 3665 section 3.1's kind."""
+    where = f"IN IP4 {host}"
+    body = f"v=0\r\no=- 1 1 {where}\r\ns=-\r\nc={where}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n" if host else ""
+    head = [first, "Via: SIP/2.0/UDP client.example.com:5060;branch=z9hG4bK74bf9", "From: <sip:a@x.example>;tag=9fxced",
+            f"To: <sip:b@y.example>{to_tag}", "Call-ID: 3848276298220188511", f"CSeq: {cseq}",
+            *(["Content-Type: application/sdp"] if body else []), f"Content-Length: {len(body)}", "", body]  # fmt: skip
+    return "\r\n".join(head).encode()
+
+
+@pytest.mark.parametrize("names", [None, {"sip", "ichat-av", "facetime"}, {"dns"}])
+def test_a_plain_sip_call_opens_with_its_answer(names: set[str] | None) -> None:
+    rule = PolicyRule("sip", "allow", applications=frozenset(names or ()), service="any")
+    play = Play(settings(rule) if names is not None else settings(default="none"))
+    phone, server = End(CLIENT.host, 5060), End(PEER.host, 5060)
+    play.queue(udp(phone, server, sip("INVITE sip:b@y.example SIP/2.0", "1 INVITE", host=CLIENT.host, port=49172)))
+    play.queue(udp(server, phone, sip("SIP/2.0 180 Ringing", "1 INVITE", ";tag=83212")))
+    answer = sip("SIP/2.0 200 OK", "1 INVITE", ";tag=83212", PEER.host, 3456)
+    opened = of(play.queue(udp(server, phone, answer)), OpenPinhole)
+    wanted = [] if names == {"dns"} else [49172, 49173]
+    assert [pinhole.expectation.port for pinhole in opened] == wanted
+    media = play.queue(udp(End(PEER.host, 3456), End(CLIENT.host, 49172), b"\x80\x00" + bytes(170)))
+    named = [report.identification.application for report in bodies(media, FlowReport)]
+    assert named == ([] if names == {"dns"} else ["rtp"]), "SIP is the signalling; what it opens is media"
