@@ -189,8 +189,10 @@ def decode_stream(data: memoryview) -> Layer | None:
     type_, length, word = _HEADER.unpack_from(data)
     if word != COOKIE and end >= 10 and data[6:10] == _COOKIE and type_ == HEADER + int.from_bytes(data[4:6], "big"):
         return _framed(data[2:])
-    if word != COOKIE or type_ & 0xC000:
-        return decode(data) if word != COOKIE else None
+    if word != COOKIE:  # no attributes: Modbus looks like that, 00 00 at the length (its specification, section 3.1.3)
+        return decode(data) if length else None
+    if type_ & 0xC000:
+        return None
     if HEADER + length > end:
         return Layer("stun", (), 0)
     return _layer(data, type_, length, cookie=True)

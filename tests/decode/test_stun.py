@@ -199,3 +199,10 @@ def test_ice_on_tcp_puts_two_bytes_of_length_before_a_message(message: bytes) ->
 def test_a_frame_whose_length_is_not_the_message_s_is_no_frame() -> None:
     framed = (len(REQUEST) + 4).to_bytes(2, "big") + REQUEST
     assert stun.decode_stream(memoryview(framed)) is None
+
+
+def test_two_answers_of_modbus_are_no_binding_request() -> None:
+    """arkime/modbus.pcap: transaction 1, protocol 0, length 4, twice: twenty bytes, type 1, no attributes."""
+    answers = bytes.fromhex("0001000000040a010100") * 2
+    assert stun.decode(memoryview(answers)) is not None, "on UDP it may be one: RFC 3489 section 11.1"
+    assert stun.decode_stream(memoryview(answers)) is None
