@@ -111,12 +111,7 @@ match = [
     assert (four.name, four.scope) == ("s", "packet")
 
 
-SIGNATURE = """[[signature]]
-name = "{name}"
-strength = "strong"
-source = "frame 1"
-match = [{{ fact = "stun.method", has = true }}]
-"""
+SIGNATURE = '[[signature]]\nname = "s"\nstrength = "strong"\nera = "x"\nsource = "xxxxxx"\nmatch = [{}]\n'
 
 
 @pytest.mark.parametrize(
