@@ -18,6 +18,7 @@ from tests.corpus import lookalikes, sessions
 from tests.corpus.expected import Case, Expected, FlowTruth
 from tests.corpus.variation import Variation
 
+CAPTURES = Path(__file__).parents[2] / "../shared/captures"
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
 SEEDS = range(6)
 CASES = [(session, seed, v6) for session in sorted(sessions.BUILDERS) for seed in SEEDS for v6 in (False, True)]
@@ -148,3 +149,22 @@ def test_a_look_alike_is_never_facetime(case: Case, folder: Path) -> None:
             flow = flow_of(output, truth)
             assert flow["application"] in truth.applications, flow
     assert not [line for line in output if line["type"] == "pinhole" and "facetime" in case.expected.not_applications]
+
+
+SIP_CALLS = [
+    ("105090259-446faf7a@192.168.1.2", 22, "cancelled", 30),
+    ("85216695-42dcdb1d@192.168.1.2", 46, "refused", 53),
+    ("24487391-449bf2a0@192.168.1.2", 76, "refused", 84),
+    ("11894297-4432a9f8@192.168.1.2", 87, "refused", 93),
+]
+"""ndpi/sip.pcap as tshark tells it: INVITE and CANCEL; then three that were challenged (407) and sent again, CSeq 2."""
+
+
+@pytest.mark.skipif(not CAPTURES.is_dir(), reason="the captures are not beside the project")
+def test_real_sip_calls_begin_and_end_where_tshark_sees_it() -> None:
+    settings = Settings(load_applications())
+    replayed = Replay(Engine(settings), Kernel(settings.marks, "pass")).run(CAPTURES / "ndpi/sip.pcap")
+    calls = [line for line in lines(replayed, drops=False) if line["type"] == "call"]
+    assert [(c["call_id"], c["started_at"], c["end"], c["ended_at"]) for c in calls] == SIP_CALLS
+    assert {c["caller"] for c in calls} == {"192.168.1.2"}
+    assert all(c["answered_at"] is None for c in calls)
