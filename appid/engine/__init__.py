@@ -4,21 +4,24 @@ event.py   what the edge tells      report.py  what the engine tells of flows, c
 read.py    a packet -> layers and facts
 record.py  what is kept of a flow   calls.py   flows and dialogs -> calls, expectations, bindings
 core.py    Engine.handle
+reload.py  what a new policy says of flows that the kernel holds
 """
 
 from appid.engine.core import Engine
-from appid.engine.event import CommandFailed, Event, FlowEnded, PacketQueued, RulesLoaded, Tick
+from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, RulesLoaded, Tick
 from appid.engine.record import Settings
-from appid.engine.report import AnomalyReport, CallReport, FlowReport, PinholeReport
+from appid.engine.report import AnomalyReport, CallReport, DecisionReport, FlowReport, PinholeReport
 
 __all__ = [
     "AnomalyReport",
     "CallReport",
     "CommandFailed",
+    "DecisionReport",
     "Engine",
     "Event",
     "FlowEnded",
     "FlowReport",
+    "Kept",
     "PacketQueued",
     "PinholeReport",
     "RulesLoaded",

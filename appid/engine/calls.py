@@ -6,7 +6,7 @@ closed, reports of calls. Nothing is opened for an application that policy does 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from appid.alg.book import Book
 from appid.alg.dialog import Change, Dialog, Dialogs, Signal
@@ -20,6 +20,7 @@ from appid.engine.report import AnomalyReport, CallReport, PinholeReport
 from appid.flow.call import Call, Calls, End
 from appid.flow.key import FlowKey
 from appid.policy import Decision
+from appid.policy.evaluate import Situation
 from appid.wire import UDP, Layer, text
 
 LIFETIME = 14400.0
@@ -47,14 +48,37 @@ class CallKeeper:
         self.quiet: set[int] = set()
         self.bound: dict[int, BindNat] = {}
         self.decisions: dict[int, Decision] = {}
+        self.situations: dict[int, Situation] = {}
         self.refresh_at: float | None = None
         self.deadline: float | None = None
 
-    def reload(self, settings: Settings, topology: Topology) -> Iterator[Command]:
-        """New settings; calls of an application that is gone from them are given up."""
+    def reload(
+        self,
+        settings: Settings,
+        topology: Topology,
+        moved: Callable[[Situation], Situation],
+        refused: dict[int, Decision],
+    ) -> Iterator[Command]:
+        """New settings: calls of an application that is gone from them are given up, those that policy refuses now end
+        (into `refused`, by number); of the others nothing changes but marks. `moved`: a situation in its new zones."""
+        marks = {number: self.pinhole_mark(e) for number, e in self.book.open.items() if number not in self.quiet}
         self.settings, self.topology = settings, topology
-        for call in [c for c in self.calls.open.values() if c.application not in settings.applications]:
-            yield from self.end(call, "lost", call.last_packet, call.last_seen)
+        for call in list(self.calls.open.values()):
+            if call.application not in settings.applications:
+                yield from self.end(call, "lost", call.last_packet, call.last_seen)
+                continue
+            situation = self.situations.get(call.id)
+            if situation is None or settings.judge is None:
+                continue
+            situation = self.situations[call.id] = moved(situation)
+            decision = self.decisions[call.id] = settings.judge.first_match(situation, call.application)
+            if decision.action != "allow" and not settings.monitor:
+                refused[call.id] = decision
+                yield from self.end(call, "refused", call.last_packet, call.last_seen)
+        for number, expectation in self.book.open.items():
+            mark = self.pinhole_mark(expectation)
+            if marks.get(number, mark) != mark:
+                yield OpenPinhole(number, expectation, mark, PINHOLE_TIMEOUT)
 
     # -- flows ---------------------------------------------------------------------------------------------------
 
@@ -316,7 +340,9 @@ class CallKeeper:
 
     def pinhole_mark(self, expectation: Expectation) -> int:
         application = self.settings.applications[expectation.application]
-        return self.settings.marks.encode("allow", application.number, watch=application.watch)
+        decision, judge = self.decisions.get(expectation.call), self.settings.judge
+        qos = judge.qos_of(decision) if judge is not None and decision is not None else 0
+        return self.settings.marks.encode("allow", application.number, watch=application.watch, qos=qos)
 
     def _close(self, number: int, packet: int) -> Iterator[Command]:
         expectation = self.book.remove(number)
@@ -343,6 +369,7 @@ class CallKeeper:
             yield from self._close(number, packet)
         self.calls.remove(call)
         self.decisions.pop(call.id, None)
+        self.situations.pop(call.id, None)
         if call.call_id is not None:
             self.dialogs.forget(call.call_id, now)
             self.by_call_id.pop(call.call_id, None)

@@ -14,10 +14,11 @@ from appid.alg.relay import Relay
 from appid.dataplane.command import Command, Report, SetMark, SetVerdict
 from appid.decode.sdp import Description
 from appid.engine.calls import CallKeeper
-from appid.engine.event import CommandFailed, Event, FlowEnded, PacketQueued, RulesLoaded, Tick
+from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, RulesLoaded, Tick
 from appid.engine.read import read
 from appid.engine.record import FlowRecord, Settings, Topology, flow_facts
-from appid.engine.report import AnomalyReport, FlowReport
+from appid.engine.reload import Reload
+from appid.engine.report import AnomalyReport, DecisionReport, FlowReport
 from appid.flow.key import FlowKey
 from appid.identify.identification import Because
 from appid.identify.match import Matcher
@@ -63,7 +64,7 @@ class Engine:
             case Tick():
                 return list(self._tick(event, now))
             case RulesLoaded():
-                return list(self._reload(event.settings))
+                return list(self._reload(event, now))
             case CommandFailed():
                 return []
 
@@ -134,7 +135,10 @@ class Engine:
         layers: tuple[Layer, ...] = ()
         if record.userspace_packets == 1:
             self._foresee(record, number)
-        if packet.payload or packet.key.proto not in (TCP, UDP):
+            if self.settings.judge is not None and self.settings.judge.policy.overrides:
+                self._override(record, number)
+        overridden = record.state is not None and record.state == record.naming.name
+        if (packet.payload or packet.key.proto not in (TCP, UDP)) and not overridden:
             layers = self._read(record, packet, number, outward, out)
         named = (record.naming.name, record.naming.confidence)
         if named != before:
@@ -147,6 +151,15 @@ class Engine:
         if record.decision != decided or named != before:
             record.mark = self._mark(record)
             out.append(self._report(record, number))
+
+    def _override(self, record: FlowRecord, number: int) -> None:
+        """The operator knows better: the name stands from the first packet on, and nothing is read of the flow."""
+        assert self.settings.judge is not None
+        key = record.key
+        name = self.settings.judge.policy.overridden(key.proto, key.src, key.dst, key.dport)
+        if name is not None and record.foreseen is None:
+            record.naming.take(name, "conclusive", [Because(number, "override", record.facts)], number)
+            record.state = name
 
     def _foresee(self, record: FlowRecord, number: int) -> None:
         found = self.calls.foresee(record)
@@ -178,7 +191,9 @@ class Engine:
     def _decide(self, record: FlowRecord) -> Decision | None:
         """What policy says now; None while the flow is provisional (policy.md point 2)."""
         settings = self.settings
-        budget = settings.judge.policy.undecided_packets if settings.judge is not None else settings.budget
+        budget = settings.budget
+        if settings.judge is not None and record.situation is not None:
+            budget = settings.judge.budget(record.situation.from_zone)
         if record.state is None and record.foreseen is None and record.payload_packets > budget:
             record.give_up()
         possible = record.possible(self.lineage)
@@ -206,9 +221,10 @@ class Engine:
         application = self.settings.applications[name] if name is not None else None
         number = application.number if application is not None else 0
         action = "allow" if self.settings.monitor else record.decision.action
-        watched = application is not None and application.watch and record.naming.watchable
+        watched = application is not None and application.watch and record.naming.watchable and record.state != name
         record.watch = action == "allow" and watched
-        return marks.encode(action, number, watch=record.watch)
+        qos = self.settings.judge.qos_of(record.decision) if self.settings.judge is not None else 0
+        return marks.encode(action, number, watch=record.watch, qos=qos)
 
     def _answer(self, record: FlowRecord, number: int, now: float, out: list[Command]) -> None:
         mark = record.mark or self.settings.marks.passing
@@ -264,8 +280,8 @@ class Engine:
             elif layer.name == "sip" and record.opened_with("sip", outward):
                 following = layers[position + 1].message if position + 1 < len(layers) else None
                 description = following if isinstance(following, Description) else None
-                if record.call is not None and record.decision is not None:
-                    self.calls.decisions[record.call] = record.decision
+                if not self._opens(record):
+                    continue
                 yield from self.calls.signal(record, layer, description, peer or b"", by_host, number, now)
 
     # -- ends and time -------------------------------------------------------------------------------------------
@@ -292,7 +308,20 @@ class Engine:
                 break
             del self.stamps[key]
 
-    def _reload(self, settings: Settings) -> Iterator[Command]:
+    def _opens(self, record: FlowRecord) -> bool:
+        """Whether SIP on this flow may open anything; books the call's decision, by which its media goes."""
+        judge, situation, name = self.settings.judge, record.situation, record.naming.name
+        if judge is None or situation is None or name is None or record.call is None:
+            return True
+        decision = record.decision or judge.first_match(situation, name)
+        self.calls.decisions[record.call] = decision
+        self.calls.situations[record.call] = situation
+        return judge.opens(decision)
+
+    def _reload(self, event: RulesLoaded, now: float) -> Iterator[Command]:
+        """New settings: what userspace follows, what calls opened, and what the kernel holds is judged again."""
+        before, settings = self.settings, event.settings
+        calls = {f.key: found[1].call for f in event.kept if (found := self.calls.book.foreseen(f.key)) is not None}
         self.settings = settings
         self.lineage = Lineage(settings.applications)
         self.matcher = Matcher(settings.applications.values())
@@ -300,7 +329,42 @@ class Engine:
         known = settings.applications
         for record in [r for r in self.flows.values() if any(name not in known for name in r.naming.path)]:
             self._forget(record)  # its name is gone from the rules: its next packet begins anew
-        yield from self.calls.reload(settings, self.topology)
+        reload = Reload(before, settings, self.lineage, self.topology.inside, event.interface_of, now)
+        refused: dict[int, Decision] = {}
+        yield from self.calls.reload(settings, self.topology, reload.moved, refused)
+        for record in list(self.flows.values()):
+            yield from self._again(record, reload, now)
+        decisions = {key: refused.get(call) or self.calls.decisions.get(call) for key, call in calls.items()}
+        stamps = [Kept(key, mark) for key, (mark, _) in self.stamps.items()]
+        self.stamps = OrderedDict((j.key, (j.mark, now)) for j in reload.judged(stamps, {}, False) if j.mark)
+        kept = [flow for flow in event.kept if self._record(flow.key)[0] is None]
+        for judged in reload.judged(kept, decisions, event.restarted):
+            if (judged.mark ^ judged.was) & settings.marks.saved:
+                refusing = calls.get(judged.key) in refused  # its entry went with its call's pinhole
+                yield SetMark(judged.key, judged.mark, create=refusing)
+                if refusing:
+                    self.stamps[judged.key] = (judged.mark, now)
+            yield Report("decision", DecisionReport(judged.key, judged.name, judged.decision))
+
+    def _again(self, record: FlowRecord, reload: Reload, now: float) -> Iterator[Command]:
+        """A flow that userspace follows, under new settings. One without a decision is judged at its next packet."""
+        situation = record.situation
+        record.situation = reload.moved(situation) if situation is not None else reload.situation(record.key)
+        if record.foreseen is not None and record.call is not None:
+            decision = self.calls.decisions.get(record.call)
+            record.situation = record.situation._replace(foreseen=True, call=decision)
+        if record.decision is None:
+            return
+        was, mark = record.decision, record.mark
+        record.decision = self._decide(record)
+        record.mark = self._mark(record)
+        if (record.mark ^ mark) & self.settings.marks.saved:
+            yield SetMark(record.key, record.mark, create=False)
+        if record.decision != was:
+            yield self._report(record, record.first_packet)
+        if record.decision is not None and not record.watch:
+            self._forget(record)
+            self.stamps[record.key] = (record.mark, now)
 
     def _forget(self, record: FlowRecord) -> None:
         self.flows.pop(record.key, None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from appid.dataplane.command import Command
 from appid.flow.key import FlowKey
@@ -55,11 +56,30 @@ class Tick:
     active: tuple[Activity, ...] = ()
 
 
+class Kept(NamedTuple):
+    """A flow that the kernel holds: its original direction as the inside sees it, and its connmark."""
+
+    key: FlowKey
+    mark: int
+
+
+def nowhere(_address: bytes) -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class RulesLoaded:
-    """New applications, policy or topology; flows are judged again."""
+    """New applications, policy or topology; flows are judged again.
+
+    kept          the flows that the kernel holds with a connmark of ours
+    interface_of  the interface that leads to an address; "" where that is not known or does not matter
+    restarted     the marks are those of an engine that is gone: what it foresaw is not known any more
+    """
 
     settings: Settings
+    kept: tuple[Kept, ...] = ()
+    interface_of: Callable[[bytes], str] = nowhere
+    restarted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

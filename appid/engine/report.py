@@ -27,6 +27,16 @@ class FlowReport:
 
 
 @dataclass(frozen=True, slots=True)
+class DecisionReport:
+    """What a new policy says of a flow that the kernel holds. `application` and `decision` are None where the flow is
+    undecided again: its next packet is asked about."""
+
+    key: FlowKey
+    application: str | None
+    decision: Decision | None
+
+
+@dataclass(frozen=True, slots=True)
 class CallReport:
     """A call began, changed or ended. Addresses are packed; packet numbers are the edge's."""
 

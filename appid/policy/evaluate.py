@@ -94,12 +94,17 @@ class Judge:
         self._cache: dict[tuple[object, ...], Decision] = {}
         self._passing: dict[tuple[object, ...], bool] = {}
         self._budgets = {zone: policy.budget(zone) for zone in policy.zones}
+        self._closed = frozenset(rule.name for rule in rules if not rule.alg)
         classes = {qos: number for number, qos in enumerate(policy.qos, 1)}
         self._qos = {rule.name: classes[rule.qos] for rule in rules if rule.qos is not None}
 
     def budget(self, zone: str | None) -> int:
         """Policy.budget."""
         return self._budgets.get(zone, self.policy.undecided_packets)  # type: ignore[arg-type]
+
+    def opens(self, decision: Decision) -> bool:
+        """Whether calls under this decision open pinholes and are translated (`alg`)."""
+        return not self._closed or decision.rule.removeprefix(IMPLICIT) not in self._closed
 
     def qos_of(self, decision: Decision) -> int:
         """The QoS class of the flows that get this decision; 0: none."""

@@ -1,0 +1,112 @@
+"""Established flows under a new policy: what the kernel holds as decided is judged again, by its connmark.
+
+In: Kept flows (5-tuple and connmark), the settings before and now. Out: per flow the mark that it should have from now
+on. A flow that was refused before it had its final name, and now might become something allowed, begins anew
+(undecided); all others are judged by the name in their mark, as policy.md point 1 says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from appid.engine.event import Kept
+from appid.engine.record import Settings
+from appid.flow.key import FlowKey
+from appid.identify.identification import UNKNOWN_IP
+from appid.identify.naming import Lineage
+from appid.policy import Decision
+from appid.policy.evaluate import UNKNOWN, Judge, Situation
+
+
+class Judged(NamedTuple):
+    """`mark` from now on, and as it `was`. `name` and `decision` are None where the flow begins anew."""
+
+    key: FlowKey
+    was: int
+    mark: int
+    name: str | None
+    decision: Decision | None
+
+
+class Reload:
+    """One change of settings. `interface_of` tells the interface that leads to an address ("" where unknown)."""
+
+    def __init__(
+        self, before: Settings, now: Settings, lineage: Lineage, inside: Callable[[bytes], bool],
+        interface_of: Callable[[bytes], str], time: float,
+    ) -> None:  # fmt: skip
+        self.before, self.now = before, now
+        self.lineage = lineage
+        self.inside = inside
+        self.interface_of = interface_of
+        self.time = time
+        self.names = {application.number: name for name, application in before.applications.items()}
+
+    def situation(self, key: FlowKey) -> Situation:
+        """Where a flow stands under the new policy, its first packet long gone."""
+        from_inside, to_inside = self.inside(key.src), self.inside(key.dst)
+        zones: tuple[str | None, str | None] = (None, None)
+        if self.now.judge is not None:
+            zone_of = self.now.judge.policy.zone_of
+            zones = (zone_of(key.src, self.interface_of(key.src)), zone_of(key.dst, self.interface_of(key.dst)))
+        return Situation(key, *zones, begun_outside=not from_inside and to_inside, now=self.time)
+
+    def moved(self, situation: Situation) -> Situation:
+        """The same flow, its zones as the new policy has them; where those did not change, as they were."""
+        old, new = self.before.judge, self.now.judge
+        if old is not None and new is not None and old.policy.zones == new.policy.zones:
+            return situation
+        placed = self.situation(situation.key)
+        return situation._replace(
+            from_zone=placed.from_zone, to_zone=placed.to_zone, begun_outside=placed.begun_outside
+        )
+
+    def judged(
+        self, kept: Iterable[Kept], calls: Mapping[FlowKey, Decision | None], restarted: bool
+    ) -> Iterator[Judged]:
+        """Each decided flow. `calls`: the decision of the call that foresaw a flow. After a restart nobody knows what
+        was foreseen: what may only come foreseen and was allowed is taken for that."""
+        for flow in kept:
+            mark = self.before.marks.decode(flow.mark)
+            if mark.action is None:
+                continue
+            name = self.names.get(mark.application)
+            judge = self.now.judge
+            if (mark.application and name not in self.now.applications) or judge is None:
+                yield Judged(flow.key, flow.mark, 0, None, None)
+                continue
+            call = calls.get(flow.key)
+            application = self.now.applications[name] if name is not None else None
+            spared = restarted and application is not None and application.inbound == "foreseen"
+            foreseen = call is not None or (spared and mark.action == "allow")
+            situation = self.situation(flow.key)._replace(foreseen=foreseen, call=call)
+            override = judge.policy.overridden(flow.key.proto, flow.key.src, flow.key.dst, flow.key.dport)
+            if override is None and mark.action != "allow" and self._may_begin_anew(situation, name, judge):
+                yield Judged(flow.key, flow.mark, 0, None, None)
+                continue
+            final = override or name or UNKNOWN.get(flow.key.proto, UNKNOWN_IP)
+            decision = call or judge.first_match(situation, final)
+            yield Judged(flow.key, flow.mark, self._mark(flow.mark, final, decision), final, decision)
+
+    def _may_begin_anew(self, situation: Situation, name: str | None, judge: Judge) -> bool:
+        """Refused at once by the policy of before, let pass for the time being by this one."""
+        possible = self.lineage.descendants[name] if name is not None else None
+        old = self.before.judge
+        if possible is not None and not possible:
+            return False
+        if judge.judge(situation, name, possible, 0) is not None:
+            return False
+        if old is None or (name is not None and name not in old.applications):
+            return True
+        return old.judge(situation, name, possible, 0) is not None
+
+    def _mark(self, mark: int, name: str, decision: Decision) -> int:
+        settings = self.now
+        action = "allow" if settings.monitor else decision.action
+        application = settings.applications.get(name)
+        was = self.before.marks.decode(mark)
+        watch = application is not None and application.watch and (was.watch or was.action != "allow")
+        qos = settings.judge.qos_of(decision) if settings.judge is not None else 0
+        number = application.number if application is not None else 0
+        return settings.marks.encode(action, number, watch=watch and action == "allow", qos=qos)
