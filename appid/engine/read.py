@@ -18,6 +18,8 @@ from appid.wire import TCP, UDP, DecodeError, Endpoint, Fact, Layer
 
 MAX_CRYPTO = 32
 """CRYPTO pieces kept of a flow whose ClientHello is not whole."""
+START = 16
+"""Bytes of a datagram that no decoder reads, shown to signatures of private protocols as `flow.start`."""
 NOTHING: tuple[Layer, ...] = ()
 NO_LAYERS = Peeled(NOTHING, (), 0)
 
@@ -44,6 +46,8 @@ def read(record: FlowRecord, packet: Packet, outward: bool) -> Read:
     facts.extend(peeled.facts())
     if layers and layers[0].name == "quic":
         layers += _hello_over_datagrams(record, layers[0], facts)
+    elif not layers and packet.key.proto == UDP:
+        facts.append(Fact("flow.start", bytes(packet.payload[:START])))
     elif layers and layers[0].name == "snatmap" and Endpoint(packet.key.src, packet.key.sport) == _endpoint(layers[0]):
         facts.append(Fact("snatmap.of_sender", True))
     return Read(layers, facts, peeled.anomalies)
