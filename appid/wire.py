@@ -7,7 +7,6 @@ them into what people write. Ports are ints. Times are float seconds and always 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -58,7 +57,7 @@ class FlowKey(NamedTuple):
 @lru_cache(maxsize=16384)
 def text(address: bytes) -> str:
     """Packed address (4 or 16 bytes) -> its usual text."""
-    return str(ip_address(address))
+    return ".".join(map(str, address)) if len(address) == 4 else str(ip_address(address))
 
 
 def packed(address: str) -> bytes:
@@ -138,8 +137,7 @@ class Fact(NamedTuple):
     value: FactValue
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """What one decoder made of the bytes it was given.
 
     facts    in wire order; a repeated field is a repeated Fact.

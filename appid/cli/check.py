@@ -25,7 +25,7 @@ from appid.policy.evaluate import Judge
 from appid.policy.rule import Network
 from appid.wire import TCP
 
-_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+_ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _COLLECT_AFTER = 50_000
 """New objects until the collector looks for cycles. What a capture leaves are flows, not cycles: looking after every
 700, as by default, costs a tenth of the run."""

@@ -7,14 +7,13 @@ of the packet that caused them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from appid.alg.expectation import Expectation
 from appid.flow.key import FlowKey
 
 
-@dataclass(frozen=True, slots=True)
-class SetVerdict:
+class SetVerdict(NamedTuple):
     """Answer the queued packet `packet`: "repeat" with these mark bits (within the operator's mask), or "drop"."""
 
     packet: int
@@ -87,8 +86,7 @@ class ReplaceChains:
     """Converge the kernel to newly rendered rule sets."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """Something worth telling: for events, metrics, tables. Never reaches the kernel."""
 
     kind: Literal["flow", "call", "pinhole", "decision", "anomaly", "config"]

@@ -9,7 +9,6 @@ costs one module, its test, and one line in DECODERS. Order in that list is the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from appid.decode import dns, dtls, http, quic, rtcp, rtp, sdp, sip, snatmap, stun, tls, turn, xmpp
@@ -79,8 +78,7 @@ TABLES: dict[str, tuple[tuple[Decoder, ...], ...]] = {
 """carrier -> 256 tuples of decoders, by first byte."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peeled:
+class Peeled(NamedTuple):
     """What a payload was: its layers (outer before inner, then the next), the sender's errors, bytes read of it."""
 
     layers: tuple[Layer, ...]

@@ -8,7 +8,7 @@ names, are facts: 0x8001-0x8009 meant other things to vendors before IANA assign
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
 
@@ -201,7 +201,7 @@ def decode_stream(data: memoryview) -> Layer | None:
 def _framed(data: memoryview) -> Layer | None:
     """The message behind RFC 4571's length, which counts in `consumed`."""
     layer = decode_stream(data)
-    return replace(layer, consumed=layer.consumed + 2) if layer is not None and layer.consumed else layer
+    return layer._replace(consumed=layer.consumed + 2) if layer is not None and layer.consumed else layer
 
 
 def _classic(data: memoryview, type_: int) -> bool:

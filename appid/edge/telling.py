@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, NamedTuple
-
-import communityid
+from base64 import b64encode
+from hashlib import sha1
+from typing import Any
 
 from appid.engine import CallReport, FlowReport, PinholeReport
 from appid.flow.key import FlowKey
@@ -14,7 +13,6 @@ from appid.policy import Decision
 from appid.wire import ICMP, ICMPV6, TCP, UDP, Endpoint, FactValue, text
 
 PROTOCOLS = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMPV6: "icmpv6"}
-_COMMUNITY = communityid.CommunityID()
 
 
 def protocol(number: int) -> str:
@@ -47,27 +45,16 @@ def because(reasons: tuple[Because, ...]) -> list[dict[str, Any]]:
     return told
 
 
-class _Packed(NamedTuple):
-    """What communityid hashes: a tuple in network byte order, the lower endpoint first."""
-
-    proto: int
-    saddr: bytes
-    daddr: bytes
-    sport: bytes
-    dport: bytes
-
-    def has_ports(self) -> bool:
-        return self.proto in (TCP, UDP)
-
-
-@lru_cache(maxsize=4096)
 def community_id(key: FlowKey) -> str | None:
-    """Community ID v1 of the 5-tuple. None for ICMP, where it asks for a type and a code: a flow here has several."""
+    """Community ID v1 of the 5-tuple, seed 0 (github.com/corelight/community-id-spec): the lower end first, and ports
+    for TCP and UDP. None for ICMP, where it asks for a type and a code: a flow here has several."""
     if key.proto in (ICMP, ICMPV6):
         return None
     one, other = (key.src, key.sport.to_bytes(2, "big")), (key.dst, key.dport.to_bytes(2, "big"))
-    (saddr, sport), (daddr, dport) = min(one, other), max(one, other)
-    return str(_COMMUNITY.render(_COMMUNITY.hash(_Packed(key.proto, saddr, daddr, sport, dport))))
+    (low, low_port), (high, high_port) = (one, other) if one <= other else (other, one)
+    ports = low_port + high_port if key.proto in (TCP, UDP) else b""
+    hashed = sha1(b"\0\0" + low + high + bytes((key.proto, 0)) + ports, usedforsecurity=False)
+    return "1:" + b64encode(hashed.digest()).decode()
 
 
 def addresses(key: FlowKey) -> dict[str, Any]:

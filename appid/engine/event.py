@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from appid.engine.record import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class PacketQueued:
+class PacketQueued(NamedTuple):
     """A packet that the kernel chains queued: `data` is the IP packet as seen in mangle/FORWARD, `mark` its packet
     mark, `packet` the edge's running number (a capture's frame number when replaying)."""
 
