@@ -69,7 +69,7 @@ class Desired:
             for number, (other, until) in self._pinholes.items()
         )
 
-    def binding(self, wanted: Expectation) -> BindNat | None:
+    def binding(self, wanted: Expectation | UnbindNat) -> BindNat | None:
         """The binding between the same two ends."""
         kept = self._bindings.get(element(wanted))
         return kept[0] if kept else None
@@ -79,6 +79,10 @@ class Desired:
             del self._pinholes[number]
         for key in [key for key, (_, until) in self._bindings.items() if until <= now]:
             del self._bindings[key]
+
+    def elements(self) -> frozenset[Element]:
+        """The keys of all pinholes."""
+        return frozenset(element(pinhole.expectation) for pinhole, _ in self._pinholes.values())
 
     def pinholes(self) -> Iterator[tuple[OpenPinhole, float]]:
         """Each with the time at which it ends."""

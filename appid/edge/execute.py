@@ -85,6 +85,8 @@ class Executor:
                 self.desired.note(command, now)
                 self.bindings.bind(command)
             case UnbindNat():
+                if self.desired.binding(command) is None:
+                    return  # it went with its pinhole, entries and all: looking for them walks the whole table
                 self.desired.note(command, now)
                 self.bindings.unbind(command)
             case RewritePayload(packet, payload):

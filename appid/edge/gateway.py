@@ -11,12 +11,13 @@ import logging
 import os
 import selectors
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from appid.dataplane.command import Command, Report
 from appid.dataplane.marks import ALLOW, Marks
+from appid.dataplane.state import Element
 from appid.edge.capture import Writer
 from appid.edge.conntrack import Entry, FlowEnds, prepare
 from appid.edge.execute import Executor
@@ -212,9 +213,12 @@ class Gateway:
         marks = self.options.marks
         watching = marks.encode("allow", watch=True)
         assert marks.state_of(watching) == ALLOW
-        entries: list[Entry] = list(self.execute.conntrack.entries(0, watching, marks.state | marks.watch))
-        for pinhole, _ in self.execute.desired.pinholes():
-            entries += self.execute.entries(pinhole.expectation)
+        conntrack, wanted = self.execute.conntrack, self.execute.desired.elements()
+        entries = list(conntrack.entries(0, watching, marks.state | marks.watch))
+        # One walk through the table (4 ms on a large one) a mark, not one a pinhole: the marks are the applications'.
+        for mark in {pinhole.mark & marks.saved for pinhole, _ in self.execute.desired.pinholes()}:
+            if not mark & marks.watch:
+                entries += [entry for entry in conntrack.entries(0, mark, marks.saved) if _of(entry, wanted)]
         counters = {entry.key: sum(entry.packets) for entry in entries}
         moved = [key for key, count in counters.items() if self._counters.get(key, 0) != count]
         self._counters = counters
@@ -247,3 +251,9 @@ class Gateway:
         else:
             marks = self.options.marks
             held.repeat(marks.merge(held.mark, marks.passing))
+
+
+def _of(entry: Entry, wanted: Collection[Element]) -> bool:
+    """Whether the entry is a flow of one of these pinholes, begun inside or outside."""
+    key = entry.key
+    return (key.proto, key.src, key.sport, key.dst) in wanted or (key.proto, key.dst, key.dport, key.src) in wanted

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from appid.dataplane.command import BindNat, UnbindNat
 from appid.dataplane.state import Element, element
 from appid.edge.conntrack import Conntrack, Entry, TupleFilter
 from appid.edge.netlink import KernelError
-from appid.wire import text
+from appid.wire import UDP, text
 
 
 class Nft:
@@ -92,6 +93,16 @@ class Bindings:
         self._conntrack = conntrack
         self._nft = nft or Nft()
         self._made: dict[Element, BindNat] = {}
+        self._guarded: Collection[int] = ()
+
+    def guard(self, ports: range, outside: Collection[bytes]) -> None:
+        """The rule sets drop unforeseen packets to these UDP ports of the gateway itself: from now on no peer's early
+        packet can make an entry there, so `bind` need not look for one. Those made before are deleted here, once."""
+        self._guarded = ports
+        for entry in list(self._conntrack.entries()):
+            to = entry.orig
+            if to.proto == UDP and to.dport in ports and to.dst in outside and entry.reply.src == to.dst:
+                self._conntrack.delete(to)
 
     def close(self) -> None:
         self._nft.close()
@@ -136,15 +147,19 @@ class Bindings:
             self._conntrack.delete(entry.orig)
 
     def _between(self, binding: BindNat | UnbindNat) -> list[Entry]:
-        inside = TupleFilter(binding.proto, binding.inside, binding.port, binding.peer)
         arriving = TupleFilter(binding.proto, binding.peer, None, binding.outside, binding.outside_port)
-        return [*self._conntrack.find(inside), *self._conntrack.find(arriving)]
+        return [*self._from_inside(binding), *self._conntrack.find(arriving)]
+
+    def _from_inside(self, binding: BindNat | UnbindNat) -> list[Entry]:
+        """Each look walks the kernel's whole table: 4 ms where that has 262,144 buckets."""
+        return self._conntrack.find(TupleFilter(binding.proto, binding.inside, binding.port, binding.peer))
 
     def _unpoison(self, binding: BindNat) -> None:
         """Entries between the two ends that map otherwise: the client's own under an older mapping, and local ones
         that a peer's early packet made."""
         ends = {(binding.inside, binding.port), (binding.outside, binding.outside_port)}
-        for entry in self._between(binding):
+        guarded = binding.proto == UDP and binding.outside_port in self._guarded
+        for entry in self._from_inside(binding) if guarded else self._between(binding):
             here = (
                 {(entry.orig.src, entry.orig.sport), (entry.reply.dst, entry.reply.dport)}
                 if entry.orig.src == binding.inside

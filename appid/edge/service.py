@@ -131,6 +131,9 @@ class Service:
             self._attach(opened)
             iptables.apply(topology, variant)
             opened.callback(_quietly, iptables.remove, topology, variant)
+            if topology.outside and not self.monitor:
+                first, last = topology.media
+                self.gateway.execute.bindings.guard(range(first, last + 1), self.engine.settings.outside)
             self._opened = opened.pop_all()
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -95,6 +96,29 @@ def test_refreshing_keeps_an_entry_with_the_right_mapping(maps: Namespace) -> No
     assert list(conntrack.entries()) == before
     made.bind(BindNat(UDP, INSIDE, 16402, PUBLIC, 16410, PEER, 60))
     assert list(conntrack.entries()) == []
+
+
+def test_guarding_deletes_what_early_packets_made_and_nothing_else(maps: Namespace) -> None:
+    conntrack = maps.call(Conntrack)
+    early, other, through = (
+        FlowKey(UDP, PEER, 40000, PUBLIC, 16402),
+        FlowKey(UDP, PEER, 40000, PUBLIC, 53),
+        FlowKey(UDP, PEER, 40000, INSIDE, 16402),
+    )
+    for key in (early, other, through):
+        conntrack.set_mark(key, 0, 3, create=True)
+    bindings(maps).guard(range(16384, 16403), {PUBLIC})
+    assert {entry.orig for entry in conntrack.entries()} == {other, through}
+
+
+def test_a_guarded_port_still_frees_its_inside_host_of_older_mappings(maps: Namespace) -> None:
+    made = bindings(maps)
+    made.guard(range(16384, 16403), {PUBLIC})
+    conntrack = maps.call(Conntrack)
+    conntrack.set_mark(FlowKey(UDP, INSIDE, 16402, PEER, 40000), 0, 3, create=True)
+    conntrack.set_mark(FlowKey(UDP, INSIDE, 16403, PEER, 40000), 0, 3, create=True)
+    made.bind(replace(BIND, outside_port=16402))
+    assert [entry.orig.sport for entry in conntrack.entries()] == [16403]
 
 
 def test_what_nft_says_is_told(space: Namespace) -> None:

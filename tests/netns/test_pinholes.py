@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import select
 import socket
 import time
 from collections.abc import Sequence
@@ -105,6 +107,40 @@ def test_a_binding_is_in_the_kernel_before_the_packet_that_made_it_is_released(b
         assert (data, source[:2]) == (b"\x80back", (ends[2], 16402))
         assert len(book.packets) == 1
         assert book.failed == []
+
+
+@pytest.mark.parametrize("ends", ENDS)
+def test_media_that_races_the_released_packet_never_comes_too_early(bare: Net, ends: Ends) -> None:
+    """By ordering, not by luck: 200 answers, each followed by media the moment the peer has it; none is lost."""
+    bare.masquerade()
+    bare.gateway.call(lambda: iptables.apply(TOPOLOGY, "nft"))
+    client, peer, public = ends
+    ports = range(17000, 17200)
+    media = {port: bare.client.udp(client, port) for port in ports}
+    answering, source = bare.peer.udp(peer, 6000), bare.peer.udp(peer, 40000)
+
+    def race() -> None:
+        for _ in ports:
+            source.sendto(b"\x80media", (public, int(answering.recv(100))))
+
+    def answer(packet: Packet, number: int) -> Sequence[Command]:
+        if packet.key.dport != 6000:
+            return [SetVerdict(number, "repeat", DROP)]
+        port = int(bytes(packet.payload))
+        wanted = dataclasses.replace(expectation(client, peer, public), port=port, outside_port=port)
+        bind = BindNat(UDP, packed(client), port, packed(public), port, packed(peer), 60)
+        return [bind, OpenPinhole(port, wanted, ALLOW, 60), SetVerdict(number, "repeat", PASS)]
+
+    answering.settimeout(5)
+    with running(bare, answer) as book:
+        racer = bare.peer.start(race)
+        signalling = bare.client.udp(client, 5000)
+        for port in ports:
+            signalling.sendto(str(port).encode(), (peer, 6000))
+        racer.join(20)
+        assert until(lambda: len(select.select(list(media.values()), [], [], 0)[0]) == len(ports))
+        lost = [port for port in ports if media[port].recv(100) != b"\x80media"]
+        assert (lost, book.failed, len(book.packets)) == ([], [], len(ports))
 
 
 def test_two_clients_on_one_port_are_told_apart_by_the_outside_port(bare: Net) -> None:
