@@ -10,7 +10,7 @@ import pytest
 
 from appid.dataplane.command import Command, SetMark, SetVerdict
 from appid.packet import Packet
-from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, Net, received, until
+from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, PUBLIC4, Net, received, until
 from tests.netns.playbook import ALLOW, DENY, DROP, PASS, WATCH, running
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(60)]
@@ -102,6 +102,24 @@ def test_a_flow_denied_on_its_first_packet_is_queued_once(ruled: Net, ends: Pair
             time.sleep(0.002)
         assert received(peer) == []
         assert len(book.packets) == 1
+        assert book.failed == []
+
+
+def test_what_is_denied_behind_a_port_forwarding_of_the_host_never_passes(ruled: Net) -> None:
+    """docs/explanation/limits.md: each packet is asked about, as the tuple before translation is not known here."""
+    forward = f"-p udp --dport 9000 -j DNAT --to-destination {CLIENT4}:5000"
+    ruled.gateway.run("iptables-nft", "-t", "nat", "-A", "PREROUTING", "-i", "wan0", *forward.split())
+    client, peer = sockets(ruled, (CLIENT4, PEER4))
+
+    def deny(packet: Packet, number: int) -> Sequence[Command]:
+        return [SetVerdict(number, "repeat", DROP), SetMark(packet.key, DROP, create=True)]
+
+    with running(ruled, deny) as book:
+        for _ in range(5):
+            peer.sendto(b"no", (PUBLIC4, 9000))
+            time.sleep(0.005)
+        assert received(client) == []
+        assert len(book.packets) == 5
         assert book.failed == []
 
 
