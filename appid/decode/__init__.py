@@ -87,6 +87,8 @@ class Peeled(NamedTuple):
 
     def facts(self) -> tuple[Fact, ...]:
         """All layers' facts in order, then one `<protocol>.anomaly` for each error."""
+        if len(self.layers) == 1 and not self.anomalies:
+            return self.layers[0].facts
         found = [fact for layer in self.layers for fact in layer.facts]
         found += [Fact(f"{error.protocol}.anomaly", error.reason) for error in self.anomalies]
         return tuple(found)

@@ -20,6 +20,10 @@ from appid.wire import Fact, FactValue
 MAX_FACTS = 512
 """Facts kept per flow; what comes later is matched with its own packet, and forgotten."""
 MAX_RUNS = 16
+_COUNTED = frozenset(
+    {"rtp.ssrc", "rtp.sequence", "rtcp.ssrc", "turn.channel", "turn.exact", "quic.short_header"}
+)
+"""What runs are made of."""
 SEQUENCE_WINDOW = 64
 """RTP sequence numbers that may be missing between two packets of one run."""
 
@@ -72,7 +76,8 @@ class Ledger:
         if derived:
             facts = facts + derived
         if self.keep and self.flow.size < MAX_FACTS:
-            self.flow.add(fact for fact in facts if fact.name in self.keep)
+            keep = self.keep
+            self.flow.add([fact for fact in facts if fact[0] in keep])
         return facts
 
     def _derive(self, facts: list[Fact], outward: bool) -> list[Fact]:
@@ -80,6 +85,8 @@ class Ledger:
         ssrc: FactValue = None
         channel: FactValue = None
         for name, value in facts:
+            if name not in _COUNTED:
+                continue
             if name == "rtp.ssrc":
                 ssrc = value
             elif name == "rtp.sequence" and isinstance(value, int):

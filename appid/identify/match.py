@@ -9,12 +9,12 @@ than a packet are filed under each positive condition, because any of them may b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
 
 from appid.evidence.ledger import FactSet
-from appid.identify.application import Application, Condition, Scope, Signature
+from appid.identify.application import Application, Condition, Operator, Scope, Signature
 from appid.wire import Fact, FactValue
 
 _Anchor = tuple[str, str, FactValue]
@@ -37,14 +37,16 @@ class _Filed(NamedTuple):
 
 
 Candidates = Mapping[int, _Filed]
+_NOBODY: list[_Filed] = []
 
 
 class _Index:
     """The signatures filed under one fact name, by operator."""
 
-    __slots__ = ("affix", "exact", "length", "network", "present", "range")
+    __slots__ = ("affix", "exact", "length", "network", "plain", "present", "range")
 
     def __init__(self) -> None:
+        self.plain = True  # nothing is filed but by value, or by presence
         self.exact: dict[FactValue, list[_Filed]] = {}
         self.present: list[_Filed] = []
         self.affix: dict[tuple[str, int], dict[FactValue, list[_Filed]]] = {}
@@ -52,27 +54,29 @@ class _Index:
         self.range: dict[int, list[_Filed]] = {}
         self.network: dict[tuple[int, int], dict[int, list[_Filed]]] = {}
 
-    def lookup(self, value: FactValue) -> Iterator[list[_Filed]]:
-        """The lists of signatures whose anchor this value may fulfil."""
-        if (entries := self.exact.get(value)) is not None:
-            yield entries
+    def lookup(self, value: FactValue) -> list[_Filed]:
+        """The signatures whose anchor this value may fulfil. Do not change the list."""
+        found = self.exact.get(value) or _NOBODY
         if self.present:
-            yield self.present
+            found = found + self.present
+        return found if self.plain else found + self._inexact(value)
+
+    def _inexact(self, value: FactValue) -> list[_Filed]:
+        found: list[_Filed] = []
         if isinstance(value, str | bytes):
             for (operator, size), table in self.affix.items():
                 part = value[:size] if operator == "prefix" else value[-size:]
-                if (entries := table.get(part)) is not None:
-                    yield entries
-        sized = self.length and isinstance(value, str | bytes | tuple)
-        if sized and (entries := self.length.get(len(value))) is not None:  # type: ignore[arg-type]
-            yield entries
-        if self.range and isinstance(value, int) and (entries := self.range.get(value >> 8)) is not None:
-            yield entries
+                found += table.get(part, _NOBODY)
+        if self.length and isinstance(value, str | bytes | tuple):
+            found += self.length.get(len(value), _NOBODY)
+        if self.range and isinstance(value, int):
+            found += self.range.get(value >> 8, _NOBODY)
         if self.network and isinstance(value, bytes):
             number = int.from_bytes(value, "big")
             for (width, bits), members in self.network.items():
-                if width == len(value) and (entries := members.get(number >> (8 * width - bits))) is not None:
-                    yield entries
+                if width == len(value):
+                    found += members.get(number >> (8 * width - bits), _NOBODY)
+        return found
 
     def file(self, condition: Condition, entry: _Filed) -> None:
         operator, value = condition.operator, condition.value
@@ -83,7 +87,12 @@ class _Index:
         elif operator == "in" and isinstance(value, tuple):
             for one in value:
                 self.exact.setdefault(one, []).append(entry)
-        elif operator in ("prefix", "suffix") and isinstance(value, str | bytes):
+        else:
+            self.plain = False
+            self._file_inexact(operator, value, entry)
+
+    def _file_inexact(self, operator: Operator, value: FactValue, entry: _Filed) -> None:
+        if operator in ("prefix", "suffix") and isinstance(value, str | bytes):
             self.affix.setdefault((operator, len(value)), {}).setdefault(value, []).append(entry)
         elif operator == "length" and isinstance(value, int):
             self.length.setdefault(value, []).append(entry)
@@ -129,9 +138,8 @@ class Matcher:
         for name, value in facts:
             index = names.get(name)
             if index is not None:
-                for entries in index.lookup(value):
-                    for entry in entries:
-                        found[id(entry)] = entry
+                for entry in index.lookup(value):
+                    found[id(entry)] = entry
         return found
 
     def match(

@@ -98,7 +98,8 @@ class Naming:
             else:
                 self._candidate(candidates, application, signature.strength, [reason])
         before = self.name
-        for name in sorted(candidates, key=lambda n: (-lineage.generality(n), n)):
+        order = sorted(candidates, key=lambda n: (-lineage.generality(n), n)) if len(candidates) > 1 else candidates
+        for name in order:
             if name not in self.excluded:
                 self._consider(name, *candidates[name], packet, lineage)
         self.excluded |= excluded  # from the next packet on: what this one shows of a name counts more
