@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from appid.alg.expectation import Expectation
+from appid.alg.lessons import LIFETIME, Asked, Lesson, Lessons
 from appid.alg.relay import Relay
 from appid.dataplane.command import Command, Report, SetMark, SetVerdict
 from appid.decode.sdp import Description
@@ -20,19 +21,23 @@ from appid.engine.record import FlowRecord, Settings, Topology, flow_facts
 from appid.engine.reload import Reload
 from appid.engine.report import AnomalyReport, DecisionReport, FlowReport
 from appid.flow.key import FlowKey
+from appid.identify.application import Signature
 from appid.identify.identification import Because
-from appid.identify.match import Matcher
+from appid.identify.match import Match, Matcher
 from appid.identify.naming import Lineage, Naming
 from appid.packet import ACK, SYN, Packet, parse
 from appid.policy import Decision
 from appid.policy.evaluate import Situation
-from appid.wire import TCP, UDP, DecodeError, Fact, Layer
+from appid.wire import TCP, UDP, DecodeError, Endpoint, Fact, Layer
 
 MAX_FLOWS = 65536
 """Flows that are undecided or watched; beyond that the one seen longest ago is given up (docs/reference/limits.md)."""
 STAMP_SECONDS = 5.0
 """How long a decision is kept for packets of its flow that were queued before the kernel knew it."""
 MAX_STAMPS = 16384
+
+PEERS_SPEAK = frozenset({"stun", "turn", "dtls", "rtp", "rtcp"})
+"""What a learned peer's flow may begin with, beside what no decoder reads; anything else is named for what it is."""
 
 ALLOW_ALL = Decision("allow", "defaults")
 
@@ -46,6 +51,7 @@ class Engine:
         self.matcher = Matcher(settings.applications.values())
         self.topology = Topology(settings.inside)
         self.calls = CallKeeper(settings, self.topology)
+        self.lessons = Lessons()
         self.flows: OrderedDict[FlowKey, FlowRecord] = OrderedDict()
         self.stamps: OrderedDict[FlowKey, tuple[int, float]] = OrderedDict()
         self._next = 1
@@ -185,6 +191,10 @@ class Engine:
         if record.always is None:
             record.always = self.matcher.candidates(record.facts)
         matches = self.matcher.match(booked, {"flow": record.ledger.flow}, record.always, len(record.facts))
+        if self.lessons.places:
+            lesson = self.lessons.known(packet.key, record.last_seen)
+            if lesson is not None and (not layers or layers[0].name in PEERS_SPEAK):
+                matches.append(_taught(lesson))
         record.naming.add(matches, number, self.lineage)
         return layers
 
@@ -266,6 +276,7 @@ class Engine:
         peer: bytes | None = record.remote
         for position, layer in enumerate(layers):
             if layer.name == "stun":
+                self._learn(record, layer, by_host, number, now)
                 if record.relay is None and any(f.value in ("allocate", "channel-bind") for f in layer.facts[:2]):
                     record.relay = Relay()
                 if record.relay is not None:
@@ -283,6 +294,16 @@ class Engine:
                 if not self._opens(record):
                     continue
                 yield from self.calls.signal(record, layer, description, peer or b"", by_host, number, now)
+
+    def _learn(self, record: FlowRecord, layer: Layer, by_host: bool, number: int, now: float) -> None:
+        """What a flow whose name can not shift any more teaches about its peers."""
+        record.asked = record.asked or Asked()
+        remote = Endpoint(record.remote, record.key.dport if record.host_first else record.key.sport)
+        name = record.naming.name
+        for peer in record.asked.hear(layer.facts, by_host, remote):
+            if name is not None and not self.lineage.descendants.get(name, True):
+                watch = record.naming.watchable
+                self.lessons.learn(record.host, Lesson(name, peer, record.id, number, watch, now + LIFETIME))
 
     # -- ends and time -------------------------------------------------------------------------------------------
 
@@ -384,6 +405,16 @@ class Engine:
                 record.userspace_packets,
             ),
         )
+
+
+def _taught(lesson: Lesson) -> Match:
+    name = f"peer learned by flow {lesson.flow} at packet {lesson.packet}"
+    return Match(
+        lesson.application,
+        Signature(name, "strong", "call", (), "", "", watch=lesson.watch),
+        (Fact("peer.endpoint", lesson.endpoint),),
+        excludes=False,
+    )
 
 
 def _foreseen_because(expectation: Expectation, packet: int) -> Because:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from appid.alg.lessons import Asked
 from appid.alg.relay import Relay
 from appid.dataplane.marks import Marks
 from appid.evidence.ledger import Ledger
@@ -70,6 +71,7 @@ class FlowRecord:
 
     __slots__ = (
         "always",
+        "asked",
         "bodies",
         "call",
         "crypto",
@@ -113,6 +115,7 @@ class FlowRecord:
         self.ledger = Ledger(keep)
         self.naming = Naming()
         self.relay: Relay | None = None
+        self.asked: Asked | None = None
         self.facts = flow_facts(key)
         self.always: Candidates | None = None
         self.streams: tuple[Stream, Stream] | None = (Stream(), Stream()) if key.proto == TCP else None

@@ -1,0 +1,126 @@
+"""What our confidence is worth: of the flows called conclusive, strong, supporting, the share that is right.
+
+Who says what is right, in this order: facetime_flows.tsv; for base protocols nDPI where it agrees and tshark (or a
+person) where it does not (compare.py); for applications nDPI's name of the application, or the application that a
+capture of one call is named after. A flow of which nobody says anything is not counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from tests.accuracy import truth
+from tests.accuracy.compare import Pair, outcome
+from tests.accuracy.labels import Label, Tuple
+from tests.accuracy.ours import NAMES, Named, Run
+from tests.accuracy.verdicts import Verdicts
+
+STRENGTHS = ("conclusive", "strong", "supporting")
+RIGHT = frozenset({"agreed", "appid right", "both right"})
+THEIRS: Mapping[str, frozenset[str]] = {
+    "whatsapp-call": frozenset({"WhatsAppCall"}),
+    "meta-call": frozenset({"WhatsAppCall", "FacebookVoip"}),
+    "facebook-messenger-call": frozenset({"FacebookVoip", "FacebookMessenger"}),
+    "microsoft-teams": frozenset({"Skype_TeamsCall", "Teams", "Microsoft365", "Microsoft"}),
+    "zoom": frozenset({"Zoom"}),
+    "discord": frozenset({"Discord"}),
+    "google-meet": frozenset({"GoogleCall", "GoogleMeet", "Google"}),
+    "signal-call": frozenset({"SignalVoip"}),
+    "apple-push": frozenset({"ApplePush"}),
+    "netbios-ns": frozenset({"NetBIOS"}),
+    "teredo": frozenset({"Teredo"}),
+    "gtp": frozenset({"GTP", "GTP_U", "GTP_C"}),
+    "vxlan": frozenset({"VXLAN"}),
+    "esp": frozenset({"IPSec", "IPsec"}),
+}
+"""Our application -> nDPI's names for it."""
+NAMED_AFTER = {"messenger_": "facebook-messenger-call", "discord_": "discord"}
+"""Captures of one call, by the beginning of the file's name."""
+GENERAL = frozenset({"STUN", "TLS", "QUIC", "DTLS", "RTP", "SRTP", "RTCP", "DNS", "HTTP", "Unknown"})
+"""nDPI's names that are no application's: it does not say."""
+Z = 1.96
+"""Of a confidence interval of 95 %."""
+
+
+def judge(
+    run: Run,
+    key: Tuple,
+    life: Named,
+    pair: Pair | None,
+    label: Label | None,
+    decided: Verdicts,
+    rows: list[truth.Truth],
+) -> bool | None:
+    """Whether a name is right; None: nobody says."""
+    said = truth.label_of(rows, run.capture, key)
+    if said is not None:
+        return life.application != truth.FACETIME if said == "not-facetime" else life.application == said
+    if life.application == truth.FACETIME:
+        return False
+    if life.application in NAMES or life.application == "webrtc":
+        return None if pair is None else outcome(pair, decided.get((run.capture, key))) in RIGHT
+    after = next((name for start, name in NAMED_AFTER.items() if run.capture.startswith(start)), None)
+    if after is not None and life.application in THEIRS:
+        return life.application in (after, "meta-call") or life.application == "apple-push" or None
+    wanted = THEIRS.get(life.application)
+    if wanted is None or label is None:
+        return None
+    theirs = {part for word in label.text.split("/") for part in word.split(".")}
+    if theirs & wanted:
+        return True
+    return None if label.guessed or theirs <= GENERAL else False
+
+
+def count(
+    runs: Iterable[Run],
+    pairs: Mapping[tuple[str, Tuple], Pair],
+    labels: Mapping[tuple[str, Tuple], Label],
+    decided: Verdicts,
+) -> tuple[dict[str, Counter[bool]], list[str]]:
+    """Strength -> how many names are right and wrong; the wrong ones, one line each."""
+    rows = truth.read()
+    counts: dict[str, Counter[bool]] = {strength: Counter() for strength in STRENGTHS}
+    wrong = []
+    for run in runs:
+        for key, flow in run.flows.items():
+            for life in flow.lives:
+                if life.confidence is None:
+                    continue
+                place = run.capture, key
+                right = judge(run, key, life, pairs.get(place), labels.get(place), decided, rows)
+                if right is None:
+                    continue
+                counts[life.confidence][right] += 1
+                if not right:
+                    told = labels[place].text if place in labels else "-"
+                    wrong.append(f"{life.confidence:10} {run.capture} {' '.join(key)}: {life.application}, nDPI {told}")
+    return counts, wrong
+
+
+def share(counted: Counter[bool]) -> float:
+    return counted[True] / counted.total() if counted.total() else 0.0
+
+
+def least(counted: Counter[bool]) -> float:
+    """The lower end of Wilson's interval for the share."""
+    n, p = counted.total(), share(counted)
+    if not n:
+        return 0.0
+    return (p + Z * Z / (2 * n) - Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))) / (1 + Z * Z / n)
+
+
+def table(counts: Mapping[str, Counter[bool]]) -> str:
+    """With the least share that so many judged flows prove (Wilson's interval)."""
+    lines = [f"{'confidence':12}{'judged':>9}{'right':>9}{'share':>10}{'at least':>10}"]
+    for strength, counted in counts.items():
+        shares = f"{100 * share(counted):10.2f}{100 * least(counted):10.2f}"
+        lines.append(f"{strength:12}{counted.total():9}{counted[True]:9}{shares}")
+    return "\n".join(lines)
+
+
+def unordered(counts: Mapping[str, Counter[bool]]) -> list[str]:
+    """The shares must fall with the strength."""
+    shares = [share(counts[strength]) for strength in STRENGTHS if counts[strength].total()]
+    return [] if shares == sorted(shares, reverse=True) else ["the share of right names does not fall with confidence"]
