@@ -1,6 +1,9 @@
-"""`appid policy lint FILE`: what is wrong with a policy, before it is loaded. `test` is in trial.py.
+"""`appid policy lint | test | load | schema`: what is wrong with a policy, what it would do, hand it to the gateway.
 
-Status: 0 nothing, or warnings; 1 errors, or with --strict warnings; 2 the file cannot be read.
+lint    status 0 nothing, or warnings; 1 errors, or with --strict warnings; 2 the file cannot be read
+test    trial.py
+load    status 0 it is in force; 2 it is not, for each fault a line; 3 the kernel refused
+schema  the JSON Schema of the file, for editors
 """
 
 from __future__ import annotations
@@ -13,10 +16,14 @@ from pathlib import Path
 
 from appid.cli import trial
 from appid.edge.config import load_config
+from appid.edge.control import ask
 from appid.edge.errors import RuleErrors
-from appid.edge.policy_file import load_policy
+from appid.edge.policy_file import load_policy, schema
 from appid.edge.rule_files import load_applications
 from appid.policy.lint import lint
+
+PATIENCE = 120.0
+"""Seconds for the gateway to answer: ten thousand rules take a while."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,11 +33,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     linting.add_argument("--strict", action="store_true", help="warnings make the status 1 too")
     linting.add_argument("--json", action="store_true", help="JSON lines")
     linting.add_argument("--rules", metavar="DIR", type=Path, help="the operator's applications (default: configured)")
+    loading = actions.add_parser("load", help="hand it to the running gateway: wholly, or not at all")
+    loading.add_argument("file", metavar="FILE", type=Path)
+    loading.add_argument("-c", dest="config", metavar="FILE", type=Path, help="appid.toml of the gateway")
+    loading.add_argument("--json", action="store_true", help="JSON lines")
+    actions.add_parser("schema", help="the JSON Schema of the file, for editors")
     trial.add_arguments(actions.add_parser("test", help="what it would do to a capture, also beside another policy"))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    return trial.run(arguments) if arguments.action == "test" else _lint(arguments)
+    match arguments.action:
+        case "test":
+            return trial.run(arguments)
+        case "load":
+            return _load(arguments)
+        case "schema":
+            print(json.dumps(schema(), indent=2))
+            return 0
+    return _lint(arguments)
+
+
+def _load(arguments: argparse.Namespace) -> int:
+    arguments.file.open("rb").close()  # OSError: not there, or not ours to read
+    request = {"ask": "load", "policy": str(arguments.file.resolve())}
+    status = 0
+    for answer in ask(load_config(arguments.config).control, request, PATIENCE):
+        if answer.get("type") == "error":
+            status = 3 if answer.get("fault") == "kernel" else 2
+            print(f"appid: {answer.get('reason')}", file=sys.stderr)
+        elif arguments.json:
+            print(json.dumps(answer, separators=(",", ":")))
+        else:
+            print(f"in force: {answer['policy']}: {answer['rules']} rules, {answer['warnings']} warnings")
+    return status
 
 
 def _lint(arguments: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from appid.dataplane.marks import Marks
 from appid.edge.errors import RuleError, RuleErrors, of_validation
@@ -29,6 +29,7 @@ class Config:
     first_queue, workers   one process per NFQUEUE: first_queue ... first_queue + workers - 1
     queue_length   packets that the kernel holds per queue
     mark_mask      bits of packet marks and connmarks that are ours (dataplane/marks.py has the layout)
+    qos_mask       more of them, for the classes of policy rules with `dscp` or `mark`; 0: none, and no such rules
     iptables       which variant of the commands to call
     max_flows      flows kept per worker; max_calls, max_pinholes: per gateway, max_pinholes_per_host: per inside host
     metrics        (address, port) where Prometheus asks, or None
@@ -36,6 +37,7 @@ class Config:
     policy, rules, state   the policy file, the operator's applications, where state is kept over a restart
     events         a file for JSON lines, "-" for standard output, None for none
     queued         a pcap of every packet that userspace was asked about, None for none: what the engine saw, to replay
+    unknown        a pcap of the first packets of flows that stayed unknown, None for none; unknown_bytes at most
     nat_outside    the gateway's own outside addresses: descriptions that name them are bound to the inside host
     """
 
@@ -44,6 +46,7 @@ class Config:
     workers: int = 1
     queue_length: int = 8192
     mark_mask: int = 0x00FFFF0F
+    qos_mask: int = 0x0F000000
     iptables: Literal["auto", "nft", "legacy"] = "auto"
     max_flows: int = 65536
     max_calls: int = 4096
@@ -58,6 +61,8 @@ class Config:
     events: str | None = "/var/log/appid/eve.json"
     level: Level = "info"
     queued: Path | None = None
+    unknown: Path | None = None
+    unknown_bytes: int = 16 << 20
     nat_outside: tuple[str, ...] = ()
 
 
@@ -93,12 +98,20 @@ Absolute = Annotated[Any, BeforeValidator(_path)]
 
 
 class _Gateway(_Table):
+    """`mark_mask` and `qos_mask` are looked at together: bits of one are not bits of the other."""
+
     monitor: bool = False
     first_queue: Annotated[int, Field(ge=0, le=0xFFFF)] = 0
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     queue_length: Annotated[int, Field(ge=1, le=1_000_000)] = 8192
     mark_mask: Annotated[int, AfterValidator(_mask)] = 0x00FFFF0F
+    qos_mask: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 0x0F000000
     iptables: Literal["auto", "nft", "legacy"] = "auto"
+
+    @model_validator(mode="after")
+    def bits(self) -> _Gateway:
+        Marks(self.mark_mask, self.qos_mask)
+        return self
 
 
 class _Limits(_Table):
@@ -123,6 +136,8 @@ class _Log(_Table):
     events: str = "/var/log/appid/eve.json"
     level: Level = "info"
     queued: Annotated[Any, BeforeValidator(_path)] = None
+    unknown: Annotated[Any, BeforeValidator(_path)] = None
+    unknown_bytes: Annotated[int, Field(ge=65536)] = 16 << 20
 
 
 def _address(value: Any) -> Any:
@@ -167,6 +182,8 @@ def load_config(path: Path | None = None) -> Config:
         events=None if file.log.events == "off" else file.log.events,
         level=file.log.level,
         queued=file.log.queued,
+        unknown=file.log.unknown,
+        unknown_bytes=file.log.unknown_bytes,
         nat_outside=tuple(file.nat.outside),
     )
 

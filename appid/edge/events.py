@@ -14,16 +14,17 @@ from typing import Any, TextIO
 
 from appid.dataplane.command import Report
 from appid.edge import telling
-from appid.engine import AnomalyReport, CallReport, FlowReport, PinholeReport
+from appid.engine import AnomalyReport, CallReport, DecisionReport, FlowReport, PinholeReport
 from appid.flow.key import FlowKey
 from appid.wire import text
 
 
 class Events:
-    """`place`: a path, or "-" for standard output, or None for nowhere."""
+    """`place`: a path, or "-" for standard output, or None for nowhere. `enforced`: False in monitor mode."""
 
-    def __init__(self, place: str | None) -> None:
+    def __init__(self, place: str | None, enforced: bool = True) -> None:
         self.place = place
+        self.enforced = enforced
         self.lost = 0
         self._file: TextIO | None = None
         self.reopen()
@@ -46,13 +47,13 @@ class Events:
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(event(report, now), separators=(",", ":")) + "\n")
+            self._file.write(json.dumps(event(report, now, self.enforced), separators=(",", ":")) + "\n")
             self._file.flush()
         except (OSError, ValueError):
             self.lost += 1
 
 
-def event(report: Report, now: float) -> dict[str, Any]:
+def event(report: Report, now: float, enforced: bool = True) -> dict[str, Any]:
     """One EVE object."""
     told: dict[str, Any] = {
         "timestamp": datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds"),
@@ -67,8 +68,13 @@ def event(report: Report, now: float) -> dict[str, Any]:
             told["flow"] = {
                 **telling.identification(flow, ""), "packet": flow.packet, "call": flow.call,
                 "foreseen": flow.foreseen, "userspace_packets": flow.userspace_packets,
-                "decision": telling.decision(flow.decision),
+                "decision": telling.decision(flow.decision, enforced),
             }  # fmt: skip
+        case DecisionReport() as judged:
+            told.update(_ends(judged.key))
+            told["app_proto"] = judged.application
+            told["community_id"] = telling.community_id(judged.key)
+            told["decision"] = telling.decision(judged.decision, enforced)
         case CallReport() as call:
             told["app_proto"] = call.application
             told["call"] = telling.call(call, list(call.flows))

@@ -1,4 +1,4 @@
-"""The gateway's own addresses, by interface, and the interface behind which an address lies, as the kernel has them now.
+"""The gateway's own addresses, by interface, and the interface behind which an address lies, as the kernel has them.
 
 In: interface names, or an address. Out: packed addresses, or an interface's name.
 """

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from appid import __version__
 from appid.dataplane.command import Command, Report, SetVerdict
 from appid.dataplane.marks import Marks
-from appid.engine import AnomalyReport, CallReport, FlowEnded, FlowReport, PinholeReport
+from appid.engine import AnomalyReport, CallReport, DecisionReport, FlowEnded, FlowReport, PinholeReport
 from appid.wire import UDP
 
 QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
@@ -70,6 +70,13 @@ class Metrics:
 
         return end
 
+    def loaded(self, applications: Mapping[int, str], warnings: int, now: float) -> None:
+        """Another policy and other applications are in force."""
+        self.applications = applications
+        self.warnings.set(warnings)
+        self.reloaded.set(1)
+        self.reload_time.set(now)
+
     def watch(self, gauges: Callable[[], dict[str, Any]]) -> None:
         """`gauges()` -> flows, calls, pinholes by family: asked at each scrape."""
         self.registry.register(_Live(gauges, self._queue))
@@ -85,6 +92,8 @@ class Metrics:
         match report.body:
             case FlowReport() as flow if flow.decision is not None:
                 self._decision(flow)
+            case DecisionReport() as judged if judged.decision is not None:
+                self.decisions.labels(judged.decision.rule, judged.decision.action).inc()
             case CallReport() as call if call.end != "open":
                 self.calls.labels(call.application, call.end).inc()
             case PinholeReport() as pinhole if pinhole.closed_at is None:

@@ -67,8 +67,11 @@ def addresses(key: FlowKey) -> dict[str, Any]:
     }
 
 
-def decision(made: Decision | None) -> dict[str, str] | None:
-    return None if made is None else {"action": made.action, "rule": made.rule}
+def decision(made: Decision | None, enforced: bool = True) -> dict[str, Any] | None:
+    """`enforced` false: monitor mode, what would have been; the key is there only then."""
+    if made is None:
+        return None
+    return {"action": made.action, "rule": made.rule, **({} if enforced else {"enforced": False})}
 
 
 def identification(report: FlowReport | None, otherwise: str) -> dict[str, Any]:

@@ -360,12 +360,13 @@ class Engine:
         self.stamps = OrderedDict((j.key, (j.mark, now)) for j in reload.judged(stamps, {}, False) if j.mark)
         kept = [flow for flow in event.kept if self._record(flow.key)[0] is None]
         for judged in reload.judged(kept, decisions, event.restarted):
-            if (judged.mark ^ judged.was) & settings.marks.saved:
+            changed = bool((judged.mark ^ judged.was) & settings.marks.saved)
+            if changed:
                 refusing = calls.get(judged.key) in refused  # its entry went with its call's pinhole
                 yield SetMark(judged.key, judged.mark, create=refusing)
                 if refusing:
                     self.stamps[judged.key] = (judged.mark, now)
-            yield Report("decision", DecisionReport(judged.key, judged.name, judged.decision))
+            yield Report("decision", DecisionReport(judged.key, judged.name, judged.decision, changed))
 
     def _again(self, record: FlowRecord, reload: Reload, now: float) -> Iterator[Command]:
         """A flow that userspace follows, under new settings. One without a decision is judged at its next packet."""

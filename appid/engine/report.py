@@ -34,6 +34,8 @@ class DecisionReport:
     key: FlowKey
     application: str | None
     decision: Decision | None
+    changed: bool
+    """Whether its connmark changes."""
 
 
 @dataclass(frozen=True, slots=True)

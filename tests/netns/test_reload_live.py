@@ -1,0 +1,190 @@
+"""Another policy under a running gateway: SIGHUP, the control socket, `appid policy load`; established flows are judged
+again, and those that stay allowed lose nothing."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from appid.cli.main import main
+from appid.edge.iptables import Variant
+from tests.netns.live import ALL, ZONES, live, rule
+from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, Net, received, until
+from tests.netns.test_policy_live import QUERY, asked, reset, web
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
+ENDS = ((CLIENT4, PEER4), (CLIENT6, PEER6))
+Pair = tuple[str, str]
+NO_LOOKUPS = rule("no lookups", "deny", "dns", service='"any"')
+LOOKUPS = rule("lookups", "allow", "dns", service='"any"')
+
+
+class Stream:
+    """RTP (RFC 3550 section 5.1) from the client to the peer, 500 packets a second, until it is told to stop."""
+
+    def __init__(self, net: Net, ends: Pair, port: int) -> None:
+        self.ends, self.port = ends, port
+        self.peer = net.peer.udp(ends[1], port)
+        self.client = net.client.udp(ends[0])
+        self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self.sent = self.refused = 0
+        self.arrived: list[tuple[int, float]] = []
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._send, self._receive)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self) -> None:
+        while not self._stopped.is_set():
+            header = struct.pack("!BBHII", 0x80, 104, self.sent & 0xFFFF, self.sent * 160, 0x1234)
+            try:
+                self.client.sendto(header + bytes(20), (self.ends[1], self.port))
+            except OSError:
+                self.refused += 1
+            self.sent += 1
+            time.sleep(0.002)
+
+    def _receive(self) -> None:
+        self.peer.settimeout(0.2)
+        while True:
+            try:
+                (sequence,) = struct.unpack_from("!H", self.peer.recv(2048), 2)
+                self.arrived.append((sequence, time.monotonic()))
+            except TimeoutError:
+                if self._stopped.is_set():
+                    return
+
+    def stop(self) -> list[int]:
+        """The sequence numbers that arrived. Sorted: where a flow is decided, a packet may overtake one in the queue."""
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join(5)
+        return sorted(sequence for sequence, _ in self.arrived)
+
+    def last(self) -> float:
+        return self.arrived[-1][1] if self.arrived else 0.0
+
+
+@contextmanager
+def streaming(net: Net, ends: Pair, port: int = 16402) -> Iterator[Stream]:
+    stream = Stream(net, ends, port)
+    try:
+        yield stream
+    finally:
+        stream.stop()
+
+
+def test_a_reload_cuts_what_is_denied_now_within_a_second_and_loses_nothing_of_the_rest(
+    bare: Net, variant: Variant, tmp_path: Path
+) -> None:
+    with (
+        live(bare, tmp_path, ALL, variant) as gateway,
+        streaming(bare, ENDS[0]) as four,
+        streaming(bare, ENDS[1]) as six,
+    ):
+        assert until(lambda: len(four.arrived) > 50 and len(six.arrived) > 50)
+        only_six = rule("no rtp by IPv4", "drop", "rtp", "unknown-udp", source='["10.77.1.0/24"]', service='"any"')
+        begun = time.monotonic()
+        (answer,) = gateway.load(only_six + ALL)
+        assert (answer["type"], answer["rules"]) == ("loaded", 2)
+        time.sleep(1.5)
+        assert four.last() - begun < 1.0
+        assert gateway.flow(16402)["decision"]["action"] in ("allow", "drop")
+        gateway.hang_up(ALL)  # and back: deny -> allow
+        assert until(lambda: four.last() > begun + 1.5)
+        sequence = six.stop()
+        assert sequence == list(range(six.sent)), "not one packet of the flow that stayed allowed is lost"
+        told = [event["decision"] for event in gateway.events("decision")]
+        assert {"action": "drop", "rule": "no rtp by IPv4"} in told
+        assert gateway.metric("appid_config_reload_success") == 1
+
+
+def test_a_bad_file_changes_nothing(
+    bare: Net, variant: Variant, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with live(bare, tmp_path, LOOKUPS, variant) as gateway:
+        assert asked(bare, ENDS[0], 53, QUERY, b"answer") == [QUERY]
+        before = bare.gateway.run(f"iptables-{variant}-save", "-t", "filter")
+        bad = tmp_path / "bad.toml"
+        bad.write_text(ZONES + rule("a", "alow", "dns") + rule("b", "allow", "no-such"))
+        assert main(["policy", "load", str(bad), "-c", str(gateway.config)]) == 2
+        err = capsys.readouterr().err.splitlines()
+        assert [line.split(": ")[2:4] for line in err] == [["rule[1]", "action"], ["rule[2]", "applications"]]
+        assert gateway.metric("appid_config_reload_success") == 0
+        assert {f"rule[{i}]" in gateway.text() for i in (1, 2)} == {True}
+        assert len(gateway.events("config")[-1]["config"]["faults"]) == 2
+        gateway.hang_up("[colour]\n")
+        assert until(lambda: "no such key" in gateway.text())
+        for ends in ENDS:
+            assert asked(bare, ends, 53, QUERY, b"answer") == [QUERY], "the old policy stays"
+        strip = [line.split("[")[0] for line in before.splitlines() if line[:1] != "#"]
+        after = bare.gateway.run(f"iptables-{variant}-save", "-t", "filter")
+        assert [line.split("[")[0] for line in after.splitlines() if line[:1] != "#"] == strip
+        good = tmp_path / "good.toml"
+        good.write_text(ZONES + NO_LOOKUPS)
+        assert main(["policy", "load", str(good), "-c", str(gateway.config)]) == 0
+        assert capsys.readouterr().out == f"in force: {good}: 1 rules, 0 warnings\n"
+        assert gateway.metric("appid_config_reload_success") == 1
+        assert asked(bare, ENDS[0], 53, QUERY) == []
+
+
+def test_a_tcp_connection_is_reset_when_it_is_denied_now(bare: Net, variant: Variant, tmp_path: Path) -> None:
+    with live(bare, tmp_path, ALL, variant) as gateway:
+        for ends in ENDS:
+            client, accepted = web(bare, ends)
+            assert not reset(client), "allowed, and decided: the kernel's alone"
+            assert gateway.load(rule("no web", "deny", "web-browsing", service='"any"') + ALL)[0]["type"] == "loaded"
+            assert reset(client, sends=3)
+            accepted.close()
+            gateway.load(ALL)
+
+
+def test_a_flow_refused_before_it_had_a_name_begins_anew(bare: Net, variant: Variant, tmp_path: Path) -> None:
+    with live(bare, tmp_path, '[defaults]\naction = "drop"\n', variant) as gateway:
+        for ends in ENDS:
+            peer, client = bare.peer.udp(ends[1], 5300), bare.client.udp(ends[0])
+            client.sendto(QUERY, (ends[1], 5300))
+            assert received(peer) == []
+            gateway.load(LOOKUPS)
+            client.sendto(QUERY, (ends[1], 5300))  # the same 5-tuple
+            assert received(peer) == [QUERY]
+            assert gateway.flow(5300)["application"] == "dns"
+            gateway.load('[defaults]\naction = "drop"\n')
+            client.sendto(QUERY, (ends[1], 5300))
+            assert received(peer) == []
+
+
+def test_other_zones_change_the_chains_at_once(bare: Net, variant: Variant, tmp_path: Path) -> None:
+    """What was outside by interface is guarded; the streams of others go on meanwhile."""
+    with live(bare, tmp_path, ALL, variant) as gateway, streaming(bare, ENDS[0]) as stream:
+        assert until(lambda: len(stream.arrived) > 50)
+        assert "-i wan0" in bare.gateway.run(f"iptables-{variant}-save", "-t", "filter")
+        place = tmp_path / "zones.toml"
+        place.write_text(
+            '[zones]\nlan = { interfaces = ["lan0"], networks = ["10.77.1.0/24"] }\nwan = { interfaces = ["lan9"] }\n'
+            + ALL
+        )
+        assert gateway.ask("load", policy=str(place))[0]["type"] == "loaded"
+        saved = bare.gateway.run(f"iptables-{variant}-save", "-t", "filter")
+        assert "-i lan9" in saved
+        assert "-i wan0" not in saved
+        time.sleep(0.3)
+        sequence = stream.stop()
+        assert sequence == list(range(stream.sent))
+
+
+def test_a_restart_judges_what_the_kernel_kept(bare: Net, variant: Variant, tmp_path: Path) -> None:
+    peer, client = bare.peer.udp(PEER4, 5300), bare.client.udp(CLIENT4)
+    with live(bare, tmp_path, LOOKUPS, variant):
+        client.sendto(QUERY, (PEER4, 5300))
+        assert received(peer) == [QUERY]
+    with live(bare, tmp_path, NO_LOOKUPS + ALL, variant):
+        client.sendto(QUERY, (PEER4, 5300))
+        assert received(peer) == []
