@@ -117,7 +117,8 @@ class Lab:
     async def ask(self, place: str, *argv: str, stdin: str | None = None) -> tuple[int, str]:
         """Run a short program without holding up the actors; its exit status, and stdout with stderr."""
         child = await asyncio.create_subprocess_exec(
-            "ip", "netns", "exec", self.space(place), *argv, stdin=asyncio.subprocess.PIPE,
+            "ip", "netns", "exec", self.space(place), *argv,
+            stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True, cwd=ROOT,
         )  # fmt: skip
         try:
