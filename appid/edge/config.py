@@ -110,6 +110,8 @@ class _Gateway(_Table):
 
     @model_validator(mode="after")
     def bits(self) -> _Gateway:
+        if "qos_mask" not in self.model_fields_set and self.qos_mask & self.mark_mask:
+            self.qos_mask = 0
         Marks(self.mark_mask, self.qos_mask)
         return self
 

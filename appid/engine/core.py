@@ -353,22 +353,22 @@ class Engine:
         reload = Reload(before, settings, self.lineage, self.topology.inside, event.interface_of, now)
         refused: dict[int, Decision] = {}
         yield from self.calls.reload(settings, self.topology, reload.moved, refused)
+        cut = {key for key, call in calls.items() if call in refused}  # their entries went with the call's pinholes
+        kept = [flow for flow in event.kept if self._record(flow.key)[0] is None]
         for record in list(self.flows.values()):
-            yield from self._again(record, reload, now)
+            yield from self._again(record, reload, now, record.key in cut or record.key.reversed() in cut)
         decisions = {key: refused.get(call) or self.calls.decisions.get(call) for key, call in calls.items()}
         stamps = [Kept(key, mark) for key, (mark, _) in self.stamps.items()]
         self.stamps = OrderedDict((j.key, (j.mark, now)) for j in reload.judged(stamps, {}, False) if j.mark)
-        kept = [flow for flow in event.kept if self._record(flow.key)[0] is None]
         for judged in reload.judged(kept, decisions, event.restarted):
             changed = bool((judged.mark ^ judged.was) & settings.marks.saved)
             if changed:
-                refusing = calls.get(judged.key) in refused  # its entry went with its call's pinhole
-                yield SetMark(judged.key, judged.mark, create=refusing)
-                if refusing:
+                yield SetMark(judged.key, judged.mark, create=judged.key in cut)
+                if judged.key in cut:
                     self.stamps[judged.key] = (judged.mark, now)
             yield Report("decision", DecisionReport(judged.key, judged.name, judged.decision, changed))
 
-    def _again(self, record: FlowRecord, reload: Reload, now: float) -> Iterator[Command]:
+    def _again(self, record: FlowRecord, reload: Reload, now: float, create: bool) -> Iterator[Command]:
         """A flow that userspace follows, under new settings. One without a decision is judged at its next packet."""
         situation = record.situation
         record.situation = reload.moved(situation) if situation is not None else reload.situation(record.key)
@@ -381,7 +381,7 @@ class Engine:
         record.decision = self._decide(record)
         record.mark = self._mark(record)
         if (record.mark ^ mark) & self.settings.marks.saved:
-            yield SetMark(record.key, record.mark, create=False)
+            yield SetMark(record.key, record.mark, create)
         if record.decision != was:
             yield self._report(record, record.first_packet)
         if record.decision is not None and not record.watch:

@@ -62,7 +62,7 @@ class Stream:
                     return
 
     def stop(self) -> list[int]:
-        """The sequence numbers that arrived. Sorted: where a flow is decided, a packet may overtake one in the queue."""
+        """The sequence numbers that arrived, sorted: where a flow is decided a packet may overtake one in the queue."""
         self._stopped.set()
         for thread in self._threads:
             thread.join(5)
