@@ -1,4 +1,4 @@
-"""Captures that resemble FaceTime of 2015 in one trait each, and are something else.
+"""Captures that resemble FaceTime of 2015 or 2023 in one trait each, and are something else.
 
 `cases()` gives each with what its flow is; no flow of theirs may ever be named one of `not_applications`, there is no
 FaceTime call in them and no pinhole may open. Where `applications` is empty any other name is as good.
@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.corpus import lookalikes_stun, lookalikes_tcp, lookalikes_udp
+from tests.corpus import lookalikes_2023, lookalikes_calls, lookalikes_stun, lookalikes_tcp, lookalikes_udp
 from tests.corpus.expected import Case, Expected, FlowTruth
 from tests.corpus.stage import Stage
 
@@ -34,7 +34,8 @@ class Lookalike:
 STUN, TURN = ("stun", "webrtc"), ("turn", "stun", "webrtc")
 NO_NAME = ("unknown-udp", "insufficient-data")
 FACETIME, PUSH = ("facetime",), ("facetime", "apple-push")
-A, B, C = lookalikes_stun, lookalikes_udp, lookalikes_tcp
+A, B, C, D, E = lookalikes_stun, lookalikes_udp, lookalikes_tcp, lookalikes_2023, lookalikes_calls
+QUIC = ("quic",)
 
 LOOKALIKES = (
     Lookalike("webrtc-call", A.webrtc, ()),
@@ -71,6 +72,33 @@ LOOKALIKES = (
     Lookalike("tls-courier-name-with-suffix", C.courier_suffix, ("ssl",), PUSH),
     Lookalike("tls-courier-name-as-label", C.courier_label, ("ssl",), PUSH),
     Lookalike("noise-to-17.1.2.3-5223", C.noise_5223, ("unknown-tcp",), PUSH),
+    Lookalike("stun-0x8008-of-microsoft", D.version_of_microsoft, STUN),
+    Lookalike("stun-0x8007-before-0x8008", D.another_order, STUN),
+    Lookalike("stun-link-with-fingerprint", D.with_fingerprint, STUN),
+    Lookalike("stun-link-with-username", D.with_username, STUN),
+    Lookalike("stun-0x8007-of-8-bytes", D.longer_radio, STUN),
+    Lookalike("stun-0x8007-alone", D.radio_alone, STUN),
+    Lookalike("turn-data-indication-of-a-peer", D.data_of_a_peer, TURN),
+    Lookalike("turn-channel-0x4000", D.other_channel, TURN),
+    Lookalike("0x6000-by-chance", D.few_on_0x6000, NO_NAME),
+    Lookalike("ipv6-in-udp", D.ipv6_in_udp, ("teredo",)),
+    Lookalike("quic-with-a-server-name", D.quic_with_a_name, QUIC),
+    Lookalike("quic-with-a-connection-id", D.quic_with_own_id, QUIC),
+    Lookalike("quic-with-another-alpn", D.quic_of_another_stack, QUIC),
+    Lookalike("quic-with-a-name-to-the-relays-port", D.quic_on_the_relays_port, QUIC),
+    Lookalike("snatmap-0xaaaa", D.probe_of_snatmap, ("snatmap",)),
+    Lookalike("webrtc-between-browsers", E.browsers, ("webrtc",)),
+    Lookalike("webrtc-through-turn", E.browsers_relayed, ("webrtc",)),
+    Lookalike("whatsapp-call", E.whatsapp, ("whatsapp-call",)),
+    Lookalike("meta-call", E.meta, ("meta-call",)),
+    Lookalike("messenger-call-with-its-peer", E.messenger, ("facebook-messenger-call",)),
+    Lookalike("signal-call-with-its-peer", E.signal, ("signal-call",)),
+    Lookalike("teams-check", E.teams, ("microsoft-teams",)),
+    Lookalike("teams-relay", E.teams_relay, ("microsoft-teams",)),
+    Lookalike("zoom-media", E.zoom, ("zoom",)),
+    Lookalike("discord-voice", E.discord, ("discord",)),
+    Lookalike("google-meet-check", E.meet, ("google-meet",)),
+    Lookalike("game-center", E.game_center, ("gamecenter",)),
 )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ from appid.dataplane.model import Kernel
 from appid.edge.replay import Replay
 from appid.edge.rule_files import load_applications
 from appid.engine import Engine, Settings
-from tests.corpus import lookalikes, sessions
+from tests.corpus import facetime2023, lookalikes, sessions
 from tests.corpus.expected import Case, Expected, FlowTruth
+from tests.corpus.stage import Stage
 from tests.corpus.variation import Variation
 
 CAPTURES = Path(__file__).parents[2] / "../shared/captures"
@@ -168,3 +171,32 @@ def test_real_sip_calls_begin_and_end_where_tshark_sees_it() -> None:
     assert [(c["call_id"], c["started_at"], c["end"], c["ended_at"]) for c in calls] == SIP_CALLS
     assert {c["caller"] for c in calls} == {"192.168.1.2"}
     assert all(c["answered_at"] is None for c in calls)
+
+
+MODERN = (facetime2023.relayed, facetime2023.direct, facetime2023.direct_unanswered, facetime2023.controls_alone)
+
+
+@pytest.mark.parametrize("play", MODERN, ids=lambda play: play.__name__)
+def test_facetime_of_2023_is_known_from_its_first_packet_and_then_the_kernels(
+    play: Callable[[Stage], None], folder: Path
+) -> None:
+    """Of a flow of the generation that can not be read one packet comes to userspace, and nothing is opened."""
+    output = modern(play, folder)
+    flows = [line for line in output if line["type"] == "flow"]
+    assert [(f["application"], f["confidence"], f["identified_at"]) for f in flows] == [("facetime", "conclusive", 1)]
+    assert flows[0]["userspace_packets"] == 1 < flows[0]["packets"]
+    assert not [line for line in output if line["type"] == "pinhole"]
+
+
+def test_a_relayed_call_of_2023_from_its_middle(folder: Path) -> None:
+    """The channel alone proves nothing; with Apple's relay at the other end it does, at its first packet."""
+    (flow,) = [line for line in modern(facetime2023.relayed_from_the_middle, folder) if line["type"] == "flow"]
+    assert (flow["application"], flow["confidence"], flow["identified_at"]) == ("facetime", "supporting", 1)
+
+
+def modern(play: Callable[[Stage], None], folder: Path) -> list[dict[str, Any]]:
+    stage = Stage(random.Random(play.__name__))
+    play(stage)
+    path = folder / "modern.pcap"
+    stage.cap.save(path)
+    return check(path)
