@@ -15,12 +15,12 @@ from typing import Any
 SHIPPED = Path(__file__).resolve().parent.parent.parent / "rules" / "apps"
 FIRST_NUMBER = 0x8000
 """Numbers of the operator's applications start here (docs/reference/application-files.md)."""
-HEAD = ("description", "category", "risk", "characteristics", "references", "default_ports", "watch")
+HEAD = ("description", "category", "risk", "era", "date", "characteristics", "references", "default_ports", "watch")
 OPERATORS = ("is", "in", "has", "lacks", "prefix", "suffix", "length", "within")
 
 
 def clone_folder(target: Path, times: int = 10, shipped: Path = SHIPPED) -> int:
-    """Fill `target` so that there are `times` as many applications as in `shipped`; returns how many were written."""
+    """Fill `target` so that there are `times` as many applications as in `shipped`; returns how many were added."""
     target.mkdir(parents=True, exist_ok=True)
     for old in target.glob("*.toml"):
         old.unlink()
@@ -30,13 +30,16 @@ def clone_folder(target: Path, times: int = 10, shipped: Path = SHIPPED) -> int:
         for clone in range(1, times):
             name = f"{path.stem}-clone-{clone}"
             (target / f"{name}.toml").write_text("\n".join(_lines(tables, name, FIRST_NUMBER + number, clone)) + "\n")
-            number += 1
+            number += "extends" not in tables
     return number
 
 
 def _lines(tables: dict[str, Any], name: str, number: int, clone: int) -> Iterator[str]:
     yield f"name = {_toml(name)}"
-    yield f"number = {number}"
+    if "extends" in tables:  # a generation of another file's application: one of that application's clone
+        yield f"extends = {_toml(tables['extends'] + f'-clone-{clone}')}"
+    else:
+        yield f"number = {number}"
     for key in HEAD:
         if key in tables:
             yield f"{key} = {_toml(tables[key])}"
