@@ -176,11 +176,16 @@ def _anchors(condition: Condition) -> list[_Anchor]:
     return [(name, "is" if operator == "has" else operator, value)]
 
 
+def _common(fact: str) -> int:
+    """How many packets have a fact, as far as its name says: a protocol is shared by more than an address or a port."""
+    return 0 if fact not in ALWAYS else 2 if fact == "flow.proto" else 1
+
+
 def _filing(signature: Signature, shared: Counter[_Anchor]) -> list[Condition]:
     positive = [c for c in signature.conditions if c.operator != "lacks"]
     if signature.scope != "packet" or len(positive) < 2:
         return positive
-    return [min(positive, key=lambda c: (c.fact in ALWAYS, max(shared[a] for a in _anchors(c))))]
+    return [min(positive, key=lambda c: (_common(c.fact), max(shared[a] for a in _anchors(c))))]
 
 
 def holding(signature: Signature, facts: FactSet) -> tuple[Fact, ...] | None:

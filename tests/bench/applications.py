@@ -49,7 +49,7 @@ def _lines(tables: dict[str, Any], name: str, number: int, clone: int) -> Iterat
             if key != "match":
                 yield f"{key} = {_toml(value)}"
         conditions = [{key: _other(key, value, clone) for key, value in row.items()} for row in signature["match"]]
-        yield f"match = {_toml(_impossible(signature['match'], conditions, clone))}"
+        yield f"match = {_toml(_impossible(signature['match'], conditions, name))}"
 
 
 def _other(key: str, value: Any, clone: int) -> Any:
@@ -66,9 +66,9 @@ def _other(key: str, value: Any, clone: int) -> Any:
     return value
 
 
-def _impossible(before: list[dict[str, Any]], after: list[dict[str, Any]], clone: int) -> list[dict[str, Any]]:
+def _impossible(before: list[dict[str, Any]], after: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     """A clone whose values all stayed (`has = true`, networks) must not hold: it wants a name that nobody sends."""
-    return after if after != before else [*after, {"fact": "tls.sni", "is": f"clone{clone}.invalid"}]
+    return after if after != before else [*after, {"fact": "tls.sni", "is": f"{name}.invalid"}]
 
 
 def _toml(value: Any) -> str:
