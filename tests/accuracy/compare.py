@@ -25,6 +25,7 @@ class Pair:
     key: Tuple
     names: tuple[str, ...]
     ours: frozenset[str]
+    lineage: frozenset[str]
     label: Label | None
     first_packet: int
 
@@ -41,7 +42,7 @@ class Pair:
 
     @property
     def agreed(self) -> bool:
-        return self.theirs in self.ours
+        return self.theirs in self.ours | self.lineage
 
 
 @dataclass(slots=True)
@@ -71,7 +72,15 @@ def compare(run: Run, labels: Iterable[tuple[Tuple, Label]]) -> Comparison:
             left_out["without payload"] += 1
         else:
             pairs.append(
-                Pair(run.capture, key, tuple(mine.applications), frozenset(mine.bases), found, mine.first_packet)
+                Pair(
+                    run.capture,
+                    key,
+                    tuple(mine.applications),
+                    frozenset(mine.bases),
+                    frozenset(mine.lineage),
+                    found,
+                    mine.first_packet,
+                )
             )
     return Comparison(pairs, left_out)
 
@@ -87,7 +96,8 @@ def outcome(pair: Pair, verdict: Verdict | None) -> str:
     if pair.agreed:
         return "agreed"
     assert verdict is not None, f"no verdict on {pair.capture} {pair.key}"
-    mine, theirs = right(pair.ours, verdict), right({pair.theirs} - {None}, verdict)  # type: ignore[arg-type]
+    mine = right(pair.ours or pair.lineage & verdict.keys(), verdict)
+    theirs = right({pair.theirs} - {None}, verdict)  # type: ignore[arg-type]
     if mine and theirs:
         return "both right"
     return "appid right" if mine else "nDPI right" if theirs else "both wrong"

@@ -9,6 +9,7 @@ import traceback
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from appid.cli.check import lines
 from appid.dataplane.model import Kernel
@@ -23,6 +24,23 @@ NAMES = {
     "web-browsing": "HTTP", "ssl": "TLS", "quic": "QUIC", "dtls": "DTLS", "dns": "DNS",
 }  # fmt: skip
 """Our name -> base protocol."""
+LAYERS = {
+    "stun": "STUN", "turn": "STUN", "sip": "SIP", "sdp": "SIP", "rtp": "RTP", "rtcp": "RTP", "xmpp": "XMPP",
+    "http": "HTTP", "tls": "TLS", "quic": "QUIC", "dtls": "DTLS", "dns": "DNS",
+}  # fmt: skip
+"""First part of a fact's name -> base protocol."""
+OTHERS = frozenset({"netbios-ns"})
+"""Names of other protocols that share a format."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """One life of a flow: the name, how sure (None: a state), the packet that gave it, the life's first packet."""
+
+    application: str
+    confidence: str | None
+    identified_at: int | None
+    first_packet: int
 
 
 @dataclass(slots=True)
@@ -31,9 +49,12 @@ class Flow:
 
     applications: list[str] = field(default_factory=list)
     bases: set[str] = field(default_factory=set)
+    lineage: set[str] = field(default_factory=set)
+    """Base protocols that the application may be built on: no claim, but no contradiction either."""
     first_packet: int = 0
     empty: bool = True
     """Nothing but TCP segments without payload."""
+    lives: list[Named] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -79,7 +100,9 @@ def run(path: Path) -> Run:
         key = tuple_of(line["proto"], line["src"], line["sport"], line["dst"], line["dport"])
         flow = flows.setdefault(key, Flow(first_packet=line["first_packet"]))
         flow.applications.append(line["application"])
-        flow.bases |= bases_of(line["path"], beneath)
+        flow.lives.append(Named(line["application"], line["confidence"], line["identified_at"], line["first_packet"]))
+        flow.bases |= bases_of(line)
+        flow.lineage |= beneath.get(line["application"], frozenset())
         flow.empty &= line["application"] == "incomplete"
     error = str(replayed.error) if replayed.error is not None else None
     kept = len(engine.flows) + len(engine.stamps)
@@ -94,9 +117,10 @@ def safe_run(path: Path) -> Run:
         return Run(path.name, {}, 0, 0.0, "", 0, None, traceback.format_exc())
 
 
-def bases_of(path: list[str], beneath: dict[str, frozenset[str]]) -> set[str]:
-    """The base protocols that a path shows; for one that shows none, those that its name is built on."""
-    shown = {NAMES[name] for name in path if name in NAMES}
-    if shown or not path:
-        return shown
-    return set(beneath.get(path[-1], frozenset()))
+def bases_of(line: dict[str, Any]) -> set[str]:
+    """The base protocols that a flow's line claims: by its path, else (named at once) by the facts that named it."""
+    shown = {NAMES[name] for name in line["path"] if name in NAMES}
+    if not shown and not set(line["path"]) & OTHERS:
+        facts = {fact.split(".")[0] for reason in line["because"] for fact in reason["facts"]}
+        shown = {LAYERS[layer] for layer in facts if layer in LAYERS}
+    return shown

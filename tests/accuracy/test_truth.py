@@ -48,9 +48,9 @@ def test_a_decided_flow_of_2023_is_the_kernels_and_opens_nothing() -> None:
 
 def test_the_check_itself_sees_what_is_wrong() -> None:
     run = next(run for run in runs() if run.capture == CALLER)
-    late = replace(run, flows=run.flows | {RELAY: Flow(["facetime"], [Named("facetime", "strong", 120, 118)])})
+    late = replace(run, flows=run.flows | {RELAY: Flow(["facetime"], lives=[Named("facetime", "strong", 120, 118)])})
     other = tuple_of("udp", "10.0.0.1", 1, "10.0.0.2", 2)
-    false = replace(run, flows=run.flows | {other: Flow(["facetime"], [Named("facetime", "strong", 1, 1)])})
+    false = replace(run, flows=run.flows | {other: Flow(["facetime"], lives=[Named("facetime", "strong", 1, 1)])})
     lost = replace(run, flows={key: flow for key, flow in run.flows.items() if key != RELAY})
     assert [len(truth.missed([one])) for one in (late, false, lost)] == [1, 1, 1]
 
