@@ -102,9 +102,9 @@ def quic_with_own_id(s: Stage) -> None:
 
 
 def quic_of_another_stack(s: Stage) -> None:
-    """No name and no ID, yet another ALPN: DNS over QUIC (RFC 9250)."""
+    """No name and no ID, yet another ALPN: DNS over QUIC (RFC 9250), on a port of its own choice."""
     hello = quic_bytes.client_hello(s.rng, None, alpn="doq")
-    s.udp(OWN, End(SERVER, 853), quic_bytes.initial(hello, s.rng.randbytes(8)))
+    s.udp(OWN, End(SERVER, 8853), quic_bytes.initial(hello, s.rng.randbytes(8)))
 
 
 def quic_on_the_relays_port(s: Stage) -> None:
