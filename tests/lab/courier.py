@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import datetime
 import json
-import socket
 import ssl
 import struct
 from pathlib import Path
@@ -108,14 +107,8 @@ class Push:
     async def connect(lab: Lab, place: str, address: str, scenario: Scenario, device: str) -> Push:
         context = ssl.create_default_context(cafile=str(lab.directory / "courier.pem"))
         context.set_alpn_protocols([ALPN])
-        sock = lab.open_socket(place, socket.SOCK_STREAM)
-        try:
-            sock.bind((address, 0))
-            await asyncio.get_running_loop().sock_connect(sock, (scenario.courier, PORT))
-            reader, writer = await asyncio.open_connection(sock=sock, ssl=context, server_hostname=NAME)
-        except BaseException:
-            sock.close()
-            raise
+        server = (scenario.courier, PORT)
+        reader, writer = await lab.connect(place, address, server, ssl=context, server_hostname=NAME)
         _write(writer, {"device": device})
         return Push(reader, writer)
 

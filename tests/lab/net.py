@@ -26,6 +26,7 @@ import tempfile
 import threading
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from tests.lab.scenario import Scenario
 
@@ -111,6 +112,20 @@ class Lab:
         made.bind((address, port))
         made.listen(64)
         return made
+
+    async def connect(
+        self, place: str, own: str, server: tuple[str, int], **options: Any
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A TCP connection from `place`. The socket is closed here only while no transport has it: the loop must not
+        remember a descriptor that is somebody else's by now."""
+        sock = self.open_socket(place, socket.SOCK_STREAM)
+        try:
+            sock.bind((own, 0))
+            await asyncio.get_running_loop().sock_connect(sock, server)
+        except BaseException:
+            sock.close()
+            raise
+        return await asyncio.open_connection(sock=sock, **options)
 
     # -- programs
 

@@ -117,14 +117,13 @@ async def _tcp(lab: Lab) -> None:
     s = lab.scenario
     with contextlib.suppress(OSError, EOFError, TimeoutError):
         async with asyncio.timeout(5):
-            sock = lab.open_socket("client", socket.SOCK_STREAM)
-            sock.bind((s.client, 0))
-            await asyncio.get_running_loop().sock_connect(sock, (s.world, s.echo_port))
-            reader, writer = await asyncio.open_connection(sock=sock)
-            for number in range(TCP_COUNT):
-                writer.write(b"line %d of nothing known\n" % number)
-                await reader.readline()
-            writer.close()
+            reader, writer = await lab.connect("client", s.client, (s.world, s.echo_port))
+            try:
+                for number in range(TCP_COUNT):
+                    writer.write(b"line %d of nothing known\n" % number)
+                    await reader.readline()
+            finally:
+                writer.transport.abort()
 
 
 async def _web(lab: Lab) -> int:

@@ -6,7 +6,6 @@ In: a Lab. Out: a child process on the web address's port 80; and a client's GET
 from __future__ import annotations
 
 import asyncio
-import socket
 from pathlib import Path
 from subprocess import Popen
 
@@ -70,16 +69,10 @@ def start_web(lab: Lab) -> Popen[bytes]:
 
 async def http_get(lab: Lab, own: str, server: Address, host: str, path: str) -> bytes:
     """One GET from the client's place; the whole reply. OSError or TimeoutError where none comes."""
-    sock = lab.open_socket("client", socket.SOCK_STREAM)
-    try:
-        sock.bind((own, 0))
-        async with asyncio.timeout(_PATIENCE):
-            await asyncio.get_running_loop().sock_connect(sock, server)
-            reader, writer = await asyncio.open_connection(sock=sock)
+    async with asyncio.timeout(_PATIENCE):
+        reader, writer = await lab.connect("client", own, server)
+        try:
             writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-            reply = await reader.read()
-            writer.close()
-            return reply
-    except BaseException:
-        sock.close()
-        raise
+            return await reader.read()
+        finally:
+            writer.transport.abort()
