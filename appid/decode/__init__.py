@@ -24,7 +24,7 @@ class Decoder(NamedTuple):
     """One protocol on some carriers.
 
     carriers  "udp"; "tcp" (the stream from its offset 0 or from a message boundary); "segment" (of a stream that shows
-              nothing at its start); layers whose inner bytes it may be
+              nothing at its start), "middle" (of one joined in its middle); layers whose inner bytes it may be
     first     the first bytes a message may have; None: any
     decode    bytes -> Layer; None: not mine, or too short to say; DecodeError: mine, and malformed
     """
@@ -59,11 +59,12 @@ DECODERS: tuple[Decoder, ...] = (
     # What proves nothing by itself, and says so in its facts.
     Decoder("dns", ("udp",), None, dns.decode_damaged),
     Decoder("quic", ("udp",), quic.SHORT, quic.decode_short),
-    # A segment of a stream whose start nobody reads (STARTTLS, RDP, mid-stream): TLS alone is looked for.
-    Decoder("tls", ("segment",), tls.RECORD, tls.decode),
+    # A segment of a stream whose start nobody reads (STARTTLS, RDP): TLS alone is looked for; mid-stream also answers.
+    Decoder("tls", ("segment", "middle"), tls.RECORD, tls.decode),
+    Decoder("http", ("middle",), frozenset(b"H"), http.decode_response),
 )
 
-STREAMS = frozenset({"tcp", "segment"})
+STREAMS = frozenset({"tcp", "segment", "middle"})
 """Carriers on which any decoder may follow another; elsewhere only the same decoder reads on in a payload."""
 
 

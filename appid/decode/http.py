@@ -42,6 +42,11 @@ _WANTED = {
 _LOWER = frozenset({b"host", b"upgrade"})
 
 
+def decode_response(payload: memoryview) -> Layer | None:
+    """A response only, where a segment of a stream begins that was joined in its middle."""
+    return decode(payload) if bytes(payload[:7]) == b"HTTP/1." else None
+
+
 def decode(payload: memoryview) -> Layer | None:
     """One message. consumed 0: its head has not ended yet; the lines that have come are told."""
     if not payload:

@@ -81,7 +81,7 @@ def _segment(record: FlowRecord, packet: Packet, side: int) -> Peeled:
     assert record.streams is not None
     if record.naming.name is not None or len(record.streams[side].data) == len(packet.payload):
         return NO_LAYERS
-    peeled = peel(packet.payload, "segment")
+    peeled = peel(packet.payload, "middle" if record.streams[side].midstream else "segment")
     if peeled.layers:
         stream = Stream()
         stream.push(packet.tcp_seq, packet.payload)

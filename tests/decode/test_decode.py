@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appid import decode
-from appid.decode import dns, peel, quic, tls
+from appid.decode import dns, http, peel, quic, tls
 from appid.wire import DecodeError, Fact
 
 CAPTURES = Path(__file__).parents[3] / "shared" / "captures"
@@ -128,5 +128,10 @@ def test_look_alikes_of_the_captures(name: str, never: str) -> None:
 
 
 def test_rtp_is_tried_last_of_those_that_claim() -> None:
-    assert [d.decode for d in decode.DECODERS[LAST + 1 :]] == [dns.decode_damaged, quic.decode_short, tls.decode]
-    assert decode.DECODERS[-1].carriers == ("segment",)
+    assert [d.decode for d in decode.DECODERS[LAST + 1 :]] == [
+        dns.decode_damaged,
+        quic.decode_short,
+        tls.decode,
+        http.decode_response,
+    ]
+    assert not {"udp", "tcp"} & {carrier for d in decode.DECODERS[-2:] for carrier in d.carriers}

@@ -96,6 +96,17 @@ def test_tls_after_starttls_is_read_from_its_segment_on() -> None:
     assert [f.value for f in told.facts if f.name == "tls.sni"] == ["mail.example.com"]
 
 
+def test_a_response_in_a_stream_joined_in_its_middle_is_read() -> None:
+    """The rest of a body, then an answer; in a stream seen from its start the same bytes are data."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    joined, whole = record(), record()
+    assert whole.streams is not None
+    whole.streams[0].syn(99)
+    for flow, found in ((joined, ["http"]), (whole, [])):
+        assert names(flow, b"rest of a body", 100) == []
+        assert names(flow, answer, 114) == found
+
+
 def test_only_tls_is_looked_for_in_the_middle_of_a_stream() -> None:
     """A SIP or HTTP request that begins a segment of somebody's data is still data."""
     for inner in (
