@@ -97,8 +97,8 @@ def _ports(value: Any) -> Any:
 
 def _dscp(value: Any) -> Any:
     """A name of the registry (RFC 2474, 2597, 3246, 5865, 8622) or the number itself."""
-    if isinstance(value, str) and value.lower() in DSCP:
-        return DSCP[value.lower()]
+    if isinstance(value, str) and value in DSCP:
+        return DSCP[value]
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 63:
         raise ValueError(f"{value!r} is no DSCP: 0 to 63, or one of {', '.join(DSCP)}")
     return value
@@ -409,7 +409,7 @@ class _Loader:
 
 
 class _Document(_Table):
-    """The policy file of appid: https://json-schema.org for editors. What it refers to by name is checked at load."""
+    """The policy file of appid. Names of zones, groups and applications are checked when it is loaded."""
 
     zones: dict[Name, _Zone] = {}
     defaults: _Defaults = _Defaults()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from appid.dataplane.chain import FAMILIES, MAIN, QUEUE, Chain, ChainSet, Family, Topology, chain_set
+from appid.dataplane.chain import FAMILIES, MAIN, QOS, QUEUE, Chain, ChainSet, Family, Jump, Topology, chain_set
 from appid.dataplane.marks import Marks
+from appid.policy.rule import PacketMark, Qos
 
 
 def chain(rules: ChainSet, table: str, name: str) -> Chain:
@@ -61,3 +64,28 @@ def test_no_mark_is_written_or_read_outside_the_operators_mask() -> None:
 def test_without_an_outside_nothing_is_guarded() -> None:
     assert chain(chain_set(Topology(), 4), "filter", "APPID-INPUT").rules == ()
     assert chain(chain_set(Topology(), 4), "filter", MAIN).rules != ()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_monitor_mode_neither_stops_nor_opens_anything(family: Family) -> None:
+    """The host's own rules behind ours keep the last word; mangle classifies as ever."""
+    topology = Topology(outside=("wan0",), blind="DROP")
+    watching, enforcing = chain_set(replace(topology, monitor=True), family), chain_set(topology, family)
+    assert {rule.target for each in watching.chains if each.table == "filter" for rule in each.rules} == {"RETURN"}
+    assert [c for c in watching.chains if c.table == "mangle"] == [c for c in enforcing.chains if c.table == "mangle"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_qos_classes_are_written_on_the_way_out(family: Family) -> None:
+    marks = Marks(qos=0x0F000000)
+    qos = (Qos(46), Qos(None, PacketMark(0x10000000, 0xF0000000)), Qos(8, PacketMark(0x20, 0xF0)))
+    rules = chain_set(Topology(marks=marks, qos=qos), family)
+    assert [str(rule) for rule in chain(rules, "mangle", QOS).rules] == [
+        "-m connmark --mark 0x1000000/0xf000000 -j DSCP --set-dscp 0x2e",
+        "-m connmark --mark 0x2000000/0xf000000 -j MARK --set-xmark 0x10000000/0xf0000000",
+        "-m connmark --mark 0x3000000/0xf000000 -j DSCP --set-dscp 0x08",
+        "-m connmark --mark 0x3000000/0xf000000 -j MARK --set-xmark 0x20/0xf0",
+    ]
+    assert Jump("mangle", "POSTROUTING", QOS) in rules.jumps
+    assert QOS not in {each.name for each in chain_set(Topology(marks=marks), family).chains}
+    assert chain(chain_set(Topology(marks=marks, qos=()), family), "mangle", QOS).rules == ()

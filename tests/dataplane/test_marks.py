@@ -63,3 +63,20 @@ def test_a_number_that_does_not_fit_is_left_out() -> None:
 def test_masks_that_cannot_hold_the_layout_are_refused(mask: int, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Marks(mask)
+
+
+def test_the_qos_class_has_bits_of_its_own() -> None:
+    marks = Marks(qos=0x0F000000)
+    mark = marks.encode("allow", 7, qos=9)
+    assert mark == 0x09000701
+    assert marks.decode(mark).qos == 9
+    assert (marks.classes, Marks().classes) == (15, 0)
+    assert (marks.mask, marks.saved) == (0x0FFFFF0F, 0x0FFFFF07)
+    assert marks.merge(0xFFFFFFFF, mark) == 0xF9000701 | 0xF0
+    assert Marks().encode("allow", 7, qos=9) == 0x701, "no bits, no class"
+
+
+@pytest.mark.parametrize("qos", [0x00010000, 0x05000000, 0x1FF000000])
+def test_a_qos_mask_is_one_run_of_bits_beside_the_mark_mask(qos: int) -> None:
+    with pytest.raises(ValueError, match="QoS mask"):
+        Marks(qos=qos)

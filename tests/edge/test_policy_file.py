@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
+import tomllib
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from appid.edge.errors import RuleErrors
-from appid.edge.policy_file import load_policy
+from appid.edge.policy_file import load_policy, schema
 from appid.edge.rule_files import load_applications, shipped_rules
 from appid.flow.key import FlowKey
 from appid.identify.application import PortRange
 from appid.policy.dependencies import missing
 from appid.policy.evaluate import Judge, Situation
 from appid.policy.lint import lint
-from appid.policy.rule import Policy
+from appid.policy.rule import PacketMark, Policy, Qos
 from appid.wire import TCP, UDP, packed
 
 SHIPPED = load_applications()
@@ -218,3 +222,177 @@ def test_ten_thousand_rules_load_in_twelve_times_and_judge_in_twice_the_time_of_
     )
     assert loading_more < 12 * loading
     assert judging_more < 2 * judging
+
+
+# --- what else a rule can say -----------------------------------------------------------------------------------------
+
+EXTRAS = """
+[zones]
+inside = { networks = ["172.16.42.0/24"], undecided_packets = 0 }
+outside = {}
+[defaults]
+undecided_packets = 5
+capture_unknown = false
+[groups.addresses]
+phones = ["198.51.100.7", "fd00:42::7"]
+[[override]]
+application = "sip"
+destination = "phones"
+ports = ["udp/5060-5061", "tcp/5060"]
+[[override]]
+application = "jabber"
+source = ["172.16.42.9"]
+[[rule]]
+name = "voice"
+applications = ["sip"]
+action = "allow"
+dscp = "ef"
+mark = "0x10/0xf0"
+[[rule]]
+name = "same"
+applications = ["rtp"]
+action = "allow"
+dscp = 46
+mark = "16/0xf0"
+capture_unknown = false
+[[rule]]
+name = "bulk"
+action = "allow"
+dscp = "cs1"
+"""
+
+
+def test_dscp_mark_overrides_and_budgets(tmp_path: Path) -> None:
+    policy = load(tmp_path, EXTRAS)
+    assert policy.qos == (Qos(46, PacketMark(0x10, 0xF0)), Qos(8))
+    assert [rule.qos and policy.qos.index(rule.qos) for rule in policy.rules] == [0, 0, 1]
+    assert (policy.budget("inside"), policy.budget("outside"), policy.budget(None)) == (0, 5, 5)
+    assert [rule.capture_unknown for rule in policy.rules] == [True, False, True]
+    assert policy.capture_unknown is False
+    here, phone, elsewhere = packed("172.16.42.9"), packed("198.51.100.7"), packed("198.51.100.8")
+    assert policy.overridden(UDP, here, phone, 5061) == "sip"
+    assert policy.overridden(TCP, packed("172.16.42.8"), phone, 5061) is None
+    assert policy.overridden(UDP, packed("fd00:42::1"), packed("fd00:42::7"), 5060) == "sip"
+    assert policy.overridden(TCP, here, elsewhere, 99) == "jabber"
+
+
+def test_faults_of_what_else_a_rule_can_say(tmp_path: Path) -> None:
+    text = """
+[[override]]
+application = "spi"
+ports = ["5060"]
+[[override]]
+application = "sipp"
+ports = ["udp/5060"]
+[[override]]
+application = "sip"
+[[rule]]
+name = "x"
+action = "allow"
+dscp = "gold"
+mark = "0x1f/0xf0"
+[[rule]]
+name = "y"
+action = "allow"
+dscp = 64
+"""
+    told = faults(tmp_path, text)
+    assert [line.split(": ")[:3] for line in told] == [
+        ["policy.toml", "rule[1]", "dscp"],
+        ["policy.toml", "rule[1]", "mark"],
+        ["policy.toml", "rule[2]", "dscp"],
+        ["policy.toml", "override[1]", "ports"],
+        ["policy.toml", "override[2]", "application"],
+        ["policy.toml", "override[3]", "needs a source, a destination or ports"],
+    ]
+
+
+def test_filters_by_category_risk_and_characteristic(tmp_path: Path) -> None:
+    text = """
+[groups.filters]
+voice = { characteristic = ["call"] }
+risky = { risk = [4, 5] }
+chat-or-web = { category = ["web", "collaboration"], risk = [1, 2, 3, 4, 5] }
+[[rule]]
+name = "a"
+applications = ["voice"]
+action = "allow"
+[[rule]]
+name = "b"
+applications = ["risky", "dns"]
+action = "allow"
+"""
+    first, second = load(tmp_path, text).rules
+    assert first.applications == {name for name, each in SHIPPED.items() if "call" in each.characteristics}
+    assert "facetime" in first.applications
+    assert second.applications == {name for name, each in SHIPPED.items() if each.risk >= 4} | {"dns"}
+
+
+# --- the published schema ---------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def fits(value: object, shape: dict[str, Any], defs: dict[str, Any]) -> bool:
+    """JSON Schema 2020-12, as much of it as ours uses."""
+    if "$ref" in shape:
+        shape = defs[shape["$ref"].removeprefix("#/$defs/")]
+    if "anyOf" in shape:
+        return any(fits(value, one, defs) for one in shape["anyOf"])
+    if "enum" in shape and value not in shape["enum"]:
+        return False
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "string": str, "integer": int, "boolean": bool, "array": list, "object": dict,
+    }  # fmt: skip
+    kind = shape.get("type")
+    if kind and (not isinstance(value, kinds[kind]) or (kind == "integer" and isinstance(value, bool))):
+        return False
+    if isinstance(value, str) and "pattern" in shape and not re.search(shape["pattern"], value):
+        return False
+    if isinstance(value, int) and not shape.get("minimum", value) <= value <= shape.get("maximum", value):
+        return False
+    if isinstance(value, list):
+        return len(value) >= shape.get("minItems", 0) and all(fits(one, shape.get("items", {}), defs) for one in value)
+    if isinstance(value, dict):
+        known, more = shape.get("properties", {}), shape.get("additionalProperties", True)
+        if not set(shape.get("required", ())) <= set(value):
+            return False
+        return all(
+            fits(one, known[key] if key in known else more if isinstance(more, dict) else {}, defs)
+            for key, one in value.items()
+            if key in known or more is not False
+        ) and (more is not False or set(value) <= set(known))
+    return True
+
+
+def test_the_published_schema_is_current() -> None:
+    """If not: appid policy schema > docs/reference/policy.schema.json."""
+    assert json.loads((ROOT / "docs/reference/policy.schema.json").read_text()) == schema()
+
+
+@pytest.mark.parametrize(
+    "text", [REFERENCE, EXTRAS, *(path.read_text() for path in sorted((ROOT / "rules/policy").glob("*.toml")))]
+)
+def test_what_loads_fits_the_schema(text: str, tmp_path: Path) -> None:
+    load(tmp_path, text)
+    made = schema()
+    assert fits(tomllib.loads(text), made, made["$defs"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "colour = 1",
+        '[defaults]\naction = "alow"',
+        '[[rule]]\naction = "allow"',
+        '[[rule]]\nname = "x"\naction = "allow"\nservice = "5060"',
+        '[[rule]]\nname = "x"\naction = "allow"\ndscp = 64',
+        '[[rule]]\nname = "x"\naction = "allow"\nschedule = { from = "8 o\'clock" }',
+        "[zones]\ninside = { undecided_packets = -1 }",
+        '[[override]]\nports = ["udp/1"]',
+    ],
+)
+def test_what_does_not_load_does_not_fit_the_schema(text: str, tmp_path: Path) -> None:
+    faults(tmp_path, text)
+    made = schema()
+    assert not fits(tomllib.loads(text), made, made["$defs"])

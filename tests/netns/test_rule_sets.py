@@ -9,13 +9,19 @@ import pytest
 
 from appid.dataplane.chain import FAMILIES, Topology, chain_set
 from appid.dataplane.diff import differences
+from appid.dataplane.marks import Marks
 from appid.edge import iptables
 from appid.edge.iptables import Iptables, Variant
 from appid.edge.netlink import KernelError
+from appid.policy.rule import PacketMark, Qos
 from tests.netns.net import Net
 from tests.netns.playbook import TOPOLOGY, install
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(60)]
+CLASSES = Topology(
+    ("wan0",), TOPOLOGY.inside, (77,), marks=Marks(qos=0x0F000000), monitor=True,
+    qos=(Qos(46), Qos(8, PacketMark(0x20, 0xF0)), Qos(0)),
+)  # fmt: skip
 SEVERAL = Topology(outside=("wan0", "wan1"), inside=("10.77.1.0/24", "fd00:77:1::/64"), queues=(77, 78, 79))
 
 
@@ -42,7 +48,7 @@ def others(net: Net, variant: str) -> None:
         net.gateway.run(f"ip6tables-{variant}", *line.split())
 
 
-@pytest.mark.parametrize("topology", [TOPOLOGY, SEVERAL], ids=["one queue", "three queues"])
+@pytest.mark.parametrize("topology", [TOPOLOGY, SEVERAL, CLASSES], ids=["one queue", "three queues", "QoS, monitor"])
 def test_the_kernel_shows_what_was_rendered(bare: Net, variant: Variant, topology: Topology) -> None:
     for _ in range(2):  # the second time changes nothing
         install(bare, variant, topology)
