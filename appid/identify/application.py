@@ -17,7 +17,7 @@ class Condition:
     """One fact and what must hold of it.
 
     is      a fact of that name has this value          in      ... one of these values (a tuple)
-    has     the name occurs with this value among others (same as `is`, reads better for repeated facts);
+    has     the name occurs with this value among others (same as `is`, reads better for repeated facts), but
             the value True means: occurs at all
     lacks   the name does not occur with this value (True: does not occur at all)
     prefix / suffix   of a str or bytes value           length  len(value) is this

@@ -80,7 +80,7 @@ class _Index:
 
     def file(self, condition: Condition, entry: _Filed) -> None:
         operator, value = condition.operator, condition.value
-        if operator in ("is", "has") and value is True:
+        if operator == "has" and value is True:
             self.present.append(entry)
         elif operator in ("is", "has"):
             self.exact.setdefault(value, []).append(entry)
@@ -212,7 +212,9 @@ def fulfils(condition: Condition, value: FactValue) -> bool:
     """One value against one positive condition (identify/application.py says what each operator means)."""
     wanted = condition.value
     match condition.operator:
-        case "is" | "has":
+        case "is":
+            return _equal(value, wanted)
+        case "has":
             return wanted is True or _equal(value, wanted)
         case "in":
             return isinstance(wanted, tuple) and any(_equal(value, one) for one in wanted)

@@ -23,7 +23,7 @@ def same(value: FactValue, wanted: FactValue) -> bool:
 
 def holds_of(operator: Operator, wanted: FactValue, value: FactValue) -> bool:
     if operator in ("is", "has"):
-        return wanted is True or same(value, wanted)
+        return (operator == "has" and wanted is True) or same(value, wanted)
     if operator == "in":
         assert isinstance(wanted, tuple)
         return any(same(value, one) for one in wanted)
@@ -75,9 +75,7 @@ VALUES: dict[str, st.SearchStrategy[FactValue]] = {
     "n.tuple": st.sampled_from([(), (1,), (1, 2), ((1, 4), (2, 8))]),
     "n.endpoint": st.sampled_from([Endpoint(b"\x11\0\0\1", 3478), Endpoint(b"\x11\0\0\2", 3478)]),
 }
-FACTS = st.lists(
-    st.sampled_from(sorted(VALUES)).flatmap(lambda n: st.builds(Fact, st.just(n), VALUES[n])), max_size=10
-)
+FACTS = st.lists(st.sampled_from(sorted(VALUES)).flatmap(lambda n: st.builds(Fact, st.just(n), VALUES[n])), max_size=10)
 ANY = st.one_of(list(VALUES.values()))
 WITHIN: st.SearchStrategy[FactValue] = st.sampled_from(
     [(0, 1), (255, 257), (3478, 3497), (0, 100000), (packed("17.0.0.0"), 8), (packed("0.0.0.0"), 0),
@@ -151,9 +149,13 @@ def matches(operator: Operator, wanted: FactValue, *values: FactValue, scope: Sc
 @pytest.mark.parametrize(
     ("operator", "wanted", "values", "holds"),
     [
-        ("is", True, ["anything"], True),
-        ("is", True, [0], True),
-        ("is", True, [], False),
+        ("has", True, ["anything"], True),
+        ("has", True, [0], True),
+        ("has", True, [False], True),
+        ("has", True, [], False),
+        ("is", True, [True], True),
+        ("is", True, [False], False),
+        ("is", True, [1], False),
         ("is", 1, [True], False),
         ("is", False, [0], False),
         ("is", False, [False], True),
