@@ -133,6 +133,10 @@ def stability(paths: list[Path], first: list[Run], given: argparse.Namespace) ->
     print(
         f"\n{len(first)} captures, {packets} packets, {seconds:.1f} s of CPU; {len(broken)} end early, as damaged files"
     )
+    most = max(run.memory for run in first)
+    print(f"at most {most} MB per process (bound {targets.MAX_MEMORY})")
+    if most > targets.MAX_MEMORY:
+        wrong.append(f"{most} MB held, more than {targets.MAX_MEMORY}")
     print("slowest, per packet (microseconds):")
     slow = sorted((r for r in first if r.packets >= 20), key=lambda r: r.seconds / r.packets, reverse=True)
     for run in slow[:SLOWEST]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -70,6 +71,8 @@ class Run:
     error: str | None
     failure: str | None
     """Anything that is not the capture's own fault."""
+    memory: int = 0
+    """The most that the process ever held, MB."""
 
 
 @lru_cache(maxsize=1)
@@ -105,8 +108,9 @@ def run(path: Path) -> Run:
         flow.lineage |= beneath.get(line["application"], frozenset())
         flow.empty &= line["application"] == "incomplete"
     error = str(replayed.error) if replayed.error is not None else None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     kept = len(engine.flows) + len(engine.stamps)
-    return Run(path.name, flows, replayed.packets, seconds, digest, kept, error, None)
+    return Run(path.name, flows, replayed.packets, seconds, digest, kept, error, None, peak)
 
 
 def safe_run(path: Path) -> Run:

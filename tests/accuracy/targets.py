@@ -11,6 +11,8 @@ from tests.accuracy.compare import shares
 
 FLOOR = Path(__file__).parent / "floor.toml"
 TARGET = 0.99
+MAX_MEMORY = 256
+"""MB of a process that has run half of the captures, one after the other."""
 MAX_RECORDS = 65536 + 16384
 """engine.core: MAX_FLOWS and MAX_STAMPS."""
 

@@ -45,6 +45,7 @@ def test_two_runs_give_the_same_bytes(first: list[Run]) -> None:
 
 def test_what_the_engine_keeps_is_bounded(first: list[Run]) -> None:
     assert max(run.records for run in first) <= targets.MAX_RECORDS
+    assert 0 < max(run.memory for run in first) <= targets.MAX_MEMORY
 
 
 def named_facetime() -> Iterator[tuple[str, str, frozenset[str]]]:
