@@ -20,8 +20,10 @@ from appid.engine.read import read
 from appid.engine.record import FlowRecord, Settings, Topology, flow_facts
 from appid.engine.reload import Reload
 from appid.engine.report import AnomalyReport, DecisionReport, FlowReport
+from appid.evidence.ledger import FactSet
+from appid.evidence.recent import Recent
 from appid.flow.key import FlowKey
-from appid.identify.application import Signature
+from appid.identify.application import Scope, Signature
 from appid.identify.identification import Because
 from appid.identify.match import Match, Matcher
 from appid.identify.naming import Lineage, Naming
@@ -36,6 +38,8 @@ STAMP_SECONDS = 5.0
 """How long a decision is kept for packets of its flow that were queued before the kernel knew it."""
 MAX_STAMPS = 16384
 
+BESIDE: tuple[Scope, ...] = ("host", "call")
+"""Scopes beyond the flow."""
 PEERS_SPEAK = frozenset({"stun", "turn", "dtls", "rtp", "rtcp"})
 """What a learned peer's flow may begin with, beside what no decoder reads; anything else is named for what it is."""
 
@@ -49,6 +53,7 @@ class Engine:
         self.settings = settings
         self.lineage = Lineage(settings.applications)
         self.matcher = Matcher(settings.applications.values())
+        self.recent = {scope: Recent(self.matcher.wide[scope]) for scope in BESIDE}
         self.topology = Topology(settings.inside)
         self.calls = CallKeeper(settings, self.topology)
         self.lessons = Lessons()
@@ -126,7 +131,7 @@ class Engine:
             zones = zone_of(key.src, event.indev), zone_of(key.dst, event.outdev)
             situation = Situation(key, *zones, begun_outside=not from_inside and to_inside, now=now)
         host_first = from_inside or not to_inside
-        record = FlowRecord(self._next, key, host_first, event.packet, situation, self.matcher.wide)
+        record = FlowRecord(self._next, key, host_first, event.packet, situation, self.matcher.wide["flow"])
         self._next += 1
         self.flows[key] = record
         if len(self.flows) > MAX_FLOWS:
@@ -190,13 +195,21 @@ class Engine:
         booked = record.ledger.add(facts, outward)
         if record.always is None:
             record.always = self.matcher.candidates(record.facts)
-        matches = self.matcher.match(booked, {"flow": record.ledger.flow}, record.always, len(record.facts))
+        matches = self.matcher.match(booked, self._wider(record, booked), record.always, len(record.facts))
         if self.lessons.places:
             lesson = self.lessons.known(packet.key, record.last_seen)
             if lesson is not None and (not layers or layers[0].name in PEERS_SPEAK):
                 matches.append(_taught(lesson))
         record.naming.add(matches, number, self.lineage)
         return layers
+
+    def _wider(self, record: FlowRecord, facts: list[Fact]) -> dict[Scope, FactSet]:
+        """What this packet belongs to: its flow, and, if anyone asks, the last minute of its inside host and call."""
+        wider: dict[Scope, FactSet] = {"flow": record.ledger.flow}
+        for scope, key in zip(BESIDE, (record.host, record.call), strict=True):
+            if self.recent[scope].keep and key is not None:
+                wider[scope] = self.recent[scope].add(key, facts, record.last_seen)
+        return wider
 
     def _decide(self, record: FlowRecord) -> Decision | None:
         """What policy says now; None while the flow is provisional (policy.md point 2)."""
@@ -346,6 +359,7 @@ class Engine:
         self.settings = settings
         self.lineage = Lineage(settings.applications)
         self.matcher = Matcher(settings.applications.values())
+        self.recent = {scope: Recent(self.matcher.wide[scope]) for scope in BESIDE}
         self.topology = Topology(settings.inside)
         known = settings.applications
         for record in [r for r in self.flows.values() if any(name not in known for name in r.naming.path)]:

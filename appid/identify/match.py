@@ -23,6 +23,9 @@ ALWAYS = frozenset({"flow.proto", "flow.destination", "flow.destination_port", "
 """Facts that each packet has: an anchor among them would be met by every packet, so it is the last choice."""
 
 
+WIDER: tuple[Scope, ...] = ("flow", "host", "call")
+
+
 class Match(NamedTuple):
     application: str
     signature: Signature
@@ -113,7 +116,7 @@ class _Index:
 
 
 class Matcher:
-    """All signatures of all applications, filed by anchor. `wide`: the facts that wider signatures ask for."""
+    """All signatures of all applications, filed by anchor. `wide`: the facts that signatures of a scope ask for."""
 
     def __init__(self, applications: Iterable[Application]) -> None:
         filed = [
@@ -122,9 +125,10 @@ class Matcher:
             for excludes, signatures in ((False, application.signatures), (True, application.excluded_by))
             for signature in signatures
         ]
-        self.wide = frozenset(
-            c.fact for entry in filed if entry.signature.scope != "packet" for c in entry.signature.conditions
-        )
+        self.wide: dict[Scope, frozenset[str]] = {
+            scope: frozenset(c.fact for e in filed if e.signature.scope == scope for c in e.signature.conditions)
+            for scope in WIDER
+        }
         shared = Counter(anchor for entry in filed for c in entry.signature.conditions for anchor in _anchors(c))
         self._names: dict[str, _Index] = {}
         for entry in filed:

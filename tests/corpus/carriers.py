@@ -84,7 +84,7 @@ def of_session(packet: int, encoding: str = "identity") -> bytes:
 
 
 def carriers_2015() -> list[Carrier]:
-    private: dict[int, Part] = dict.fromkeys((0x8001, 0x8002, 0x8003, 0x8009), "free")
+    private: dict[int, Part] = dict.fromkeys((stun.USERNAME, 0x8001, 0x8002, 0x8003, 0x8009), "free")
     answered: dict[int, Part] = dict.fromkeys((0x8001, 0x8003, 0x8004, 0x8005, 0x8009), "free")
     token: dict[int, Part] = {0x0016: "free", 0x0022: "free"}
     allocate, probe, asked, told, invite = (of_session(packet) for packet in (60, 64, 122, 160, 169))
@@ -103,7 +103,7 @@ def carriers_2015() -> list[Carrier]:
     )
     return [
         Carrier("allocate-with-relayed-address", allocate, stun_fields(allocate, token, cookie="free")),
-        Carrier("check-with-private-attributes", asked, stun_fields(asked, {0x0006: "free"} | private, 4, "frames")),
+        Carrier("check-with-private-attributes", asked, stun_fields(asked, private, 4, "frames")),
         Carrier("check-answer-with-private-attributes", told, stun_fields(told, answered, 4, "frames")),
         Carrier("voice-chat-origin", invite, sip),
         Carrier(
