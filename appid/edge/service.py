@@ -158,9 +158,7 @@ class Service:
             iptables.apply(topology, variant)
             self._applied = topology
             opened.callback(lambda: _quietly(iptables.remove, self._applied or topology, variant))
-            if topology.outside and not self.monitor:
-                first, last = topology.media
-                self.gateway.execute.bindings.guard(range(first, last + 1), self.engine.settings.outside)
+            self._guard(topology)
             self._judge_again(restarted=True)
             self._opened = opened.pop_all()
         return self
@@ -245,7 +243,13 @@ class Service:
         if topology != self._applied:
             iptables.apply(topology, self._variant())
             self._applied = topology
+            self._guard(topology)
         self._judge_again()
+
+    def _guard(self, topology: Topology) -> None:
+        if topology.outside and not self.monitor:
+            first, last = topology.media
+            self.gateway.execute.bindings.guard(range(first, last + 1), self._outside_addresses())
 
     def _judge_again(self, restarted: bool = False) -> None:
         kept = tuple(

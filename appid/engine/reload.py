@@ -8,6 +8,7 @@ on. A flow that was refused before it had its final name, and now might become s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from appid.engine.event import Kept
@@ -41,16 +42,23 @@ class Reload:
         self.inside = inside
         self.interface_of = interface_of
         self.time = time
+        self.zone_of = lru_cache(maxsize=65536)(self._zone_of)
         self.names = {application.number: name for name, application in before.applications.items()}
+
+    def _zone_of(self, address: bytes) -> str | None:
+        judge = self.now.judge
+        return judge.policy.zone_of(address, self.interface_of(address)) if judge is not None else None
 
     def situation(self, key: FlowKey) -> Situation:
         """Where a flow stands under the new policy, its first packet long gone."""
         from_inside, to_inside = self.inside(key.src), self.inside(key.dst)
-        zones: tuple[str | None, str | None] = (None, None)
-        if self.now.judge is not None:
-            zone_of = self.now.judge.policy.zone_of
-            zones = (zone_of(key.src, self.interface_of(key.src)), zone_of(key.dst, self.interface_of(key.dst)))
-        return Situation(key, *zones, begun_outside=not from_inside and to_inside, now=self.time)
+        return Situation(
+            key,
+            self.zone_of(key.src),
+            self.zone_of(key.dst),
+            begun_outside=not from_inside and to_inside,
+            now=self.time,
+        )
 
     def moved(self, situation: Situation) -> Situation:
         """The same flow, its zones as the new policy has them; where those did not change, as they were."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from appid.edge.links import addresses
+from appid.edge.links import addresses, interfaces
 from appid.wire import packed
 from tests.netns.net import Namespace
 
@@ -21,3 +21,20 @@ def test_the_outside_addresses_are_those_of_the_interfaces_without_link_local(sp
     both = {packed("71.15.163.132"), packed("2001:db8::7")}
     assert space.call(lambda: addresses(["wan0", "gone0"])) == both
     assert space.call(lambda: addresses([])) == frozenset()
+
+
+def test_the_interface_behind_which_an_address_lies(space: Namespace) -> None:
+    space.run("ip", "link", "add", "wan0", "type", "veth", "peer", "name", "lan0")
+    for name, v4, v6 in (("wan0", "71.15.163.132/24", "2001:db8::7/64"), ("lan0", "10.0.0.1/24", "fd00:42::1/64")):
+        space.run("ip", "address", "add", v4, "dev", name)
+        space.run("ip", "address", "add", v6, "dev", name, "nodad")
+        space.run("ip", "link", "set", name, "up")
+    space.run("ip", "route", "add", "default", "via", "71.15.163.1")
+    space.run("ip", "route", "add", "10.9.0.0/16", "via", "10.0.0.9")
+
+    def ask() -> list[str]:
+        asked = ("10.0.0.44", "10.9.1.1", "17.173.254.35", "fd00:42::9", "2001:db8::1", "2620:149::1")
+        with interfaces() as interface_of:
+            return [interface_of(packed(address)) for address in asked]
+
+    assert space.call(ask) == ["lan0", "lan0", "wan0", "lan0", "wan0", ""]

@@ -323,9 +323,9 @@ applications = ["risky", "dns"]
 action = "allow"
 """
     first, second = load(tmp_path, text).rules
-    assert first.applications == {name for name, each in SHIPPED.items() if "call" in each.characteristics}
+    assert first.applications == frozenset(name for name, each in SHIPPED.items() if "call" in each.characteristics)
     assert "facetime" in first.applications
-    assert second.applications == {name for name, each in SHIPPED.items() if each.risk >= 4} | {"dns"}
+    assert second.applications == frozenset(name for name, each in SHIPPED.items() if each.risk >= 4) | {"dns"}
 
 
 # --- the published schema ---------------------------------------------------------------------------------------------

@@ -188,3 +188,26 @@ def test_a_restart_judges_what_the_kernel_kept(bare: Net, variant: Variant, tmp_
     with live(bare, tmp_path, NO_LOOKUPS + ALL, variant):
         client.sendto(QUERY, (PEER4, 5300))
         assert received(peer) == []
+
+
+def test_zones_of_interfaces_alone_hold_at_a_reload(bare: Net, variant: Variant, tmp_path: Path) -> None:
+    """An established flow's interfaces are not in its entry: the routes tell them."""
+    zones = '[zones]\ninside = { interfaces = ["lan0"] }\noutside = { interfaces = ["wan0"] }\n'
+    out = rule("out", "allow", from_='["inside"]', to='["outside"]', service='"any"')
+    place = tmp_path / "zones.toml"
+    with (
+        live(bare, tmp_path, ALL, variant) as gateway,
+        streaming(bare, ENDS[0]) as four,
+        streaming(bare, ENDS[1]) as six,
+    ):
+        assert until(lambda: len(four.arrived) > 50 and len(six.arrived) > 50)
+        place.write_text(zones + out)
+        assert gateway.ask("load", policy=str(place))[0]["type"] == "loaded"
+        time.sleep(0.5)
+        assert four.stop() == list(range(four.sent))
+        assert len(six.arrived) > 100
+        place.write_text(zones + out.replace('["inside"]', '["outside"]'))
+        assert gateway.ask("load", policy=str(place))[0]["type"] == "loaded"
+        begun = time.monotonic()
+        time.sleep(0.5)
+        assert six.last() < begun + 0.2
