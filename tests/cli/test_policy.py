@@ -64,3 +64,18 @@ def test_a_file_that_cannot_be_read_is_status_2(file: Path, capsys: pytest.Captu
     assert main(["policy", "lint", str(file)]) == 2
     assert capsys.readouterr().err == f"appid: {file}: No such file or directory\n"
     assert main(["policy", "lint", str(file.parent)]) == 2
+
+
+def test_the_schema_is_that_of_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
+    published = Path(__file__).resolve().parents[2] / "docs/reference/policy.schema.json"
+    assert main(["policy", "schema"]) == 0
+    assert capsys.readouterr().out == published.read_text()
+
+
+def test_a_gateway_that_does_not_run_is_status_2(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = file.with_name("appid.toml")
+    config.write_text(f'[listen]\ncontrol = "{file.parent}/none.sock"\n')
+    file.write_text(ZONES + CALLS)
+    assert main(["policy", "load", str(file), "-c", str(config)]) == 2
+    assert main(["policy", "load", str(file.with_name("none.toml")), "-c", str(config)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2

@@ -11,7 +11,7 @@ import pytest
 from appid.alg.expectation import Expectation
 from appid.dataplane.command import Report
 from appid.edge.events import Events, event
-from appid.engine import AnomalyReport, CallReport, FlowReport, PinholeReport
+from appid.engine import AnomalyReport, CallReport, DecisionReport, FlowReport, PinholeReport
 from appid.flow.key import FlowKey
 from appid.identify.identification import Identification
 from appid.policy import Decision
@@ -97,3 +97,15 @@ def test_text_of_the_senders_cannot_break_a_line(tmp_path: Path) -> None:
     events.close()
     (line,) = path.read_text().splitlines()
     assert json.loads(line)["event_type"] == "anomaly"
+
+
+def test_a_decision_event_and_what_monitor_mode_adds() -> None:
+    key = FlowKey(UDP, packed("172.16.42.9"), 5000, packed("192.0.2.53"), 53)
+    report = Report("decision", DecisionReport(key, "dns", Decision("deny", "no lookups"), True))
+    told = event(report, 0.0)
+    assert (told["event_type"], told["src_ip"], told["dest_port"]) == ("decision", "172.16.42.9", 53)
+    assert told["app_proto"] == "dns"
+    assert told["decision"] == {"action": "deny", "rule": "no lookups"}
+    assert event(report, 0.0, enforced=False)["decision"] == {"action": "deny", "rule": "no lookups", "enforced": False}
+    undecided = event(Report("decision", DecisionReport(key, None, None, True)), 0.0)
+    assert undecided["decision"] is None

@@ -12,12 +12,13 @@ from appid.edge import service
 from appid.edge.config import Config
 from appid.edge.errors import RuleErrors
 from appid.edge.service import Service, Told
-from appid.engine import CallReport, FlowReport, PinholeReport
+from appid.engine import CallReport, DecisionReport, Engine, FlowReport, PinholeReport
 from appid.flow.key import FlowKey
 from appid.identify.identification import Identification
 from appid.packet import id_of
+from appid.policy import Decision
 from appid.policy.exception import ExceptionPolicy
-from appid.policy.rule import Network
+from appid.policy.rule import Network, Qos
 from appid.wire import UDP, packed
 from tests.corpus.writer import End
 from tests.edge.test_events import REPORTS
@@ -120,3 +121,50 @@ def test_packets_of_both_directions_are_counted_with_their_flow() -> None:
     for data in (udp(client, relay, b"a"), udp(relay, client, b"b"), udp(client, relay, b"c"), b"\x45 no packet"):
         told.saw(data)
     assert list(told.userspace.values()) == [3]
+
+
+def test_qos_classes_need_room_in_the_marks(config: Config, tmp_path: Path) -> None:
+    place = tmp_path / "policy.toml"
+    rules = (f'[[rule]]\nname = "{i}"\naction = "allow"\ndscp = {i}\n' for i in range(1, 17))
+    place.write_text("".join(rules))
+    with pytest.raises(RuleErrors, match=r"policy.toml: rule: dscp: 16 different dscp and mark values.*room for 15"):
+        Service(replace(config, policy=place))
+    place.write_text('[[rule]]\nname = "x"\naction = "allow"\ndscp = "ef"\n')
+    with pytest.raises(RuleErrors, match="room for 0"):
+        Service(replace(config, policy=place, qos_mask=0))
+    topology = Service(replace(config, policy=place))._topology()
+    assert topology.qos == (Qos(46),)
+    assert topology.marks.classes == 15
+    assert Service(config)._topology().qos is None, "no chain where no rule wants one"
+
+
+def test_a_rule_decides_what_is_logged_and_captured(config: Config, tmp_path: Path) -> None:
+    place = tmp_path / "policy.toml"
+    place.write_text(
+        "[defaults]\nlog = false\ncapture_unknown = false\n"
+        '[[rule]]\nname = "told"\napplications = ["dns"]\naction = "allow"\n'
+        '[[rule]]\nname = "quiet"\napplications = ["ssl"]\naction = "allow"\nlog = false\ncapture_unknown = false\n'
+    )
+    made = Service(replace(config, policy=place))
+    made.engine = Engine(made._settings())
+
+    def report(rule: str | None) -> DecisionReport:
+        return DecisionReport(KEY, "x", Decision("allow", rule) if rule else None, True)
+
+    assert [made._logged(report(rule)) for rule in ("told", "quiet", "defaults", None)] == [True, False, False, True]
+    assert [made._wanted(Decision("allow", rule)) for rule in ("told", "quiet", "defaults")] == [True, False, False]
+
+
+KEY = FlowKey(UDP, packed("172.16.42.9"), 5000, packed("192.0.2.53"), 53)
+
+
+def test_a_decision_judged_again_replaces_the_flows_and_is_news_once() -> None:
+    told = Told()
+    told.report(Report("flow", FlowReport(7, KEY, Identification("dns"), 1, Decision("allow", "a"), None, False, 1, 1)))
+    refused = DecisionReport(KEY.reversed(), "dns", Decision("deny", "b"), True)
+    assert told.judged(refused)
+    assert told.flows[id_of(KEY)].decision == Decision("deny", "b")
+    assert told.flows[id_of(KEY)].identification.application == "dns"
+    assert told.judged(replace(refused, changed=False)) is False
+    stranger = DecisionReport(KEY._replace(sport=1), "dns", Decision("allow", "a"), False)
+    assert told.judged(stranger) is False, "nothing is known of it, and nothing changes"
