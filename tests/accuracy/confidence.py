@@ -36,6 +36,8 @@ THEIRS: Mapping[str, frozenset[str]] = {
     "esp": frozenset({"IPSec", "IPsec"}),
 }
 """Our application -> nDPI's names for it."""
+OTHERS = frozenset({"apple-push", "netbios-ns", "teredo", "gtp", "vxlan", "esp"})
+"""What a capture of a call may hold besides."""
 NAMED_AFTER = {"messenger_": "facebook-messenger-call", "discord_": "discord"}
 """Captures of one call, by the beginning of the file's name."""
 GENERAL = frozenset({"STUN", "TLS", "QUIC", "DTLS", "RTP", "SRTP", "RTCP", "DNS", "HTTP", "Unknown"})
@@ -62,8 +64,8 @@ def judge(
     if life.application in NAMES or life.application == "webrtc":
         return None if pair is None else outcome(pair, decided.get((run.capture, key))) in RIGHT
     after = next((name for start, name in NAMED_AFTER.items() if run.capture.startswith(start)), None)
-    if after is not None and life.application in THEIRS:
-        return life.application in (after, "meta-call") or life.application == "apple-push" or None
+    if after is not None and life.application in THEIRS.keys() - OTHERS:
+        return life.application in (after, "meta-call")
     wanted = THEIRS.get(life.application)
     if wanted is None or label is None:
         return None
