@@ -125,6 +125,17 @@ def meet(s: Stage) -> None:
     s.udp(OWN, End(SERVER, 19305), signed(stun.BINDING, stun.REQUEST, t, [*more, stun.u32(stun.PRIORITY, 1)], key))
 
 
+def messenger_on_a_phone(s: Stage) -> None:
+    """What made one take it for FaceTime: Apple's push connection, then ChannelData with payload types of 2015."""
+    push = s.tcp(End("17.57.144.11", 5223), handshake=False)
+    for n in range(4):
+        push.send(tls_bytes.application_data(s.rng, 1100), n % 2 == 0)
+    refused(s, b"turner.facebook", End(SERVER, 40003))
+    for number in range(60):
+        head = struct.pack("!BBHII", 0x80, (104, 119, 123)[number % 3], number // 3, 480 * number, 7 + number % 3)
+        s.udp(OWN, End(SERVER, 40003), stun.channel_data(0x4000, head + s.rng.randbytes(60)))
+
+
 def game_center(s: Stage) -> None:
     rng = s.rng
     turns = [tls_bytes.client_hello(rng, "service.gc.apple.com"), tls_bytes.server_hello(rng)]

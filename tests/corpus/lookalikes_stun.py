@@ -175,3 +175,35 @@ def sip_in_channel(s: Stage) -> None:
     head, _, rest = sip.partition("\r\n")
     assert head
     s.udp(RELAY, OWN, stun.channel_data(0x4001, f"SIP/2.0 200 OK\r\n{rest}".encode()))
+
+
+def refresh_with_code_0x0022(s: Stage) -> None:
+    """0x0022 in a Refresh means nothing (RFC 8656 section 18), of whatever length."""
+    for size in (4, 8, 12, 20):
+        t = s.transaction()
+        attributes = [(stun.RESERVATION_TOKEN, s.rng.randbytes(size)), stun.u32(stun.LIFETIME, 0)]
+        answer = stun.message(stun.REFRESH, stun.SUCCESS, t, [stun.u32(stun.LIFETIME, 0)])
+        s.exchange(OWN, RELAY, stun.message(stun.REFRESH, stun.REQUEST, t, attributes), answer)
+
+
+def other_lengths(s: Stage) -> None:
+    """XOR-RELAYED-ADDRESS in a request, and 0x0022 of lengths that no token has."""
+    for size in (0, 6, 12, 16):
+        t = s.transaction()
+        attributes = [stun.xor_address(stun.XOR_RELAYED_ADDRESS, SERVER, 3489, t)]
+        attributes += [(stun.RESERVATION_TOKEN, s.rng.randbytes(size)), stun.u32(stun.LIFETIME, 60)]
+        s.udp(OWN, RELAY, stun.message(stun.ALLOCATE, stun.REQUEST, t, attributes))
+
+
+def kerberos(s: Stage) -> None:
+    """The outside of an AS-REQ: [APPLICATION 10], a length of two bytes, a SEQUENCE that fills it (RFC 4120 5.10)."""
+    for size in (180, 300):
+        inner = s.rng.randbytes(size)
+        body = b"\x30\x82" + struct.pack("!H", size) + inner
+        s.udp(OWN, End(SERVER, 20088), b"\x6a\x82" + struct.pack("!H", len(body)) + body)
+
+
+def gtp(s: Stage) -> None:
+    """GTPv2-C: an Echo Request with its Recovery element (3GPP TS 29.274 section 7.1.1)."""
+    for number in range(3):
+        s.udp(OWN, End(SERVER, 2123), b"\x40\x01\0\x09" + number.to_bytes(3, "big") + b"\0" + b"\x03\0\x01\0\x07")
