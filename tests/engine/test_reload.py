@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from appid.dataplane.command import ClosePinhole, OpenPinhole, SetMark
 from appid.dataplane.marks import Marks
-from appid.engine import CallReport, DecisionReport, Kept, RulesLoaded, Settings
+from appid.engine import CallReport, DecisionReport, Engine, Kept, RulesLoaded, Settings
 from appid.flow.key import FlowKey
 from appid.identify.application import PortRange
 from appid.policy import Action, Decision
-from appid.policy.evaluate import Judge
-from appid.policy.rule import Override, Policy, PolicyRule, Qos
+from appid.policy.evaluate import Judge, Situation
+from appid.policy.rule import Override, Policy, PolicyRule, Qos, Zone, holds
 from appid.wire import TCP, UDP, packed
 from tests.corpus.writer import End
 from tests.engine.play import ZONES, Play, applications, bodies, of, settings, udp, verdict
+from tests.policy.random_policies import SMALL, policies, situations
+from tests.policy.test_evaluate import naive
 
 INSIDE, OUTSIDE = packed("172.16.42.187"), packed("198.51.100.9")
 MEDIA = FlowKey(UDP, INSIDE, 16402, packed("71.230.89.52"), 16402)
@@ -166,3 +170,29 @@ def test_the_qos_class_of_a_rule_is_in_marks_and_pinholes() -> None:
     done = reload(play, classed, Kept(MEDIA, marks.encode("allow", plain.applications["facetime"].number)))
     assert [marks.decode(c.mark).qos for c in of(done, OpenPinhole)] == [1]  # type: ignore[arg-type]
     assert {c.key: marks.decode(c.mark).qos for c in of(done, SetMark)}[MEDIA] == 1  # type: ignore[arg-type]
+
+
+@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.given(policies(), policies(), situations(), st.sampled_from((*SMALL, None)))
+def test_an_allowed_flow_gets_what_a_naive_reference_says_of_its_name(
+    old: Policy, new: Policy, at: Situation, name: str | None
+) -> None:
+    """Whatever was before: zones by the interface that leads to an address, schedules by the time of the reload."""
+    hypothesis.assume(at.key.src != at.key.dst and at.from_zone is not None and at.to_zone is not None)
+    zones = {each: Zone(each, (each,)) for each in ("in", "out", "dmz")}
+    inside = ((packed("10.0.0.0"), 9), (packed("fd00::"), 112))
+    before, known = (
+        Settings(SMALL, Judge(replace(policy, zones=zones), SMALL), inside) for policy in (old, new)
+    )  # fmt: skip
+    leads = {at.key.src: at.from_zone or "", at.key.dst: at.to_zone or ""}
+    flow = Kept(at.key, before.marks.encode("allow", SMALL[name].number if name else 0))
+    event = RulesLoaded(known, (flow,), lambda address: leads[address])
+    commands = Engine(before).handle(event, at.now)
+    src, dst = (any(holds(network, address) for network in inside) for address in (at.key.src, at.key.dst))
+    placed = at._replace(begun_outside=not src and dst, foreseen=False)
+    final = name or {UDP: "unknown-udp", TCP: "unknown-tcp"}.get(at.key.proto, "unknown-ip")
+    expected = naive(new, SMALL, placed, final, False)
+    (told,) = bodies(commands, DecisionReport)
+    assert told.decision == expected
+    marks = {c.key: known.marks.decode(c.mark).action for c in of(commands, SetMark)}
+    assert marks.get(at.key, "allow") == expected.action
