@@ -188,6 +188,9 @@ def test_a_restart_judges_what_the_kernel_kept(bare: Net, variant: Variant, tmp_
     with live(bare, tmp_path, NO_LOOKUPS + ALL, variant):
         client.sendto(QUERY, (PEER4, 5300))
         assert received(peer) == []
+    with live(bare, tmp_path, NO_LOOKUPS + ALL, variant, "", "--monitor"):
+        client.sendto(QUERY, (PEER4, 5300))
+        assert received(peer) == [QUERY], "monitor mode opens what the enforcing one had refused"
 
 
 def test_zones_of_interfaces_alone_hold_at_a_reload(bare: Net, variant: Variant, tmp_path: Path) -> None:
