@@ -43,6 +43,8 @@ class Reload:
         self.interface_of = interface_of
         self.time = time
         self.zone_of = lru_cache(maxsize=65536)(self._zone_of)
+        room = before.marks.application >> before.marks.application_shift
+        self.crowded = any(each.number > room for each in before.applications.values())  # their marks hold no name
         self.names = {application.number: name for name, application in before.applications.items()}
 
     def _zone_of(self, address: bytes) -> str | None:
@@ -81,7 +83,8 @@ class Reload:
                 continue
             name = self.names.get(mark.application)
             judge = self.now.judge
-            if (mark.application and name not in self.now.applications) or judge is None:
+            lost = self.crowded and not mark.application and mark.action == "allow"
+            if (mark.application and name not in self.now.applications) or judge is None or lost:
                 yield Judged(flow.key, flow.mark, 0, None, None)
                 continue
             call = calls.get(flow.key)

@@ -84,6 +84,17 @@ def test_a_name_that_is_gone_begins_anew() -> None:
     assert changes(reload(Play(old), new, kept(old, key, "allow", "dns")), new) == {key: None}
 
 
+def test_where_the_marks_have_no_room_for_a_name_a_flow_begins_anew() -> None:
+    marks = Marks(0x0000FF0F)
+    ours = applications()["dns"]
+    crowd = {**applications(), "own": replace(ours, name="own", number=0x9001)}
+    old, new = (Settings(crowd, Judge(Policy(rules, ZONES), crowd), settings().inside, marks=marks)
+                for rules in ((ALL,), (rule("own", "allow", "own"),)))  # fmt: skip
+    own, dns = FlowKey(UDP, INSIDE, 5000, OUTSIDE, 40000), FlowKey(UDP, INSIDE, 5000, OUTSIDE, 53)
+    flows = Kept(own, marks.encode("allow", 0x9001)), Kept(dns, marks.encode("allow", ours.number))
+    assert changes(reload(Play(old), new, *flows), new) == {own: None, dns: "deny"}
+
+
 def test_monitor_mode_refuses_nothing_at_a_reload_either() -> None:
     old, new = settings(ALL, monitor=True), settings(rule("no lookups", "deny", "dns"), ALL, monitor=True)
     key = FlowKey(UDP, INSIDE, 5000, OUTSIDE, 53)
