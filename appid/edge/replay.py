@@ -25,8 +25,8 @@ from appid.engine import (
 )
 from appid.engine.event import Activity
 from appid.flow.key import FlowKey
-from appid.packet import Fragments, Packet, id_of, parse, reversed_id, strip
-from appid.wire import DecodeError
+from appid.packet import ACK, SYN, Fragments, Packet, id_of, parse, reversed_id, strip
+from appid.wire import UDP, DecodeError
 
 MAX_TOLD = 100_000
 """Anomalies, and drops, that are kept to be told; more are only counted."""
@@ -39,7 +39,7 @@ class Life:
     entries add up where the kernel's entry was deleted in between (a call's media, cut at its end)."""
 
     __slots__ = ("bytes", "call", "entry", "first_packet", "flows", "id", "key", "last", "last_packet", "packets",
-                 "queued", "report")  # fmt: skip
+                 "queued", "report", "stray")  # fmt: skip
 
     def __init__(self, number: int, key: FlowKey, packet: int) -> None:
         self.id = number
@@ -51,6 +51,7 @@ class Life:
         self.report: FlowReport | None = None
         self.flows: set[int] = set()
         self.call: int | None = None
+        self.stray = False
 
     def settle(self) -> None:
         """Take over the counters of the entry, and let it go."""
@@ -145,6 +146,8 @@ class Replay:
                     self._tick(now, number - 1)
                     deadline = engine.deadline
                 entry = forward(data, now, number)
+                if kernel.ended:  # an old life of this 5-tuple, before the new one is told of
+                    self._ended(now)
                 if entry == "queue":
                     self._queued(data, now, number)
                     deadline = engine.deadline
@@ -155,7 +158,7 @@ class Replay:
                 if kernel.ended:
                     self._ended(now)
                 if pieces and kernel.current is not None:
-                    kernel.current.slot.packets += pieces
+                    self._pieces(kernel.current.slot, number)
                 if kernel.outcome != "pass" and self.enforced:
                     self._dropped(number)
                 if self.progress is not None and number % PROGRESS_EVERY == 0:
@@ -210,12 +213,21 @@ class Replay:
     def _attach(self, entry: Entry, now: float, number: int) -> Life:
         """The Life that this new conntrack entry belongs to."""
         life = self.by_id.get(entry.id)
-        reusable = life is not None and life.entry is None and now - life.last <= UDP_LIFE and life.key.proto == 17
+        begins = self.kernel.seen is not None and self.kernel.seen.tcp_flags & (SYN | ACK) == SYN
+        silent = life is not None and (life.entry is not None or now - life.last > UDP_LIFE)
+        reusable = not silent and life is not None and (life.key.proto == UDP or (life.stray and not begins))
         if life is None or not reusable:
             life = self._new(entry.id, entry.key, number)
         life.entry = entry
+        life.stray = False
         entry.slot = life
         return life
+
+    def _pieces(self, life: Life, number: int) -> None:
+        """The packet was put together from fragments: all of them count, and the flow began with the first."""
+        life.packets += len(self.fragments.packets) - 1
+        if life.first_packet == number:
+            life.first_packet = min(self.fragments.packets)
 
     def _new(self, identity: bytes, key: FlowKey, number: int) -> Life:
         life = Life(len(self.result.lives) + 1, key, number)
@@ -247,6 +259,7 @@ class Replay:
         life = self.by_id.get(identity)
         if life is None:
             life = self._new(identity, packet.key, number)
+            life.stray = True
             report = self.engine.glance(packet.key, number)
             if report is not None:
                 life.tell(report)

@@ -119,6 +119,12 @@ class CallKeeper:
         if found is not None and (call := self.calls.open.get(found[1].call)) is not None:
             call.touch(now, packet)
 
+    def refused(self, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:
+        """The flow's name shifted to one that policy refuses: what its signalling opened before is shut."""
+        call = self.calls.open.get(record.call or 0)
+        if call is not None and any(e.inside == record.host for _, e in self.book.of_call(call.id)):
+            yield from self.end(call, "refused", packet, now)
+
     def learned_peer(self, record: FlowRecord, peer: bytes) -> None:
         if record.call is not None and (call := self.calls.open.get(record.call)) is not None:
             call.add_peer(peer)
@@ -170,6 +176,20 @@ class CallKeeper:
         )
         for change in self.dialogs.handle(signal, now):
             yield from self._apply(change, record, packet, now)
+        if signal.call_id not in self.by_call_id:
+            yield from self._late(signal, record, packet, now)
+
+    def _late(self, signal: Signal, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:
+        """A call joined in its middle: nothing is opened for it, but its BYE is readable, and ends it."""
+        call = self.calls.open.get(record.call or 0)
+        if call is None or call.call_id not in (None, signal.call_id):
+            return
+        if signal.method == "BYE" and not call.ending:
+            call.call_id, call.ending = signal.call_id, True
+            call.close("bye", packet)
+            yield self._report(call)
+        elif signal.method is None and signal.cseq_method == "BYE" and call.ending:
+            yield from self.end(call, "bye", packet, now)
 
     def _apply(self, change: Change, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:
         dialog = change.dialog
@@ -362,7 +382,7 @@ class CallKeeper:
     def end(self, call: Call, end: End, packet: int, now: float, answered: bool = True) -> Iterator[Command]:
         """The call is over: its pinholes and bindings go, its dialogs are forgotten."""
         if call.ended_at is None or end != "bye":
-            call.close(end, packet)
+            call.close(end, call.last_packet if end == "lost" else packet)
         elif answered:
             call.ended_at = packet
         for number, _ in self.book.of_call(call.id):
@@ -382,7 +402,7 @@ class CallKeeper:
             if call is not None:
                 yield from self.end(call, change.end, packet, now, answered=False)
         for call in self.calls.silent(now):
-            yield from self.end(call, "bye" if call.ending else "lost", call.last_packet, now, answered=False)
+            yield from self.end(call, "bye" if call.ending else "lost", packet, now, answered=False)
         if self.refresh_at is not None and now >= self.refresh_at:
             yield from self._refresh(packet, now)
         self.deadline = self._next_deadline()

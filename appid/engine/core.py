@@ -20,6 +20,7 @@ from appid.engine.read import read
 from appid.engine.record import FlowRecord, Settings, Topology, flow_facts
 from appid.engine.reload import Reload
 from appid.engine.report import AnomalyReport, DecisionReport, FlowReport
+from appid.engine.stamps import Stamps
 from appid.evidence.ledger import FactSet
 from appid.evidence.recent import Recent
 from appid.flow.key import FlowKey
@@ -33,10 +34,7 @@ from appid.policy.evaluate import Situation
 from appid.wire import TCP, UDP, DecodeError, Endpoint, Fact, Layer
 
 MAX_FLOWS = 65536
-"""Flows that are undecided or watched; beyond that the one seen longest ago is given up (docs/reference/limits.md)."""
-STAMP_SECONDS = 5.0
-"""How long a decision is kept for packets of its flow that were queued before the kernel knew it."""
-MAX_STAMPS = 16384
+"""Flows undecided or watched; beyond that the one seen longest ago is given up (docs/explanation/limits.md)."""
 
 PEERS_SPEAK = frozenset({"stun", "turn", "dtls", "rtp", "rtcp"})
 """What a learned peer's flow may begin with, beside what no decoder reads; anything else is named for what it is."""
@@ -56,7 +54,7 @@ class Engine:
         self.calls = CallKeeper(settings, self.topology)
         self.lessons = Lessons()
         self.flows: OrderedDict[FlowKey, FlowRecord] = OrderedDict()
-        self.stamps: OrderedDict[FlowKey, tuple[int, float]] = OrderedDict()
+        self.stamps = Stamps()
         self._next = 1
 
     @property
@@ -99,9 +97,11 @@ class Engine:
         if record is not None:
             self.flows.move_to_end(record.key)
         else:
-            stamp = self.stamps.get(key) or self.stamps.get(key.reversed()) if self.stamps and not begins else None
-            if stamp is not None and now - stamp[1] < STAMP_SECONDS:
-                out.append(SetVerdict(event.packet, "repeat", stamp[0]))
+            if begins:
+                self.stamps.drop(key)
+            stamp = self.stamps.find(key, now, self.calls.book.open)
+            if stamp is not None:
+                out.append(SetVerdict(event.packet, "repeat", stamp))
                 return out
             record, outward = self._create(packet, event, now), True
         record.userspace_packets += 1
@@ -155,8 +155,11 @@ class Engine:
         if record.call is not None:
             self.calls.moved(record, number, now)
         record.decision = self._decide(record)
-        if layers and self._certain(record):
+        if layers and self._allowed(record):
             out.extend(self._signalling(record, layers, outward, number, now))
+        refused = record.decision is not None and record.decision.action != "allow" and not self.settings.monitor
+        if refused and record.decision != decided and record.call is not None:
+            out.extend(self.calls.refused(record, number, now))
         if record.decision != decided or named != before:
             record.mark = self._mark(record)
             out.append(self._report(record, number))
@@ -221,19 +224,20 @@ class Engine:
         possible = record.possible(self.lineage)
         name = record.naming.name or record.state
         if settings.judge is None or record.situation is None:
+            if record.foreseen is not None:
+                return ALLOW_ALL
             return ALLOW_ALL if possible is not None and not possible and name is not None else None
         return settings.judge.judge(record.situation, name, possible, record.payload_packets)
 
-    def _certain(self, record: FlowRecord) -> bool:
-        """Whether the flow is allowed: by its decision, or, while provisional, under each name that it may yet take. A
-        call's answer often comes before its name stands."""
+    def _allowed(self, record: FlowRecord) -> bool:
+        """Whether the flow is allowed: by its decision, or, while provisional, by the name that it has. A call's answer
+        often comes before its name stands; what it opens is shut again if the name shifts to one that is refused."""
         if record.decision is not None:
             return record.decision.action == "allow"
         name, judge = record.naming.name, self.settings.judge
         if name is None or judge is None or record.situation is None:
             return name is not None
-        names = (name, *(record.possible(self.lineage) or ()))
-        return all(judge.first_match(record.situation, each).action == "allow" for each in names)
+        return judge.first_match(record.situation, name).action == "allow"
 
     def _mark(self, record: FlowRecord) -> int:
         marks = self.settings.marks
@@ -257,9 +261,7 @@ class Engine:
             # its first packet dies: nothing else would keep the decision
             out.append(SetMark(record.key, mark, create=True))
         self._forget(record)
-        self.stamps[record.key] = (mark, now)
-        while len(self.stamps) > MAX_STAMPS:
-            self.stamps.popitem(last=False)
+        self.stamps.put(record.key, mark, now, record.foreseen)
 
     def glance(self, key: FlowKey, packet: int) -> FlowReport | None:
         """The name of a flow that the kernel dealt with alone: foreseen by a call, or plain from its 5-tuple."""
@@ -320,9 +322,10 @@ class Engine:
     # -- ends and time -------------------------------------------------------------------------------------------
 
     def _flow_ended(self, event: FlowEnded) -> Iterator[Command]:
+        self.stamps.drop(event.key)
         record, _ = self._record(event.key)
-        if record is None:
-            return
+        if record is None or (record.decision is None and self.settings.marks.state_of(event.mark)):
+            return  # what ended was decided: this record is a later life of the same 5-tuple
         record.ended()
         yield self._report(record, record.first_packet)
         self._forget(record)
@@ -335,11 +338,7 @@ class Engine:
             else:
                 self.calls.moved_foreseen(activity.key, activity.packet, activity.time)
         yield from self.calls.tick(event.packet, now)
-        while self.stamps:
-            key, (_, time) = next(iter(self.stamps.items()))
-            if now - time < STAMP_SECONDS:
-                break
-            del self.stamps[key]
+        self.stamps.expire(now)
 
     def _opens(self, record: FlowRecord) -> bool:
         """Whether SIP on this flow may open anything; books the call's decision, by which its media goes."""
@@ -372,14 +371,17 @@ class Engine:
         for record in list(self.flows.values()):
             yield from self._again(record, reload, now, record.key in cut or record.key.reversed() in cut)
         decisions = {key: refused.get(call) or self.calls.decisions.get(call) for key, call in calls.items()}
-        stamps = [Kept(key, mark) for key, (mark, _) in self.stamps.items()]
-        self.stamps = OrderedDict((j.key, (j.mark, now)) for j in reload.judged(stamps, {}, False) if j.mark)
+        stamps = [Kept(key, mark) for key, mark in self.stamps]
+        self.stamps.clear()
+        for judged in reload.judged(stamps, {}, False):
+            if judged.mark:
+                self.stamps.put(judged.key, judged.mark, now)
         for judged in reload.judged(kept, decisions, event.restarted):
             changed = bool((judged.mark ^ judged.was) & settings.marks.saved)
             if changed:
                 yield SetMark(judged.key, judged.mark, create=judged.key in cut)
                 if judged.key in cut:
-                    self.stamps[judged.key] = (judged.mark, now)
+                    self.stamps.put(judged.key, judged.mark, now)
             yield Report("decision", DecisionReport(judged.key, judged.name, judged.decision, changed))
 
     def _again(self, record: FlowRecord, reload: Reload, now: float, create: bool) -> Iterator[Command]:
@@ -400,7 +402,7 @@ class Engine:
             yield self._report(record, record.first_packet)
         if record.decision is not None and not record.watch:
             self._forget(record)
-            self.stamps[record.key] = (record.mark, now)
+            self.stamps.put(record.key, record.mark, now, record.foreseen)
 
     def _forget(self, record: FlowRecord) -> None:
         self.flows.pop(record.key, None)

@@ -200,3 +200,12 @@ def modern(play: Callable[[Stage], None], folder: Path) -> list[dict[str, Any]]:
     path = folder / "modern.pcap"
     stage.cap.save(path)
     return check(path)
+
+
+@pytest.mark.parametrize("start", [171, 200, 1000])
+def test_a_call_joined_in_its_middle_ends_with_its_bye(start: int, folder: Path) -> None:
+    """Session 1: BYE at 5786, its answer at 5790."""
+    _, output = told(1, 0, False, folder, start)
+    calls = [line for line in output if line["type"] == "call"]
+    assert [(call["end"], call["ended_at"]) for call in calls] == [("bye", 5790 - start + 1)]
+    assert not [line for line in output if line["type"] == "pinhole"]

@@ -19,8 +19,8 @@ from appid.dataplane.command import BindNat, Command, OpenPinhole, SetMark, SetV
 from appid.dataplane.model import Kernel
 from appid.edge.policy_file import load_policy
 from appid.edge.replay import Replay, Replayed
-from appid.engine import Engine, FlowEnded, FlowReport, PacketQueued, RulesLoaded, Settings, Tick, core
-from appid.engine.core import STAMP_SECONDS
+from appid.engine import Engine, FlowEnded, FlowReport, PacketQueued, RulesLoaded, Settings, Tick, core, stamps
+from appid.engine.stamps import SECONDS as STAMP_SECONDS
 from appid.flow.key import FlowKey
 from appid.policy.evaluate import Judge
 from appid.policy.rule import PolicyRule
@@ -258,7 +258,6 @@ def test_a_flow_refused_later_has_its_entry_already() -> None:
 # ---- several first packets in the queue, new lives of a 5-tuple ------------------------------------------------------
 
 
-
 def test_packets_queued_together_get_the_same_decision() -> None:
     play = Play(settings(DENY, default="allow"))
     call = play.call()
@@ -365,7 +364,7 @@ def test_rules_that_no_longer_know_a_name_harm_nothing() -> None:
 
 def test_a_flood_of_flows_keeps_the_tables_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core, "MAX_FLOWS", 50)
-    monkeypatch.setattr(core, "MAX_STAMPS", 40)
+    monkeypatch.setattr(stamps, "MAX_STAMPS", 40)
     play = Play()
     for number in range(1000):
         host = End(f"172.16.{number >> 8}.{number & 255}", 2000 + number)
