@@ -30,6 +30,13 @@ def check(rng: random.Random, transaction: Transaction, link: bool = True) -> by
     return stun.message(stun.BINDING, stun.REQUEST, transaction, attributes)
 
 
+def flagged(rng: random.Random, transaction: Transaction, mapped: End) -> bytes:
+    """An answer with the two flags and without the link."""
+    address = stun.xor_address(stun.XOR_MAPPED_ADDRESS, mapped.host, mapped.port, transaction)
+    attributes = [address, stun.u32(0x8023, 1), stun.u32(0x8024, 1), (stun.MESSAGE_INTEGRITY, rng.randbytes(20))]
+    return stun.message(stun.BINDING, stun.SUCCESS, transaction, attributes)
+
+
 def answer(rng: random.Random, transaction: Transaction, mapped: End, v6: bool = False) -> bytes:
     address = stun.xor_address(stun.XOR_MAPPED_ADDRESS, "2001:db8::1" if v6 else mapped.host, mapped.port, transaction)
     attributes = [address, (LINK, rng.randbytes(16)), (stun.MESSAGE_INTEGRITY, rng.randbytes(20))]
@@ -78,6 +85,22 @@ def direct_unanswered(s: Stage) -> None:
     t = s.transaction()
     for _ in range(4):
         s.udp(OWN, FAR, check(s.rng, t), after=1.0)
+
+
+def flags_alone(s: Stage) -> None:
+    s.udp(FAR, OWN, flagged(s.rng, s.transaction(), End("71.15.163.132", 20699)))
+
+
+def bandwidth_probed(s: Stage) -> None:
+    """The relay asks how much the way bears; only who it is makes that FaceTime's."""
+    for number in range(12):
+        s.udp(RELAY, OWN, bytes.fromhex("deadbeefcafe0002") + s.rng.randbytes(4) + struct.pack("!6I", *[number] * 6))
+
+
+def bandwidth_probed_by_another(s: Stage) -> None:
+    for number in range(12):
+        probe = bytes.fromhex("deadbeefcafe0002") + s.rng.randbytes(4) + struct.pack("!6I", *[number] * 6)
+        s.udp(End("203.0.113.20", 3482), OWN, probe)
 
 
 def controls_alone(s: Stage) -> None:

@@ -10,7 +10,14 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.corpus import lookalikes_2023, lookalikes_calls, lookalikes_stun, lookalikes_tcp, lookalikes_udp
+from tests.corpus import (
+    facetime2023,
+    lookalikes_2023,
+    lookalikes_calls,
+    lookalikes_stun,
+    lookalikes_tcp,
+    lookalikes_udp,
+)
 from tests.corpus.expected import Case, Expected, FlowTruth
 from tests.corpus.stage import Stage
 
@@ -91,6 +98,7 @@ LOOKALIKES = (
     Lookalike("quic-with-a-connection-id", D.quic_with_own_id, QUIC),
     Lookalike("quic-with-another-alpn", D.quic_of_another_stack, QUIC),
     Lookalike("quic-with-a-name-to-the-relays-port", D.quic_on_the_relays_port, QUIC),
+    Lookalike("0xdeadbeefcafe-of-another", facetime2023.bandwidth_probed_by_another, NO_NAME),
     Lookalike("snatmap-0xaaaa", D.probe_of_snatmap, ("snatmap",)),
     Lookalike("webrtc-between-browsers", E.browsers, ("webrtc",)),
     Lookalike("webrtc-through-turn", E.browsers_relayed, ("webrtc",)),

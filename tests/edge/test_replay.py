@@ -188,6 +188,16 @@ def test_facetime_of_2023_is_known_from_its_first_packet_and_then_the_kernels(
     assert not [line for line in output if line["type"] == "pinhole"]
 
 
+@pytest.mark.parametrize(
+    ("play", "confidence"), [(facetime2023.flags_alone, "strong"), (facetime2023.bandwidth_probed, "supporting")]
+)
+def test_what_is_weaker_of_2023_is_named_with_less_confidence(
+    play: Callable[[Stage], None], confidence: str, folder: Path
+) -> None:
+    (flow,) = [line for line in modern(play, folder) if line["type"] == "flow"]
+    assert (flow["application"], flow["confidence"]) == ("facetime", confidence)
+
+
 def test_a_relayed_call_of_2023_from_its_middle(folder: Path) -> None:
     """The channel alone proves nothing; with Apple's relay at the other end it does, at its first packet."""
     (flow,) = [line for line in modern(facetime2023.relayed_from_the_middle, folder) if line["type"] == "flow"]
