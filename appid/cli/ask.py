@@ -28,7 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    told = ask(load_config(arguments.config).control, {"ask": arguments.command})
+    control = load_config(arguments.config).control
+    try:
+        told = ask(control, {"ask": arguments.command})
+    except (FileNotFoundError, ConnectionRefusedError):
+        print(f"appid: no gateway answers at {control}", file=sys.stderr)
+        return 2
     answers = [answer for answer in told if answer.get("type") != "error"]
     if arguments.json:
         for answer in answers:

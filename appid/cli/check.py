@@ -57,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
             sys.stdout.writelines(_ENCODE(line) + "\n" for line in told)
         else:
             table(replayed, arguments.drops)
+        for linktype, count in replayed.unread.items():
+            print(f"appid: {capture}: {count} frames of link type {linktype} cannot be read", file=sys.stderr)
         if replayed.error is not None:
             print(f"appid: {replayed.error}", file=sys.stderr)
             status = 2

@@ -25,7 +25,7 @@ from appid.engine import (
 )
 from appid.engine.event import Activity
 from appid.flow.key import FlowKey
-from appid.packet import ACK, SYN, Fragments, Packet, id_of, parse, reversed_id, strip
+from appid.packet import ACK, SYN, Fragments, Packet, id_of, known, parse, reversed_id, strip
 from appid.wire import UDP, DecodeError
 
 MAX_TOLD = 100_000
@@ -96,6 +96,8 @@ class Replayed:
     anomalies: list[tuple[int, AnomalyReport]] = field(default_factory=list)
     anomaly_count: int = 0
     userspace_packets: int = 0
+    unread: dict[int, int] = field(default_factory=dict)
+    """Frames of link types that are not known, by LINKTYPE_ number."""
     error: CaptureError | None = None
 
 
@@ -133,6 +135,8 @@ class Replay:
                 result.last = nanoseconds
                 data = strip(linktype, frame)
                 if data is None or len(data) < 20:
+                    if data is None and not known(linktype):
+                        result.unread[linktype] = result.unread.get(linktype, 0) + 1
                     continue
                 now = nanoseconds / 1e9
                 pieces = 0

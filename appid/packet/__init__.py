@@ -16,7 +16,7 @@ from appid.packet.ip import (
     parse,
     reversed_id,
 )
-from appid.packet.link import ETHERNET, RAW, strip
+from appid.packet.link import ETHERNET, RAW, known, strip
 
 __all__ = [
     "ACK",
@@ -31,6 +31,7 @@ __all__ = [
     "flow_id",
     "id_of",
     "key_of",
+    "known",
     "parse",
     "reversed_id",
     "strip",

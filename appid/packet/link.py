@@ -31,6 +31,11 @@ def strip(linktype: int, frame: memoryview) -> memoryview | None:
         return None
 
 
+def known(linktype: int) -> bool:
+    """Whether frames of this LINKTYPE_ can be read at all."""
+    return linktype == ETHERNET or linktype in _LINKS
+
+
 def _u16(data: memoryview, at: int) -> int:
     return data[at] << 8 | data[at + 1]
 

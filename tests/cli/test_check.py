@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from appid.cli.main import main
+from appid.edge.capture import Writer
 from tests.corpus import sessions
 from tests.corpus.variation import Variation
 from tests.corpus.writer import Capture, End
@@ -197,3 +198,13 @@ def test_a_bad_policy_is_told_fault_by_fault(
     assert out == ""
     assert len(err.splitlines()) >= 2
     assert all("policy.toml" in line for line in err.splitlines())
+
+
+def test_frames_of_an_unknown_link_layer_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """LINKTYPE_USB_LINUX (189) carries no IP: read to its end, so status 0, but not in silence."""
+    path = tmp_path / "usb.pcap"
+    with Writer(path, 189) as writer:
+        writer.write(1, bytes(64))
+        writer.write(2, bytes(64))
+    assert main(["check", "--json", str(path)]) == 0
+    assert capsys.readouterr().err.splitlines() == [f"appid: {path}: 2 frames of link type 189 cannot be read"]
