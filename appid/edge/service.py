@@ -70,6 +70,7 @@ class Told:
         self.calls: OrderedDict[int, CallReport] = OrderedDict()
         self.pinholes: OrderedDict[int, PinholeReport] = OrderedDict()
         self.userspace: OrderedDict[bytes, int] = OrderedDict()
+        self.ended: OrderedDict[bytes, FlowEnded] = OrderedDict()
         self.counts: Counter[str] = Counter()
 
     def report(self, report: Report) -> None:
@@ -90,6 +91,13 @@ class Told:
         self.flows[id_of(known.key)] = replace(known, decision=report.decision)
         return True
 
+    def end(self, event: FlowEnded) -> None:
+        """The last counters of a flow that was told of."""
+        identity = id_of(event.key)
+        back = reversed_id(identity)
+        if identity in self.flows or back in self.flows:
+            _remember(self.ended, identity if identity in self.flows else back, event)
+
     def saw(self, data: bytes) -> None:
         identity = flow_id(data)
         if identity is not None:
@@ -109,9 +117,10 @@ def _remember(table: OrderedDict[Any, Any], key: Any, value: Any) -> None:
 class _Counted:
     """The engine, with its answers counted."""
 
-    def __init__(self, engine: Engine, metrics: Metrics, media: frozenset[str]) -> None:
+    def __init__(self, engine: Engine, metrics: Metrics, told: Told, media: frozenset[str]) -> None:
         self.engine = engine
         self.metrics = metrics
+        self.told = told
         self.media = media
 
     @property
@@ -123,6 +132,7 @@ class _Counted:
         self.metrics.commands(commands)
         if isinstance(event, FlowEnded):
             self.metrics.ended(event, self.media)
+            self.told.end(event)
         return commands
 
 
@@ -168,7 +178,7 @@ class Service:
 
     def _attach(self, opened: ExitStack) -> None:
         self.metrics = self._metrics(opened)
-        self._counted = _Counted(self.engine, self.metrics, media_applications(self.applications))
+        self._counted = _Counted(self.engine, self.metrics, self.told, media_applications(self.applications))
         self.gateway = Gateway(
             self._counted, self._options(),
             on_report=self._report, on_verdict=self._verdict, on_tick=lambda _: self.control.expire(),
@@ -413,10 +423,11 @@ class Service:
     def _flow(self, report: FlowReport, entry: Any) -> dict[str, Any]:
         identity = id_of(report.key)
         seen = self.told.userspace.get(identity) or self.told.userspace.get(reversed_id(identity), 0)
+        counted = entry if entry is not None else self.told.ended.get(identity)
         return {
-            "type": "flow", "id": report.flow, **telling.addresses(entry.key if entry is not None else report.key),
-            "packets": sum(entry.packets) if entry is not None else seen,
-            "bytes": sum(entry.bytes) if entry is not None else None,
+            "type": "flow", "id": report.flow, **telling.addresses(counted.key if counted is not None else report.key),
+            "packets": sum(counted.packets) if counted is not None else seen,
+            "bytes": sum(counted.bytes) if counted is not None else None,
             **telling.identification(report, ""), "userspace_packets": seen, "call": report.call,
             "community_id": telling.community_id(report.key), "alive": entry is not None,
             "decision": telling.decision(report.decision, not self.monitor),
