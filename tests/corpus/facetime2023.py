@@ -103,6 +103,22 @@ def bandwidth_probed_by_another(s: Stage) -> None:
         s.udp(End("203.0.113.20", 3482), OWN, probe)
 
 
+def first_relayed(s: Stage) -> None:
+    """No session to resume: the hello that was computed, not seen."""
+    s.udp(OWN, RELAY, relay_hello(s.rng, resumes=False))
+
+
+def another_release(s: Stage, server: End = RELAY) -> None:
+    """A cipher the less: neither fingerprint is known, the rest is as it was."""
+    hello = quic_bytes.client_hello(s.rng).replace(bytes.fromhex("130113021303"), bytes.fromhex("130113031303"))
+    s.udp(OWN, server, quic_bytes.initial(hello, s.rng.randbytes(8)))
+
+
+def another_release_elsewhere(s: Stage) -> None:
+    """The same to a server that is not Apple's."""
+    another_release(s, End("203.0.113.20", 3482))
+
+
 def controls_alone(s: Stage) -> None:
     for _ in range(3):
         s.udp(FAR, OWN, control(s.rng, s.transaction()), after=5.0)

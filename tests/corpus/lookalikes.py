@@ -98,6 +98,7 @@ LOOKALIKES = (
     Lookalike("quic-with-a-connection-id", D.quic_with_own_id, QUIC),
     Lookalike("quic-with-another-alpn", D.quic_of_another_stack, QUIC),
     Lookalike("quic-with-a-name-to-the-relays-port", D.quic_on_the_relays_port, QUIC),
+    Lookalike("quic-without-a-name-elsewhere", facetime2023.another_release_elsewhere, QUIC),
     Lookalike("0xdeadbeefcafe-of-another", facetime2023.bandwidth_probed_by_another, NO_NAME),
     Lookalike("snatmap-0xaaaa", D.probe_of_snatmap, ("snatmap",)),
     Lookalike("webrtc-between-browsers", E.browsers, ("webrtc",)),

@@ -189,7 +189,13 @@ def test_facetime_of_2023_is_known_from_its_first_packet_and_then_the_kernels(
 
 
 @pytest.mark.parametrize(
-    ("play", "confidence"), [(facetime2023.flags_alone, "strong"), (facetime2023.bandwidth_probed, "supporting")]
+    ("play", "confidence"),
+    [
+        (facetime2023.flags_alone, "strong"),
+        (facetime2023.first_relayed, "strong"),
+        (facetime2023.bandwidth_probed, "supporting"),
+        (facetime2023.another_release, "supporting"),
+    ],
 )
 def test_what_is_weaker_of_2023_is_named_with_less_confidence(
     play: Callable[[Stage], None], confidence: str, folder: Path
