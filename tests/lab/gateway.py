@@ -89,7 +89,6 @@ class Gateway:
         self.policy.write_text(policy)
         state = lab.directory / "state"
         state.mkdir()
-        s = lab.scenario
         self.config.write_text(
             f'[gateway]\niptables = "{variant}"\n'
             f'[paths]\npolicy = "{self.policy}"\nstate = "{state}"\nrules = "{state / "rules"}"\n'
