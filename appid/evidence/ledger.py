@@ -20,9 +20,7 @@ from appid.wire import Fact, FactValue
 MAX_FACTS = 512
 """Facts kept per flow; what comes later is matched with its own packet, and forgotten."""
 MAX_RUNS = 16
-_COUNTED = frozenset(
-    {"rtp.ssrc", "rtp.sequence", "rtcp.ssrc", "turn.channel", "turn.exact", "quic.short_header"}
-)
+_COUNTED = frozenset({"rtp.ssrc", "rtp.sequence", "rtcp.ssrc", "turn.channel", "turn.exact", "quic.short_header"})
 """What runs are made of."""
 SEQUENCE_WINDOW = 64
 """RTP sequence numbers that may be missing between two packets of one run."""

@@ -187,9 +187,7 @@ def test_a_missing_file_does_not_keep_the_others_from_being_read(
     assert any(json.loads(line)["type"] == "call" for line in out.splitlines())
 
 
-def test_a_bad_policy_is_told_fault_by_fault(
-    capture: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_bad_policy_is_told_fault_by_fault(capture: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     rules = '[[rule]]\nname = "a"\naction = "perhaps"\n[[rule]]\nname = "b"\ncolour = 1\n'
     policy.write_text(f"[zones]\ninside = {{}}\n{rules}")

@@ -47,9 +47,7 @@ def test_an_entry_is_made_changed_found_and_deleted(bare: Net, key: FlowKey) -> 
 
 
 def test_only_the_asked_for_entries_are_found(bare: Net) -> None:
-    keys = [
-        FlowKey(UDP, packed(CLIENT6), port, packed(PEER6), far) for port in (5000, 5001) for far in (6000, 6001)
-    ]
+    keys = [FlowKey(UDP, packed(CLIENT6), port, packed(PEER6), far) for port in (5000, 5001) for far in (6000, 6001)]
 
     def steps() -> list[FlowKey]:
         conntrack = Conntrack()

@@ -109,9 +109,7 @@ def test_a_pinholes_mark_holds_no_pass(inside: Callable[..., list[str]], ruled: 
     assert "skbmark 0x705/0xffff0f" in ruled.gateway.run("ipset", "list", "appid-pinholes4")
 
 
-def test_closing_takes_element_binding_and_entries_but_no_others(
-    inside: Callable[..., list[str]], ruled: Net
-) -> None:
+def test_closing_takes_element_binding_and_entries_but_no_others(inside: Callable[..., list[str]], ruled: Net) -> None:
     other = FlowKey(UDP, INSIDE, 16403, PEER, 40000)
     arriving = FlowKey(UDP, PEER, 40001, INSIDE, 16402)
     marks = [SetMark(key, 0x701, create=True) for key in (FLOW, other, arriving)]

@@ -137,9 +137,7 @@ class Net:
 
     def masquerade(self, variant: str = "nft") -> None:
         for program in ("iptables", "ip6tables"):
-            self.gateway.run(
-                f"{program}-{variant}", "-t", "nat", "-A", "POSTROUTING", "-o", "wan0", "-j", "MASQUERADE"
-            )
+            self.gateway.run(f"{program}-{variant}", "-t", "nat", "-A", "POSTROUTING", "-o", "wan0", "-j", "MASQUERADE")
 
     def entries(self) -> str:
         return self.gateway.run("conntrack", "-L", check=False) + self.gateway.run(
