@@ -280,9 +280,10 @@ class Kernel:
 
     def apply(self, command: Command, now: float) -> None:
         """Carry out one command. NAT bindings, rewrites and reports change nothing here."""
+        if isinstance(command, SetVerdict):
+            self._verdict(command.verdict, command.mark)
+            return
         match command:
-            case SetVerdict(_, verdict, mark):
-                self._verdict(verdict, mark)
             case SetMark(key, mark, create):
                 self._set_mark(key, mark, create, now)
             case OpenPinhole(_, expectation, mark, timeout):

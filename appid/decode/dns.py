@@ -36,6 +36,9 @@ class _Head(NamedTuple):
 
 def decode(payload: memoryview) -> Layer | None:
     """A message that fills the datagram; records may be cut after a whole question. None: a part does not hold."""
+    size = len(payload)
+    if size != 12 and (size < 17 or not _begins_name(payload, 12)):  # 12: a refusal may be the header alone
+        return None
     head = _head(payload)
     layer = None if head is None else _message(payload, head)
     return layer or _damaged(payload, head)
@@ -43,7 +46,7 @@ def decode(payload: memoryview) -> Layer | None:
 
 def decode_stream(payload: memoryview) -> Layer | None:
     """RFC 1035 section 4.2.2: a 2-byte length before each message. consumed 0: it holds so far, the rest is to come."""
-    if len(payload) < 14:
+    if len(payload) < 15 or not _begins_name(payload, 14):
         return None
     size = int.from_bytes(payload[:2], "big")
     body = payload[2 : 2 + size]
@@ -70,6 +73,16 @@ def decode_damaged(payload: memoryview) -> Layer | None:
         if "." not in name:
             return None
     return Layer("dns", (Fact("dns.damaged", True),), len(payload))
+
+
+def _begins_name(payload: memoryview, at: int) -> bool:
+    """The cheap part of `_name` for a message's first name, before which no pointer can point: its first label fits and
+    another label, a pointer or the end follows. Nearly all that is no DNS ends here."""
+    first = payload[at]
+    following = at + 1 + first
+    if first == 0 or first > 63 or following >= len(payload):
+        return first == 0
+    return payload[following] < 64 or payload[following] >= 0xC0
 
 
 def _head(payload: memoryview) -> _Head | None:

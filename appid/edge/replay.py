@@ -313,10 +313,13 @@ class Replay:
             deadline = following
 
     def _finish(self, now: float) -> None:
+        """End all flows. One that was decided and is not watched the engine has let go of already."""
+        marks = self.kernel.marks
         for life in self.result.lives:
             entry = life.entry
             if entry is not None:
-                event = FlowEnded(entry.key, entry.mark, entry.packets, entry.bytes)
-                self._carry_out(self.engine.handle(event, now), now, entry.last_packet, life)
+                if not entry.mark & marks.state or entry.mark & marks.watch:
+                    event = FlowEnded(entry.key, entry.mark, entry.packets, entry.bytes)
+                    self._carry_out(self.engine.handle(event, now), now, entry.last_packet, life)
                 life.settle()
             self.result.userspace_packets += life.queued

@@ -14,7 +14,6 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,7 +87,7 @@ class Told:
         known = self.flows.get(id_of(report.key)) or self.flows.get(id_of(report.key.reversed()))
         if known is None or known.decision == report.decision:
             return report.changed
-        self.flows[id_of(known.key)] = replace(known, decision=report.decision)
+        self.flows[id_of(known.key)] = known._replace(decision=report.decision)
         return True
 
     def end(self, event: FlowEnded) -> None:

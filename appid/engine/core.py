@@ -195,7 +195,7 @@ class Engine:
             out.append(Report("anomaly", AnomalyReport(record.id, number, error.protocol, error.reason)))
         booked = record.ledger.add(facts, outward)
         if record.always is None:
-            record.always = self.matcher.candidates(record.facts)
+            record.always = self.matcher.always(record.facts)
         matches = self.matcher.match(booked, self._wider(record, booked), record.always, len(record.facts))
         if self.lessons.places:
             lesson = self.lessons.known(packet.key, record.last_seen)

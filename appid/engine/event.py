@@ -27,8 +27,7 @@ class PacketQueued(NamedTuple):
     """`data`, if the edge has parsed it already."""
 
 
-@dataclass(frozen=True, slots=True)
-class FlowEnded:
+class FlowEnded(NamedTuple):
     """A conntrack entry is gone. `key` is its original direction as the inside sees it (before source NAT);
     packets and bytes are (original, reply)."""
 

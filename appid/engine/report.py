@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from appid.alg.expectation import Expectation
 from appid.flow.call import CallMedia, End
@@ -11,8 +12,7 @@ from appid.identify.identification import Identification
 from appid.policy import Decision
 
 
-@dataclass(frozen=True, slots=True)
-class FlowReport:
+class FlowReport(NamedTuple):
     """A flow's name or decision changed. `decision` is None while it is provisional."""
 
     flow: int

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from appid.wire import Fact
 
@@ -20,8 +19,7 @@ UNKNOWN_IP = "unknown-ip"
 STATES = frozenset({INCOMPLETE, INSUFFICIENT_DATA, UNKNOWN_UDP, UNKNOWN_TCP, UNKNOWN_IP, "not-applicable"})
 
 
-@dataclass(frozen=True, slots=True)
-class Because:
+class Because(NamedTuple):
     """One reason: the packet that showed it, the signature (or "foreseen by call N"), the facts that matched."""
 
     packet: int
@@ -29,8 +27,7 @@ class Because:
     facts: tuple[Fact, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Identification:
+class Identification(NamedTuple):
     """`application` is a name of rules/apps or one of STATES; `confidence` is None for a state.
 
     path    the names so far, general to specific, the last is `application`; empty for a state.

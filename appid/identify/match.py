@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -66,7 +67,7 @@ class _Index:
 
     def _inexact(self, value: FactValue) -> list[_Filed]:
         found: list[_Filed] = []
-        if isinstance(value, str | bytes):
+        if self.affix and isinstance(value, str | bytes):
             for (operator, size), table in self.affix.items():
                 part = value[:size] if operator == "prefix" else value[-size:]
                 found += table.get(part, _NOBODY)
@@ -134,6 +135,20 @@ class Matcher:
         for entry in filed:
             for condition in _filing(entry.signature, shared):
                 self._names.setdefault(condition.fact, _Index()).file(condition, entry)
+
+        self._among = lru_cache(maxsize=8192)(self._asked)
+
+    def always(self, facts: Iterable[Fact]) -> Candidates:
+        """The same as `candidates` for facts that many flows share (ALWAYS): remembered for those seen last."""
+        found: dict[int, _Filed] = {}
+        for fact in facts:
+            for entry in self._among(fact):
+                found[id(entry)] = entry
+        return found
+
+    def _asked(self, fact: Fact) -> list[_Filed]:
+        index = self._names.get(fact.name)
+        return index.lookup(fact.value) if index is not None else _NOBODY
 
     def candidates(self, facts: Iterable[Fact]) -> dict[int, _Filed]:
         """The signatures whose anchor is among these facts."""

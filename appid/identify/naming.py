@@ -48,9 +48,12 @@ class Lineage:
 class Naming:
     """What one flow has been called, and why."""
 
-    __slots__ = ("because", "confidence", "excluded", "identified_at", "path", "readable", "shifts", "supporting")
+    __slots__ = (
+        "because", "confidence", "excluded", "identified_at", "name", "path", "readable", "shifts", "supporting",
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        self.name: str | None = None  # the last of `path`
         self.path: list[str] = []
         self.confidence: Confidence | None = None
         self.because: list[Because] = []
@@ -59,10 +62,6 @@ class Naming:
         self.excluded: set[str] = set()
         self.supporting: dict[str, dict[str, Because]] = {}
         self.readable: set[str] = set()
-
-    @property
-    def name(self) -> str | None:
-        return self.path[-1] if self.path else None
 
     @property
     def watchable(self) -> bool:
@@ -142,6 +141,7 @@ class Naming:
         if self.path:
             self.shifts.append((packet, name))
         self.path.append(name)
+        self.name = name
         self.confidence = confidence
         self.because.extend(reasons)
         self.identified_at = packet
