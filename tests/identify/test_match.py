@@ -60,7 +60,7 @@ def scan(applications: list[Application], facts: list[Fact], flow: list[Fact]) -
 def condition_holds(condition: Condition, facts: list[Fact]) -> bool:
     values = [value for name, value in facts if name == condition.fact]
     if condition.operator == "lacks":
-        return not any(holds_of("is", condition.value, value) for value in values)
+        return not any(holds_of("has", condition.value, value) for value in values)  # True: not at all
     return any(holds_of(condition.operator, condition.value, value) for value in values)
 
 
