@@ -104,7 +104,7 @@ def test_the_last_report_of_each_counts_and_all_is_bounded(monkeypatch: pytest.M
     told = Told()
     for number in range(20):
         told.report(Report("flow", flow(number)))
-    told.report(Report("flow", replace(flow(15), packet=9)))
+    told.report(Report("flow", flow(15)._replace(packet=9)))
     told.report(Report("flow", flow(20)))
     assert [report.flow for report in told.flows.values()] == [17, 18, 19, 15, 20]
     assert told.flows[id_of(flow(15).key)].packet == 9
