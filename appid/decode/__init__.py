@@ -100,6 +100,9 @@ NOTHING = Peeled((), (), 0)
 
 def peel(payload: memoryview, carrier: str) -> Peeled:
     """Read `payload` from its offset 0 as whatever `carrier` may hold. Raises nothing that a sender could cause."""
+    table = TABLES.get(carrier)
+    if not table or not payload or not table[payload[0]]:
+        return NOTHING
     layers: list[Layer] = []
     anomalies: list[DecodeError] = []
     consumed = _messages(payload, carrier, DEPTH, layers, anomalies)

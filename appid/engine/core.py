@@ -97,9 +97,11 @@ class Engine:
         if record is not None:
             self.flows.move_to_end(record.key)
         else:
+            stamp = None
             if begins:
                 self.stamps.drop(key)
-            stamp = self.stamps.find(key, now, self.calls.book.open)
+            else:
+                stamp = self.stamps.find(key, now, self.calls.book.open)
             if stamp is not None:
                 out.append(SetVerdict(event.packet, "repeat", stamp))
                 return out

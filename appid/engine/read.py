@@ -57,7 +57,9 @@ def _stream(record: FlowRecord, packet: Packet, outward: bool) -> Peeled:
     assert record.streams is not None
     side = 0 if outward else 1
     stream = record.streams[side]
-    stream.push(packet.tcp_seq + (1 if packet.tcp_flags & SYN else 0), packet.payload)
+    added = stream.push(packet.tcp_seq + (1 if packet.tcp_flags & SYN else 0), packet.payload)
+    if added is None and record.opening[side]:
+        return NO_LAYERS  # a retransmission, or out of order: what is there has been read
     body = min(record.bodies[side], len(stream.data))
     if body:  # still the body of a message before: nobody looks for a message in it
         stream.consume(body)

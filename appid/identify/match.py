@@ -210,8 +210,9 @@ def _filing(signature: Signature, shared: Counter[_Anchor]) -> list[Condition]:
 def holding(signature: Signature, facts: FactSet) -> tuple[Fact, ...] | None:
     """The facts by which the whole conjunction holds, or None."""
     reasons: list[Fact] = []
+    table = facts.values
     for condition in signature.conditions:
-        values = facts.get(condition.fact)
+        values = table.get(condition.fact)
         if condition.operator == "lacks":
             if values and (condition.value is True or any(_equal(value, condition.value) for value in values)):
                 return None
@@ -236,7 +237,7 @@ def fulfils(condition: Condition, value: FactValue) -> bool:
         case "has":
             return wanted is True or _equal(value, wanted)
         case "in":
-            return isinstance(wanted, tuple) and any(_equal(value, one) for one in wanted)
+            return isinstance(wanted, tuple) and value in wanted and any(_equal(value, one) for one in wanted)
         case "prefix":
             return isinstance(value, str | bytes) and value[: len(wanted)] == wanted  # type: ignore[arg-type]
         case "suffix":

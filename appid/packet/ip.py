@@ -125,6 +125,11 @@ def parse(data: memoryview) -> Packet | None:
         if length < size:
             data = data[:length]
         fragment &= 0x3FFF
+        if proto == TCP and not fragment and header + 20 <= len(data):
+            sport, dport, seq, high, flags = _tcp(data, header)
+            at = header + (high >> 4) * 4
+            if header + 20 <= at <= length:
+                return Packet(FlowKey(TCP, src, sport, dst, dport), data[at:], length, flags, seq)
         return _transport(data, 4, proto, src, dst, header, length, fragment & 0x1FFF, fragment != 0)
     if first >> 4 == 6 and size >= 40:
         length, proto, src, dst = _ipv6(data)
