@@ -125,7 +125,7 @@ class Replay:
         """The whole capture; what could be read before an error is in the result, with the error."""
         result = self.result = Replayed(str(path))
         kernel, engine, forward = self.kernel, self.engine, self.kernel.forward
-        deadline = engine.deadline
+        deadline, enforced, progress = engine.deadline, self.enforced, self.progress
         now = 0.0
         number = 0
         try:
@@ -163,10 +163,10 @@ class Replay:
                     self._ended(now)
                 if pieces and kernel.current is not None:
                     self._pieces(kernel.current.slot, number)
-                if kernel.outcome != "pass" and self.enforced:
+                if enforced and kernel.outcome != "pass":
                     self._dropped(number)
-                if self.progress is not None and number % PROGRESS_EVERY == 0:
-                    self.progress(number)
+                if progress is not None and number % PROGRESS_EVERY == 0:
+                    progress(number)
         except CaptureError as error:
             result.error = error
         result.packets = number

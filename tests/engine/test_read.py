@@ -116,3 +116,16 @@ def test_only_tls_is_looked_for_in_the_middle_of_a_stream() -> None:
         flow = record()
         assert names(flow, b"EHLO a.example\r\n", 100) == []
         assert names(flow, inner, 116) == []
+
+
+def test_a_segment_sent_again_is_not_read_again() -> None:
+    """RFC 9293 section 3.8.1: the same bytes, not a second message; what follows is joined to the first."""
+    flow = record()
+    assert flow.streams is not None
+    flow.streams[0].syn(99)
+    hello = client_hello(random.Random(1), "example.org")
+    half = len(hello) // 2
+    assert names(flow, hello[:half], 100) == ["tls"]
+    assert names(flow, hello[:half], 100) == []
+    told = read(flow, segment(hello[half:], 100 + half), True)
+    assert [f.value for f in told.facts if f.name == "tls.sni"] == ["example.org"]
