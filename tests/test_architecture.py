@@ -401,7 +401,8 @@ def test_what_ruff_refuses_fails(copy: Path, source: str, code: str) -> None:
 def test_check_and_test_run_lint() -> None:
     """`make check` and `make test` go through the same recipes as the violations above."""
     for target in ("check", "test"):
-        run = subprocess.run(["make", "--no-print-directory", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True)
+        command = ["make", "--no-print-directory", "-n", target]
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         for tool in ("ruff check", "ruff format --check", "lint-imports", "mypy"):
             assert tool in run.stdout, f"make {target} does not run {tool}"
         assert "pytest" in run.stdout.splitlines()[-1]
