@@ -15,6 +15,7 @@ from functools import lru_cache
 from appid.decode import peel
 from appid.edge.rule_files import load_applications
 from appid.identify.match import Matcher
+from appid.wire import Fact
 from tests.corpus import facetime2023 as modern
 from tests.corpus import quic_bytes
 from tests.corpus import stun_bytes as stun
@@ -31,8 +32,8 @@ def matcher() -> Matcher:
 
 
 def holding(payload: bytes, proto: str = "udp") -> set[str]:
-    """The conclusive signatures of FaceTime that hold for this packet alone."""
-    facts = list(peel(memoryview(payload), proto).facts())
+    """The conclusive signatures of FaceTime that hold for this packet alone, sent to a relay's port."""
+    facts = [Fact("flow.destination_port", 3478), *peel(memoryview(payload), proto).facts()]
     found = matcher().match(facts, {})
     return {one.signature.name for one in found if not one.excludes and one.signature.strength == "conclusive"}
 
