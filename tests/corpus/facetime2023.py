@@ -119,6 +119,18 @@ def another_release_elsewhere(s: Stage) -> None:
     another_release(s, End("203.0.113.20", 3482))
 
 
+def greeted_elsewhere(s: Stage) -> None:
+    """The system's own hello to a web server by its address: there is no name to send (RFC 6066 section 3)."""
+    s.udp(OWN, End("203.0.113.20", 443), relay_hello(s.rng))
+
+
+def foreign_relay(s: Stage) -> None:
+    """Somebody else's TURN relay that hands out the same channel (RFC 5766 section 11: 0x4000 to 0x7FFF)."""
+    for turn in range(12):
+        ends = (OWN, End("203.0.113.20", 3478))
+        s.udp(*(ends if turn % 2 else ends[::-1]), channel(s.rng))
+
+
 def controls_alone(s: Stage) -> None:
     for _ in range(3):
         s.udp(FAR, OWN, control(s.rng, s.transaction()), after=5.0)

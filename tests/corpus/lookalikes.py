@@ -99,6 +99,8 @@ LOOKALIKES = (
     Lookalike("quic-with-another-alpn", D.quic_of_another_stack, QUIC),
     Lookalike("quic-with-a-name-to-the-relays-port", D.quic_on_the_relays_port, QUIC),
     Lookalike("quic-without-a-name-elsewhere", facetime2023.another_release_elsewhere, QUIC),
+    Lookalike("quic-with-the-same-hello-to-the-web", facetime2023.greeted_elsewhere, QUIC),
+    Lookalike("turn-0x6000-of-another-relay", facetime2023.foreign_relay, ()),
     Lookalike("0xdeadbeefcafe-of-another", facetime2023.bandwidth_probed_by_another, NO_NAME),
     Lookalike("snatmap-0xaaaa", D.probe_of_snatmap, ("snatmap",)),
     Lookalike("webrtc-between-browsers", E.browsers, ("webrtc",)),
