@@ -28,7 +28,9 @@ def read_toml(path: Path) -> dict[str, Any] | RuleError:
             return tomllib.load(file)
     except OSError as error:
         return RuleError(str(path), "", "", (error.strerror or "cannot be read").lower())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        return RuleError(str(path), "", "", "not TOML that can be read: too deeply nested")
+    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
         return RuleError(str(path), "", "", f"not TOML: {error}")
 
 
