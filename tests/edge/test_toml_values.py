@@ -48,11 +48,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert latin.reason.startswith("not TOML")
 
 
-@pytest.mark.parametrize(
-    "text", ["a = " + "[" * 3000, "a = " + "9" * 5000, "a = \xff"], ids=["nested", "digits", "bytes"]
-)
-def test_a_file_made_to_hurt_is_a_fault_with_a_reason(tmp_path: Path, text: str) -> None:
-    (tmp_path / "evil.toml").write_bytes(text.encode("latin-1"))
-    read = read_toml(tmp_path / "evil.toml")
+HURTFUL = {"nested": "a = " + "[" * 3000, "digits": "a = " + "9" * 5000, "bytes": "a = \xff"}
+
+
+@pytest.mark.parametrize("name", HURTFUL)
+def test_a_file_made_to_hurt_is_a_fault_with_a_reason(tmp_path: Path, name: str) -> None:
+    (tmp_path / "evil.toml").write_bytes(HURTFUL[name].encode("latin-1"))
+    read = toml_values.read_toml(tmp_path / "evil.toml")
     assert isinstance(read, RuleError)
     assert "not TOML" in read.reason
