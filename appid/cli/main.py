@@ -37,7 +37,6 @@ COMMANDS = {
     "calls": Command("ask", "the calls of the running gateway"),
     "pinholes": Command("ask", "the pinholes of the running gateway"),
     "stats": Command("ask", "the counters of the running gateway"),
-    "top": Command("ask", "the running gateway, watched"),
     "doctor": Command("doctor", "what stands in the way of a gateway on this host"),
 }
 
