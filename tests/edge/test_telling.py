@@ -12,9 +12,11 @@ from appid.engine import CallReport, FlowReport, PinholeReport
 from appid.flow.call import CallMedia
 from appid.flow.key import FlowKey
 from appid.identify.identification import Because, Identification
+from appid.packet.ip import SCTP
 from appid.policy import Decision
 from appid.wire import ICMP, TCP, UDP, Endpoint, Fact, packed
 
+RSVP = 46
 CLIENT, RELAY, PEER = packed("172.16.42.187"), packed("17.173.254.35"), packed("71.230.89.52")
 KEY = FlowKey(UDP, CLIENT, 16402, RELAY, 3478)
 ALLOCATE = Because(60, "allocate-with-relayed-address", (Fact("stun.method", "allocate"), Fact("stun.attribute", 0x16),
@@ -33,6 +35,17 @@ FLOW = FlowReport(1, KEY, NAMED, 60, Decision("allow", "calls"), 1, False, 60, 1
         ("66.35.250.204", 80, "128.232.110.120", 34855, TCP, "1:LQU9qZlK+B5F3KDmev6m5PMibrg="),
         ("192.168.1.52", 54585, "8.8.8.8", 53, UDP, "1:d/FP5EW3wiY1vCndhwleRRKHowQ="),
         ("8.8.8.8", 53, "192.168.1.52", 54585, UDP, "1:d/FP5EW3wiY1vCndhwleRRKHowQ="),
+        ("192.168.170.8", 7, "192.168.170.56", 80, SCTP, "1:jQgCxbku+pNGw8WPbEc/TS/uTpQ="),
+        ("192.168.170.56", 80, "192.168.170.8", 7, SCTP, "1:jQgCxbku+pNGw8WPbEc/TS/uTpQ="),
+        (
+            "2001:470:e5bf:dead:4957:2174:e82c:4887",
+            63943,
+            "2607:f8b0:400c:c03::1a",
+            25,
+            TCP,
+            "1:/qFaeAR+gFe1KYjMzVDsMv+wgU4=",
+        ),
+        ("10.1.24.4", 0, "10.1.12.1", 0, RSVP, "1:/nQI4Rh/TtY3mf0R2gJFBkVlgS4="),
     ],
 )
 def test_community_ids_of_the_specification(
