@@ -134,8 +134,15 @@ class _Paths(_Table):
     state: Absolute = Path("/var/lib/appid")
 
 
+def _events(value: Any) -> Any:
+    """ "/var/log/appid/eve.json", "unix:/run/reader.sock", "-", or "off"."""
+    if value in ("-", "off") or (isinstance(value, str) and value.removeprefix("unix:").startswith("/")):
+        return value
+    raise ValueError(f'{value!r} is no place; write "/a/path", "unix:/a/path", "-" or "off"')
+
+
 class _Log(_Table):
-    events: str = "/var/log/appid/eve.json"
+    events: Annotated[Any, BeforeValidator(_events)] = "/var/log/appid/eve.json"
     level: Level = "info"
     queued: Annotated[Any, BeforeValidator(_path)] = None
     unknown: Annotated[Any, BeforeValidator(_path)] = None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,15 +75,105 @@ def test_events_are_lines_of_a_file_also_after_its_rotation(tmp_path: Path) -> N
     assert len(path.read_text().splitlines()) == 2, "what was there is kept"
 
 
-def test_standard_output_and_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_output_and_nowhere(capfd: pytest.CaptureFixture[str]) -> None:
     events = Events("-")
     events.write(REPORTS["flow"], 1.0)
     events.close()
-    assert json.loads(capsys.readouterr().out)["event_type"] == "flow"
+    assert json.loads(capfd.readouterr().out)["event_type"] == "flow"
     print("standard output is still open")
     nowhere = Events(None)
     nowhere.write(REPORTS["flow"], 1.0)
     assert nowhere.lost == 0
+
+
+WRITER = """
+import sys
+from appid.dataplane.command import Report
+from appid.edge.events import Events
+from appid.engine import AnomalyReport
+events = Events(sys.argv[1])
+for number in range(20_000):
+    events.write(Report("anomaly", AnomalyReport(1, number, "sip", "x" * 1000)), 1.0)
+events.close()
+print(events.lost, file=sys.stderr)
+"""
+
+
+def test_a_reader_that_does_not_read_loses_events_counted_and_holds_up_nothing() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stderr is not None
+        lost = int(writer.stderr.readline())  # it ended, and nobody had read a line
+        lines = writer.stdout.read().splitlines()
+    whole = [json.loads(line)["anomaly"]["packet"] for line in lines[:-1]]  # the last one may be cut
+    assert whole == list(range(len(whole)))
+    assert lost > 0
+    assert len(whole) + lost in (20_000, 19_999), "each line was written or counted"
+
+
+def test_standard_output_may_be_a_socket() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        done = subprocess.run(
+            [sys.executable, "-c", WRITER, "-"], stdout=theirs.fileno(), stderr=subprocess.PIPE, check=True
+        )
+        assert int(done.stderr) > 0
+        assert json.loads(ours.recv(1 << 20).splitlines()[0])["event_type"] == "anomaly"
+
+
+def test_datagrams_each_hold_an_event_and_the_reader_may_come_late(tmp_path: Path) -> None:
+    path = tmp_path / "events.sock"
+    events = Events(f"unix:{path}")
+    events.write(REPORTS["flow"], 1.0)
+    assert events.lost == 1, "nobody was there"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
+        reader.bind(str(path))
+        events.write(REPORTS["flow"], 1.0)
+        events.write(REPORTS["call"], 1.0)
+        assert [json.loads(reader.recv(65536))["event_type"] for _ in range(2)] == ["flow", "call"]
+        for _ in range(10_000):
+            events.write(REPORTS["flow"], 1.0)
+        reader.setblocking(False)
+        read = 0
+        while True:
+            try:
+                assert json.loads(reader.recv(65536))["event_type"] == "flow"
+            except BlockingIOError:
+                events.flush()
+                try:
+                    reader.recv(65536)
+                except BlockingIOError:
+                    break
+            read += 1
+    assert read + events.lost == 10_001
+    assert events.lost > 1
+    events.close()
+
+
+def test_a_named_pipe_waits_for_no_reader(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    events = Events(str(path))
+    events.write(REPORTS["flow"], 1.0)
+    with open(path, "rb", buffering=0) as reader:
+        events.write(REPORTS["call"], 1.0)
+        lines = reader.read(65536).splitlines()
+    assert [json.loads(line)["event_type"] for line in lines] == ["flow", "call"]
+    events.close()
+
+
+def test_a_place_that_is_gone_at_rotation_leaves_the_old_file_open(tmp_path: Path) -> None:
+    path = tmp_path / "log" / "eve.json"
+    events = Events(str(path))
+    path.rename(tmp_path / "old.json")
+    path.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        events.reopen()
+    events.write(REPORTS["flow"], 1.0)
+    events.close()
+    assert len((tmp_path / "old.json").read_text().splitlines()) == 1
 
 
 def test_a_full_disk_loses_lines_and_counts_them() -> None:
