@@ -29,6 +29,8 @@ INPUT: Final = "APPID-INPUT"
 QOS: Final = "APPID-QOS"
 PREFIX: Final = "appid-"
 PINHOLES: Final[dict[Family, str]] = {4: "appid-pinholes4", 6: "appid-pinholes6"}
+REFUSED: Final[dict[Family, str]] = {4: "appid-refused4", 6: "appid-refused6"}
+"""Flows denied at their first packet that came through another's DNAT: no entry can be made for them."""
 INSIDE: Final[dict[Family, str]] = {4: "appid-inside4", 6: "appid-inside6"}
 CLEAR_TABLE: Final = "appid-clear"
 NAT_TABLE: Final = "appid-nat"
@@ -93,6 +95,7 @@ class Topology:
     queues    NFQUEUE numbers, one process each
     blind     what happens to packets that the engine never saw (the exception policy)
     media     first and last UDP port of the media range
+    bypass    where no process listens on a queue, packets go on to the blind rule; else the kernel drops them
     accept    ACCEPT ends filter/FORWARD for allowed packets; RETURN leaves the last word to the rules that follow
     monitor   nothing is stopped or let through here: each rule of filter only counts
     qos       what the packets of QoS class 1, 2, ... are given; None: no chain for it
@@ -103,6 +106,7 @@ class Topology:
     queues: tuple[int, ...] = (0,)
     blind: Literal["DROP", "ACCEPT"] = "DROP"
     media: tuple[int, int] = (16384, 16402)
+    bypass: bool = True
     accept: Literal["ACCEPT", "RETURN"] = "ACCEPT"
     marks: Marks = field(default_factory=Marks)
     monitor: bool = False
@@ -125,6 +129,13 @@ def _icmp(family: Family) -> str:
     return "-p icmp" if family == 4 else "-p ipv6-icmp"
 
 
+def _mapped(name: str) -> ChainRule:
+    """A new flow that has an element in the set takes over its mark."""
+    return ChainRule(
+        (_state("NEW"), f"-m set --match-set {name} dst,dst,src"), f"SET --map-set {name} dst,dst,src --map-mark"
+    )
+
+
 def _mangle(topology: Topology, family: Family) -> Chain:
     marks = topology.marks
     decided_packet = _is_not(0, marks.state)
@@ -132,7 +143,6 @@ def _mangle(topology: Topology, family: Family) -> Chain:
     watch = _is(1 << marks.shift | marks.watch, marks.state | marks.watch, "connmark")
     settled = _is(1 << marks.shift, marks.state | marks.watch, "connmark")
     save = f"CONNMARK --save-mark --nfmask {marks.saved:#x} --ctmask {marks.saved:#x}"
-    pinholes = PINHOLES[family]
     rules = (
         # Nearly all packets: their flow is allowed and unwatched, and they carry no mark of ours. What has no conntrack
         # entry (INVALID, UNTRACKED) has no connmark, so what this rule takes would have returned below all the same.
@@ -145,11 +155,9 @@ def _mangle(topology: Topology, family: Family) -> Chain:
         ChainRule(("-p udp", watch, f'-m bpf --bytecode "{WATCH}"'), QUEUE),
         ChainRule(("-p tcp", watch), QUEUE),
         ChainRule((_is_not(0, marks.state, "connmark"),), "RETURN"),
-        ChainRule(
-            (_state("NEW"), f"-m set --match-set {pinholes} dst,dst,src"),
-            f"SET --map-set {pinholes} dst,dst,src --map-mark",
-        ),
-        ChainRule((decided_packet,), save),  # foreseen by a call
+        _mapped(REFUSED[family]),
+        _mapped(PINHOLES[family]),  # last: what a call foresees wins
+        ChainRule((decided_packet,), save),
         ChainRule((seen_packet,), "RETURN"),
         ChainRule((), QUEUE),
     )
@@ -158,7 +166,8 @@ def _mangle(topology: Topology, family: Family) -> Chain:
 
 def _queue(topology: Topology, family: Family) -> Chain:
     """The queue by inside host: the flow's inside end chooses, whichever direction the packet has."""
-    targets = [f"NFQUEUE --queue-num {number} --queue-bypass" for number in topology.queues]
+    bypass = " --queue-bypass" if topology.bypass else ""
+    targets = [f"NFQUEUE --queue-num {number}{bypass}" for number in topology.queues]
     rules: list[ChainRule] = []
     if len(targets) > 1:
         source, destination = (SOURCE4, DESTINATION4) if family == 4 else (SOURCE6, DESTINATION6)
@@ -229,11 +238,14 @@ def _input(topology: Topology) -> Chain:
 
 def _sets(topology: Topology, family: Family) -> tuple[IpSet, ...]:
     inet = "inet" if family == 4 else "inet6"
-    pinholes = IpSet(PINHOLES[family], "hash:ip,port,ip", f"family {inet} maxelem {MAX_PINHOLES} timeout 60 skbinfo")
+    sets = tuple(
+        IpSet(name, "hash:ip,port,ip", f"family {inet} maxelem {MAX_PINHOLES} timeout {timeout} skbinfo{more}")
+        for name, timeout, more in ((PINHOLES[family], 60, ""), (REFUSED[family], 30, " forceadd"))
+    )
     if len(topology.queues) == 1:
-        return (pinholes,)
+        return sets
     members = tuple(network for network in topology.inside if (":" in network) == (family == 6))
-    return (pinholes, IpSet(INSIDE[family], "hash:net", f"family {inet}", members))
+    return (*sets, IpSet(INSIDE[family], "hash:net", f"family {inet}", members))
 
 
 def chain_set(topology: Topology, family: Family) -> ChainSet:

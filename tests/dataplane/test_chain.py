@@ -36,8 +36,12 @@ def test_several_queues_are_chosen_by_host_and_strangers_have_the_first(family: 
 
 def test_inside_networks_go_to_their_family_and_only_where_they_are_needed() -> None:
     inside = ("10.0.0.0/8", "fd00::/8")
-    assert [each.members for each in chain_set(Topology(inside=inside, queues=(0, 1)), 6).sets] == [(), ("fd00::/8",)]
-    assert len(chain_set(Topology(inside=inside), 4).sets) == 1
+    assert [each.members for each in chain_set(Topology(inside=inside, queues=(0, 1)), 6).sets] == [
+        (),
+        (),
+        ("fd00::/8",),
+    ]
+    assert len(chain_set(Topology(inside=inside), 4).sets) == 2
 
 
 def test_only_the_blind_rule_depends_on_the_exception_policy() -> None:

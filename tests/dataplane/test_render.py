@@ -10,6 +10,7 @@ import pytest
 from appid.dataplane.chain import FAMILIES, ChainSet, Family, Topology, chain_set
 from appid.dataplane.marks import Marks
 from appid.dataplane.render import clear_text, ipset_text, nat_text, removal_text, restore_text
+from appid.policy.rule import PacketMark, Qos
 from tests.netns.net import Namespace
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -17,7 +18,10 @@ INSIDE = ("172.16.42.0/24", "fd00:42::/64")
 TOPOLOGIES = {
     "one-queue": Topology(("wan0",), INSIDE, (0,), "DROP"),
     "four-queues": Topology(("wan0", "ppp0"), INSIDE, (10, 11, 12, 13), "ACCEPT"),
-    "other-mask": Topology(("wan0",), INSIDE, (0,), "DROP", (16393, 16402), "RETURN", Marks(0xFFF0F000)),
+    "other-mask": Topology(("wan0",), INSIDE, (0,), "DROP", (16393, 16402), accept="RETURN", marks=Marks(0xFFF0F000)),
+    "monitor": Topology(("wan0",), INSIDE, (0,), "ACCEPT", monitor=True),
+    "qos": Topology(("wan0",), INSIDE, marks=Marks(qos=0x0F000000), qos=(Qos(46), Qos(8, PacketMark(0x20, 0xF0)))),
+    "no-bypass": Topology(("wan0",), INSIDE, (3, 4), "ACCEPT", bypass=False),
 }
 
 
