@@ -1,0 +1,69 @@
+"""What one worker answers over the control socket. In: its engine, its loop, what was told. Out: JSON objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from appid.edge import telling
+from appid.edge.conntrack import Entry
+from appid.edge.gateway import Gateway
+from appid.edge.told import Told
+from appid.engine import Engine, FlowEnded, FlowReport
+from appid.packet import id_of, reversed_id
+
+
+class Answers:
+    """`flows`, `calls`, `pinholes`, `stats`: an iterator of objects each. `enforced`: False in monitor mode."""
+
+    def __init__(self, engine: Engine, gateway: Gateway, told: Told, enforced: bool = True) -> None:
+        self.engine = engine
+        self.gateway = gateway
+        self.told = told
+        self.enforced = enforced
+
+    def answer(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        match request.get("ask"):
+            case "flows":
+                yield from self.flows()
+            case "calls":
+                for call in self.told.calls.values():
+                    yield telling.call(call, list(call.flows))
+            case "pinholes":
+                yield from (telling.pinhole(pinhole) for pinhole in self.told.pinholes.values())
+            case "stats":
+                yield self.stats()
+            case other:
+                yield {"type": "error", "reason": f"{other!r} is nothing to ask for"}
+
+    def flows(self) -> Iterator[dict[str, Any]]:
+        entries = {id_of(entry.key): entry for entry in self.gateway.execute.conntrack.entries()}
+        for identity, report in list(self.told.flows.items()):
+            entry = entries.pop(identity, None) or entries.pop(reversed_id(identity), None)
+            yield self._flow(report, entry)
+        for entry in entries.values():
+            foreseen = self.engine.glance(entry.key, 0) if entry.mark & self.engine.settings.marks.state else None
+            if foreseen is not None:
+                yield self._flow(foreseen, entry)
+
+    def _flow(self, report: FlowReport, entry: Entry | None) -> dict[str, Any]:
+        identity = id_of(report.key)
+        seen = self.told.userspace.get(identity) or self.told.userspace.get(reversed_id(identity), 0)
+        counted: Entry | FlowEnded | None = entry if entry is not None else self.told.ended.get(identity)
+        return {
+            "type": "flow", "id": report.flow, **telling.addresses(counted.key if counted is not None else report.key),
+            "packets": sum(counted.packets) if counted is not None else seen,
+            "bytes": sum(counted.bytes) if counted is not None else None,
+            **telling.identification(report, ""), "userspace_packets": seen, "call": report.call,
+            "community_id": telling.community_id(report.key), "alive": entry is not None,
+            "decision": telling.decision(report.decision, self.enforced),
+        }  # fmt: skip
+
+    def stats(self) -> dict[str, Any]:
+        stats = self.gateway.stats
+        return {
+            "type": "stats", "packets": stats.packets, "errors": stats.errors, "rescued": stats.rescued,
+            "command_failures": stats.command_failures, "flows_ended": stats.ended,
+            "flows": len(self.engine.flows), "calls": len(self.engine.calls.calls.open),
+            "pinholes": len(self.engine.calls.book.open), "reports": dict(self.told.counts),
+        }  # fmt: skip

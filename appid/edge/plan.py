@@ -1,0 +1,129 @@
+"""What the files say, put together: applications, policy, and what follows from them for the engine and the chains.
+
+In: a Config. Out: a Plan, or RuleErrors with every fault; nothing of a faulty one takes effect.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from appid.dataplane.chain import Topology
+from appid.dataplane.marks import Marks
+from appid.edge.config import Config
+from appid.edge.errors import RuleError, RuleErrors
+from appid.edge.gateway import GatewayOptions
+from appid.edge.links import addresses
+from appid.edge.policy_file import load_policy
+from appid.edge.rule_files import load_applications
+from appid.engine import DecisionReport, FlowReport, Settings
+from appid.engine.record import DEFAULT_INSIDE
+from appid.identify.application import Application
+from appid.policy import Decision
+from appid.policy.evaluate import Judge
+from appid.policy.lint import Finding, lint
+from appid.policy.rule import Policy, PolicyRule, Qos
+from appid.wire import packed, text
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One state of the files. `place`: the policy file that was read; `loaded`: when (seconds)."""
+
+    config: Config
+    monitor: bool
+    applications: Mapping[str, Application]
+    policy: Policy
+    warnings: tuple[Finding, ...]
+    place: Path
+    loaded: float = field(default_factory=time.time)
+
+    @cached_property
+    def marks(self) -> Marks:
+        return Marks(self.config.mark_mask, self.config.qos_mask)
+
+    @cached_property
+    def judge(self) -> Judge:
+        return Judge(self.policy, self.applications)
+
+    @property
+    def numbers(self) -> dict[int, str]:
+        """Applications by the number in the marks."""
+        return {application.number: name for name, application in self.applications.items()}
+
+    def settings(self) -> Settings:
+        """For the engine."""
+        inside = tuple(network for zone in self.policy.zones.values() for network in zone.networks)
+        return Settings(
+            self.applications, self.judge, inside or DEFAULT_INSIDE, self.outside_addresses(), self.marks, self.monitor
+        )
+
+    def outside_interfaces(self) -> tuple[str, ...]:
+        return tuple(name for zone in self.policy.zones.values() if not zone.networks for name in zone.interfaces)
+
+    def outside_addresses(self) -> frozenset[bytes]:
+        """As configured, else those of the outside zones' interfaces."""
+        configured = frozenset(packed(address) for address in self.config.nat_outside)
+        return configured or addresses(self.outside_interfaces())
+
+    def topology(self, before: Topology | None = None) -> Topology:
+        """For the chains. Once there was a chain for QoS (`before`), it stays, empty if need be: others may have put
+        rules behind it."""
+        zones = self.policy.zones.values()
+        blind: Literal["DROP", "ACCEPT"] = (
+            "ACCEPT" if self.monitor or self.config.exceptions.opens("engine-down") else "DROP"
+        )
+        qos: tuple[Qos, ...] | None = () if before is not None and before.qos is not None else None
+        return Topology(
+            outside=self.outside_interfaces(),
+            inside=tuple(f"{text(network)}/{prefix}" for zone in zones for network, prefix in zone.networks),
+            queues=(self.config.first_queue,), blind=blind, media=media_range(self.applications), marks=self.marks,
+            monitor=self.monitor, qos=self.policy.qos or qos,
+        )  # fmt: skip
+
+    def options(self) -> GatewayOptions:
+        exceptions = self.config.exceptions
+        queued = str(self.config.queued) if self.config.queued is not None else None
+        return GatewayOptions(
+            queue=self.config.first_queue, length=self.config.queue_length, record=queued, marks=self.marks,
+            fail_open=exceptions.opens("queue-full"),
+            on_error="pass" if self.monitor or exceptions.opens("internal-error") else "drop",
+        )  # fmt: skip
+
+    def logged(self, body: object) -> bool:
+        """Whether the rule that decided wants it told (`log`)."""
+        if not isinstance(body, FlowReport | DecisionReport) or body.decision is None:
+            return True
+        rule = self._rule(body.decision)
+        return rule.log if rule is not None else self.policy.default_log
+
+    def wanted(self, made: Decision | None) -> bool:
+        """Whether the rule that decided wants unknown flows captured."""
+        rule = self._rule(made)
+        return rule.capture_unknown if rule is not None else self.policy.capture_unknown
+
+    def _rule(self, made: Decision | None) -> PolicyRule | None:
+        return self.judge.rule_of(made) if made is not None else None
+
+
+def load_plan(config: Config, monitor: bool = False, place: Path | None = None) -> Plan:
+    """Read the files: the policy at `place` (None: the configured one), and the applications."""
+    place = place or config.policy
+    applications = load_applications(config.rules if config.rules.is_dir() else None)
+    policy = load_policy(place, applications)
+    room = Marks(config.mark_mask, config.qos_mask).classes
+    if len(policy.qos) > room:
+        reason = f"{len(policy.qos)} different dscp and mark values; qos_mask has room for {room}"
+        raise RuleErrors([RuleError(str(place), "rule", "dscp", reason)])
+    warnings = tuple(lint(policy, applications))
+    return Plan(config, monitor or config.monitor, applications, policy, warnings, place)
+
+
+def media_range(applications: Mapping[str, Application]) -> tuple[int, int]:
+    """The ports that unforeseen packets from outside may not take first: the media ports of foreseen applications."""
+    ranges = [r for a in applications.values() if a.inbound == "foreseen" for r in a.media_ports if r.first > 1024]
+    return (min((r.first for r in ranges), default=16384), max((r.last for r in ranges), default=16402))

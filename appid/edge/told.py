@@ -1,0 +1,101 @@
+"""What was told of flows, calls and pinholes, kept for who asks.
+
+In: the engine's reports, queued packets, flow ends. Out: bounded tables, the one written longest ago gives way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from appid.dataplane.command import Command, Report
+from appid.edge.metrics import Metrics
+from appid.engine import CallReport, DecisionReport, Engine, Event, FlowEnded, FlowReport, PinholeReport
+from appid.engine.calls import CALL
+from appid.identify.application import Application
+from appid.packet import flow_id, id_of, reversed_id
+
+REMEMBERED = 4096
+"""Flows, calls and pinholes that the control socket can still tell of."""
+
+
+class Told:
+    """What was reported last of flows, calls and pinholes, and how often userspace saw each flow; bounded."""
+
+    def __init__(self) -> None:
+        self.flows: OrderedDict[bytes, FlowReport] = OrderedDict()
+        self.calls: OrderedDict[int, CallReport] = OrderedDict()
+        self.pinholes: OrderedDict[int, PinholeReport] = OrderedDict()
+        self.userspace: OrderedDict[bytes, int] = OrderedDict()
+        self.ended: OrderedDict[bytes, FlowEnded] = OrderedDict()
+        self.counts: Counter[str] = Counter()
+
+    def report(self, report: Report) -> None:
+        self.counts[report.kind] += 1
+        match report.body:
+            case FlowReport() as flow:
+                _remember(self.flows, id_of(flow.key), flow)
+                if flow.decision is not None:
+                    self.counts[f"decision {flow.decision.action}"] += 1
+            case CallReport() as call:
+                _remember(self.calls, call.call, call)
+            case PinholeReport() as pinhole:
+                _remember(self.pinholes, pinhole.pinhole, pinhole)
+
+    def judged(self, report: DecisionReport) -> bool:
+        """Take over a decision about a flow known already; whether that is news."""
+        known = self.flows.get(id_of(report.key)) or self.flows.get(id_of(report.key.reversed()))
+        if known is None or known.decision == report.decision:
+            return report.changed
+        self.flows[id_of(known.key)] = known._replace(decision=report.decision)
+        return True
+
+    def end(self, event: FlowEnded) -> None:
+        """The last counters of a flow that was told of."""
+        identity = id_of(event.key)
+        back = reversed_id(identity)
+        if identity in self.flows or back in self.flows:
+            _remember(self.ended, identity if identity in self.flows else back, event)
+
+    def saw(self, data: bytes) -> None:
+        identity = flow_id(data)
+        if identity is not None:
+            if identity not in self.userspace:
+                back = reversed_id(identity)
+                identity = back if back in self.userspace else identity
+            _remember(self.userspace, identity, self.userspace.get(identity, 0) + 1)
+
+
+def _remember(table: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    table[key] = value
+    table.move_to_end(key)
+    while len(table) > REMEMBERED:
+        table.popitem(last=False)
+
+
+class Counted:
+    """The engine, with its answers counted."""
+
+    def __init__(self, engine: Engine, metrics: Metrics, told: Told, media: frozenset[str]) -> None:
+        self.engine = engine
+        self.metrics = metrics
+        self.told = told
+        self.media = media
+
+    @property
+    def deadline(self) -> float | None:
+        return self.engine.deadline
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        commands = self.engine.handle(event, now)
+        self.metrics.commands(commands)
+        if isinstance(event, FlowEnded):
+            self.metrics.ended(event, self.media)
+            self.told.end(event)
+        return commands
+
+
+def media_applications(applications: Mapping[str, Application]) -> frozenset[str]:
+    """Names whose UDP flows are media of calls."""
+    return frozenset(name for name, each in applications.items() if CALL in each.characteristics)

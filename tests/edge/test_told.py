@@ -1,0 +1,63 @@
+"""What is remembered of reports: the last of each, and all of it bounded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from appid.dataplane.command import Report
+from appid.edge import told as room
+from appid.edge.told import Told
+from appid.engine import CallReport, DecisionReport, FlowReport, PinholeReport
+from appid.flow.key import FlowKey
+from appid.identify.identification import Identification
+from appid.packet import id_of
+from appid.policy import Decision
+from appid.wire import UDP, packed
+from tests.corpus.writer import End
+from tests.edge.test_events import REPORTS
+from tests.engine.play import udp
+
+KEY = FlowKey(UDP, packed("172.16.42.9"), 5000, packed("192.0.2.53"), 53)
+
+
+def flow(number: int) -> FlowReport:
+    key = FlowKey(UDP, packed("172.16.42.187"), number, packed("17.173.254.35"), 3478)
+    return FlowReport(number, key, Identification("stun"), None, None, None, False, 1, 1)
+
+
+def test_the_last_report_of_each_counts_and_all_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "REMEMBERED", 5)
+    told = Told()
+    for number in range(20):
+        told.report(Report("flow", flow(number)))
+    told.report(Report("flow", flow(15)._replace(packet=9)))
+    told.report(Report("flow", flow(20)))
+    assert [report.flow for report in told.flows.values()] == [17, 18, 19, 15, 20]
+    assert told.flows[id_of(flow(15).key)].packet == 9
+    assert told.counts["flow"] == 22
+    for report in REPORTS.values():
+        told.report(report)
+    assert isinstance(told.calls[1], CallReport)
+    assert isinstance(told.pinholes[1], PinholeReport)
+
+
+def test_packets_of_both_directions_are_counted_with_their_flow() -> None:
+    told = Told()
+    client, relay = End("172.16.42.187", 16402), End("17.173.254.35", 3478)
+    for data in (udp(client, relay, b"a"), udp(relay, client, b"b"), udp(client, relay, b"c"), b"\x45 no packet"):
+        told.saw(data)
+    assert list(told.userspace.values()) == [3]
+
+
+def test_a_decision_judged_again_replaces_the_flows_and_is_news_once() -> None:
+    told = Told()
+    told.report(Report("flow", FlowReport(7, KEY, Identification("dns"), 1, Decision("allow", "a"), None, False, 1, 1)))
+    refused = DecisionReport(KEY.reversed(), "dns", Decision("deny", "b"), True)
+    assert told.judged(refused)
+    assert told.flows[id_of(KEY)].decision == Decision("deny", "b")
+    assert told.flows[id_of(KEY)].identification.application == "dns"
+    assert told.judged(replace(refused, changed=False)) is False
+    stranger = DecisionReport(KEY._replace(sport=1), "dns", Decision("allow", "a"), False)
+    assert told.judged(stranger) is False, "nothing is known of it, and nothing changes"
