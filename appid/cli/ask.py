@@ -11,20 +11,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from appid.cli import shown
+from appid.cli.shown import COLUMNS, Column
 from appid.edge.config import load_config
 from appid.edge.control import ask
-
-_ENDS = ("id", "proto", "src", "sport", "dst", "dport")
-_COLUMNS = {
-    "flows": (*_ENDS, "application", "confidence", "packets", "userspace_packets"),
-    "calls": ("id", "application", "caller", "callee", "started_at", "answered_at", "ended_at", "end"),
-    "pinholes": ("id", "proto", "inside", "port", "peer", "reason", "opened_at", "closed_at", "call"),
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", dest="config", metavar="FILE", type=Path, help="appid.toml of the gateway")
     parser.add_argument("--json", action="store_true", help="JSON lines")
+    if not parser.prog.endswith("stats"):
+        shown.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -34,12 +31,19 @@ def run(arguments: argparse.Namespace) -> int:
     except (FileNotFoundError, ConnectionRefusedError):
         print(f"appid: no gateway answers at {control}", file=sys.stderr)
         return 2
+    except PermissionError:
+        print(f"appid: {control}: you are not of the group that may ask", file=sys.stderr)
+        return 2
     answers = [answer for answer in told if answer.get("type") != "error"]
+    refused = len(told) - len(answers)
+    if arguments.command in COLUMNS:
+        wanted = shown.filter_of(arguments)
+        answers = [answer for answer in answers if wanted.keeps(answer)]
     if arguments.json:
         for answer in answers:
             print(json.dumps(answer, separators=(",", ":")))
-    elif arguments.command in _COLUMNS:
-        _table(_COLUMNS[arguments.command], answers)
+    elif arguments.command in COLUMNS:
+        _table(COLUMNS[arguments.command], answers)
     else:
         for answer in answers:
             for name, value in answer.items():
@@ -47,15 +51,16 @@ def run(arguments: argparse.Namespace) -> int:
     for answer in told:
         if answer.get("type") == "error":
             print(f"appid: {answer.get('reason')}", file=sys.stderr)
-    return 1 if len(answers) < len(told) else 0
+    return 1 if refused else 0
 
 
-def _table(columns: tuple[str, ...], answers: list[dict[str, Any]]) -> None:
-    table = Table()
-    for column in (*columns, "decision"):
-        table.add_column(column.replace("_", " "))
-    for answer in answers:
-        made = answer.get("decision")
-        shown = f"{made['action']} ({made['rule']})" if made else "-"
-        table.add_row(*("-" if answer.get(c) is None else str(answer.get(c)) for c in columns), shown)
-    Console(highlight=False, markup=False, emoji=False).print(table)
+def _table(columns: tuple[Column, ...], answers: list[dict[str, Any]]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
+    for row in shown.rows(columns, answers):
+        table.add_row(*row)
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 400)  # a pipe has no edge: a row stays a line
+    console.print(table)

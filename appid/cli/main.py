@@ -37,6 +37,7 @@ COMMANDS = {
     "calls": Command("ask", "the calls of the running gateway"),
     "pinholes": Command("ask", "the pinholes of the running gateway"),
     "stats": Command("ask", "the counters of the running gateway"),
+    "top": Command("top", "the running gateway, live"),
     "doctor": Command("doctor", "what stands in the way of a gateway on this host"),
 }
 
