@@ -302,18 +302,24 @@ def _is_sdp(kind: str) -> bool:
 
 
 def _description(kind: str, body: bytes) -> memoryview | None:
-    """The session description in a body: all of it, or a part of a multipart (RFC 5621)."""
+    span = description(kind, body)
+    return None if span is None else memoryview(body)[span[0] : span[1]]
+
+
+def description(kind: str, body: bytes) -> tuple[int, int] | None:
+    """Where in a body its session description is: all of it, or a part of a multipart (RFC 5621). `kind`: Content-Type."""
     kind = kind.strip()
     if _is_sdp(kind):
-        return memoryview(body) if body and (kind or body.startswith(b"v=0")) else None
+        return (0, len(body)) if body and (kind or body.startswith(b"v=0")) else None
     boundary = parameters(kind).get("boundary", "").strip('"').encode("utf-8", "surrogateescape")
     if not kind.lower().startswith("multipart/") or not boundary:
         return None
-    for part in body.split(b"--" + boundary, PARTS)[1:PARTS]:
-        blank = _BLANK.search(part)
-        if blank is None:
-            continue
-        headers, _ = _headers(part[: blank.end()])
-        if any(key == "content-type" and value and _is_sdp(value) for key, value in headers):
-            return memoryview(part[blank.end() :].rstrip(b"\r\n") + b"\r\n")
+    at = 0
+    for part in body.split(b"--" + boundary, PARTS)[:PARTS]:
+        blank = _BLANK.search(part) if at else None
+        if blank is not None:
+            headers, _ = _headers(part[: blank.end()])
+            if any(key == "content-type" and value and _is_sdp(value) for key, value in headers):
+                return at + blank.end(), at + len(part.rstrip(b"\r\n"))
+        at += len(part) + 2 + len(boundary)
     return None

@@ -1,0 +1,153 @@
+"""Which outside port stands for which inside port, towards which peer: the gateway's half of source NAT for calls.
+
+In: an inside endpoint, its peer, an outside address, who asks. Out: the outside port, the same each time it is asked.
+The port is kept where nobody else has it towards that peer; else a run of free ports of the same parity is taken (RFC
+4787 sections 4.2.1 to 4.2.3: preservation, parity, contiguity). What a look costs does not grow with what is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from appid.wire import Endpoint
+
+LOWEST, HIGHEST = 16384, 32767
+"""Ports given in a kept one's stead: below those that Linux gives its own sockets (ip_local_port_range)."""
+PER_OWNER = 64
+MAX_MAPPINGS = 65536
+TRIES = 64
+
+Owner = tuple[str, bytes] | int
+"""A dialog (Call-ID and inside host), or a signalling flow's number."""
+
+
+class _Inside(NamedTuple):
+    proto: int
+    endpoint: Endpoint
+    peer: bytes
+
+
+class _Outside(NamedTuple):
+    proto: int
+    endpoint: Endpoint
+    peer: bytes
+
+
+class Gone(NamedTuple):
+    """A mapping that nobody holds any more."""
+
+    proto: int
+    inside: Endpoint
+    outside: Endpoint
+    peer: bytes
+
+
+@dataclass(slots=True, eq=False)
+class _Mapping:
+    inside: _Inside
+    outside: _Outside
+    owners: set[Owner] = field(default_factory=set)
+
+
+class Mappings:
+    """All mappings of one process. Of several processes, number `share[0]` of `share[1]` gives only the pairs of ports
+    that are its own. `free` asks the host whether it uses an outside port towards the peer."""
+
+    def __init__(self, share: tuple[int, int] = (0, 1)) -> None:
+        self._inside: dict[_Inside, _Mapping] = {}
+        self._outside: dict[_Outside, _Mapping] = {}
+        self._owned: dict[Owner, list[_Mapping]] = {}
+        self._cursor: dict[tuple[int, bytes, bytes], int] = {}
+        self._share = share
+
+    def __len__(self) -> int:
+        return len(self._inside)
+
+    def outside_of(self, proto: int, inside: Endpoint, peer: bytes) -> Endpoint | None:
+        found = self._inside.get(_Inside(proto, inside, peer))
+        return found.outside.endpoint if found is not None else None
+
+    def inside_of(self, proto: int, outside: Endpoint, peer: bytes) -> Endpoint | None:
+        """Who stands behind an outside endpoint that this peer knows."""
+        found = self._outside.get(_Outside(proto, outside, peer))
+        return found.inside.endpoint if found is not None else None
+
+    def note(self, proto: int, inside: Endpoint, outside: Endpoint, peer: bytes, owner: Owner) -> bool:
+        """A mapping that stands already (the host made it, or a client learned it). Out: whether it may: its outside
+        port is not another's, the inside port not mapped elsewhere, and the owner has not too many."""
+        here, there = _Inside(proto, inside, peer), _Outside(proto, outside, peer)
+        known, other = self._inside.get(here), self._outside.get(there)
+        if known is not other or not self._room(owner, 1):
+            return False
+        self._make(here, there, owner)
+        return True
+
+    def hold(
+        self, proto: int, inside: bytes, ports: tuple[int, ...], outside: bytes, peer: bytes, owner: Owner,
+        free: Callable[[int], bool] = lambda _: True,
+    ) -> tuple[int, ...] | None:  # fmt: skip
+        """The outside ports for a run of inside ports that must stay a run. None: a cap, or no run is free."""
+        here = [_Inside(proto, Endpoint(inside, port), peer) for port in ports]
+        known = [self._inside.get(one) for one in here]
+        if not self._room(owner, len(ports)):
+            return None
+        for first in self._starts(proto, ports, outside, peer, known):
+            there = [_Outside(proto, Endpoint(outside, first + i), peer) for i in range(len(ports))]
+            if first + len(ports) > 0x10000 or any(
+                self._outside.get(t) is not k for t, k in zip(there, known, strict=True)
+            ):
+                continue
+            if all(k is not None or free(t.endpoint.port) for t, k in zip(there, known, strict=True)):
+                for mine, theirs in zip(here, there, strict=True):
+                    self._make(mine, theirs, owner)
+                if first != ports[0]:
+                    self._cursor[proto, outside, peer] = first + len(ports)
+                return tuple(one.endpoint.port for one in there)
+        return None
+
+    def release(self, owner: Owner) -> list[Gone]:
+        """The owner is gone. Out: what nobody holds any more."""
+        gone = []
+        for mapping in self._owned.pop(owner, ()):
+            mapping.owners.discard(owner)
+            if not mapping.owners:
+                del self._inside[mapping.inside]
+                del self._outside[mapping.outside]
+                here = mapping.inside
+                gone.append(Gone(here.proto, here.endpoint, mapping.outside.endpoint, here.peer))
+        if not self._inside:
+            self._cursor.clear()
+        return gone
+
+    def _starts(
+        self, proto: int, ports: tuple[int, ...], outside: bytes, peer: bytes, known: list[_Mapping | None]
+    ) -> Iterator[int]:
+        """Where a run may begin: as its known part says, else as inside, else at the next free places."""
+        for index, mapping in enumerate(known):
+            if mapping is not None:
+                yield mapping.outside.endpoint.port - index
+                return
+        mine, of = self._share
+        if (ports[0] >> 1) % of == mine:
+            yield ports[0]
+        step = 2 * of * -(-(len(ports) + 1) // 2 // of)
+        at = self._cursor.get((proto, outside, peer), LOWEST)
+        for _ in range(TRIES):
+            at += (2 * mine - at) % (2 * of)
+            if at + step > HIGHEST:
+                at = LOWEST + (2 * mine - LOWEST) % (2 * of)
+            yield at + (ports[0] & 1)
+            at += step
+
+    def _room(self, owner: Owner, more: int) -> bool:
+        return len(self._owned.get(owner, ())) + more <= PER_OWNER and len(self._inside) + more <= MAX_MAPPINGS
+
+    def _make(self, here: _Inside, there: _Outside, owner: Owner) -> None:
+        mapping = self._inside.get(here)
+        if mapping is None:
+            mapping = self._inside[here] = self._outside[there] = _Mapping(here, there)
+        if owner not in mapping.owners:
+            self._owned.setdefault(owner, []).append(mapping)
+            mapping.owners.add(owner)

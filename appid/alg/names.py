@@ -1,0 +1,25 @@
+"""What an address in a payload is called on the other side of the NAT: the question that translation asks."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from appid.wire import Endpoint
+
+
+class Names(Protocol):
+    """None each time means: not ours, leave it as it stands. A public address that is nobody's mapping is left alone.
+
+    signalling  an endpoint of SIP's own headers, with the port that its absence stands for
+    media       an endpoint of a session description
+    host        an address that stands without a port in a header
+    session     an address that stands without a port in a session description
+    """
+
+    def signalling(self, named: Endpoint) -> Endpoint | None: ...
+
+    def media(self, named: Endpoint) -> Endpoint | None: ...
+
+    def host(self, named: bytes) -> bytes | None: ...
+
+    def session(self, named: bytes) -> bytes | None: ...
