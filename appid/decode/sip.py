@@ -307,7 +307,7 @@ def _description(kind: str, body: bytes) -> memoryview | None:
 
 
 def description(kind: str, body: bytes) -> tuple[int, int] | None:
-    """Where in a body its session description is: all of it, or a part of a multipart (RFC 5621); `kind` is its type."""
+    """Where in a body its session description is: all of it, or a part of a multipart (RFC 5621); `kind`: its type."""
     kind = kind.strip()
     if _is_sdp(kind):
         return (0, len(body)) if body and (kind or body.startswith(b"v=0")) else None
