@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup lint ruff imports types check test demo bench accuracy acceptance format locks clean
+.PHONY: help setup lint ruff imports types check test demo bench accuracy acceptance format compile locks clean
 
 VENV ?= .venv
 SETUP ?= packaging/install-dev
@@ -52,6 +52,9 @@ acceptance: setup ## the figures of the issues in full (up to 90 minutes)
 format: setup ## ruff's fixes and layout
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+compile: ## the modules that each packet passes, as machine code (setup does it once; after changes appid runs from its text)
+	@$(SETUP) compile
 
 locks: ## write the lock files again from pyproject.toml and the .in files
 	packaging/make-locks

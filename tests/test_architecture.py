@@ -234,9 +234,9 @@ def has_functions(path: Path) -> bool:
 
 
 def mirror(path: Path) -> Path:
-    """appid/x/y.py -> tests/x/test_y.py; appid/x/__init__.py -> tests/x/test_x.py."""
+    """appid/x/y.py -> tests/x/test_y.py; appid/x/__init__.py -> tests/x/test_x.py; appid/__init__.py: test_appid.py."""
     inside = path.relative_to(PACKAGE)
-    stem = inside.parent.name if inside.stem == "__init__" else inside.stem
+    stem = inside.parent.name or PACKAGE.name if inside.stem == "__init__" else inside.stem
     return ROOT / "tests" / inside.parent / f"test_{stem}.py"
 
 

@@ -6,6 +6,7 @@ entered: the outer flow is what the gateway forwards. `flow_id` is the hot path:
 
 from __future__ import annotations
 
+from builtins import memoryview  # noqa: A004 - mypyc looks for it among the names of this module
 from struct import Struct
 from struct import error as struct_error
 from typing import NamedTuple

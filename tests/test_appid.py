@@ -1,0 +1,87 @@
+"""Compiled modules stand in for the text they are of, and for no other; and they say the same.
+
+In: a copy of appid/ beside a build/native whose modules cannot be loaded, so that choosing them shows. Out: which is
+imported. Then this tree's own compiled modules, where packaging/compile has made them, against its text.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import pytest
+
+import appid.wire
+from tests.corpus.sessions import build
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared" / "captures"
+
+
+def python(root: Path, *arguments: str, interpreted: bool = False) -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(root), "APPID_INTERPRETED": "1" if interpreted else ""}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, check=False)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The tree with the sums of its sources, and an extension module that is none."""
+    shutil.copytree(ROOT / "appid", tmp_path / "appid", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "packaging", tmp_path / "packaging")
+    native = tmp_path / "build" / "native"
+    (native / "appid").mkdir(parents=True)
+    (native / "appid" / f"wire{EXTENSION_SUFFIXES[0]}").write_bytes(b"compiled")
+    recipe = "import runpy; print(runpy.run_path('packaging/compile')['sums'](), end='')"
+    (native / "SHA256SUMS").write_bytes(python(tmp_path, "-c", recipe).stdout)
+    return tmp_path
+
+
+def test_compiled_modules_are_taken_for_the_text_they_are_of(copy: Path) -> None:
+    taken = python(copy, "-c", "import appid.wire")
+    assert b"ImportError" in taken.stderr
+    assert b"build/native/appid/wire" in taken.stderr
+
+
+@pytest.mark.parametrize("file", ["appid/wire.py", "appid/alg/relay.py", "packaging/compile"])
+def test_not_after_a_change(copy: Path, file: str) -> None:
+    (copy / file).write_text((copy / file).read_text() + "\n# changed\n")
+    assert python(copy, "-c", "import appid.wire").returncode == 0
+
+
+def test_not_with_a_module_more_or_less(copy: Path) -> None:
+    (copy / "appid" / "new.py").touch()
+    assert python(copy, "-c", "import appid.wire").returncode == 0
+
+
+def test_not_for_another_interpreter(copy: Path) -> None:
+    sums = copy / "build" / "native" / "SHA256SUMS"
+    sums.write_text(sums.read_text().replace(sys.implementation.cache_tag or "", "cpython-99"))
+    assert python(copy, "-c", "import appid.wire").returncode == 0
+
+
+def test_not_where_they_are_not_wanted(copy: Path) -> None:
+    assert python(copy, "-c", "import appid.wire", interpreted=True).returncode == 0
+
+
+@pytest.mark.parametrize("damage", ["", "no sums at all", "# cpython\none word"])
+def test_sums_that_cannot_be_read_are_none(copy: Path, damage: str) -> None:
+    (copy / "build" / "native" / "SHA256SUMS").write_text(damage)
+    assert python(copy, "-c", "import appid.wire").returncode == 0
+
+
+@pytest.mark.skipif(not str(appid.wire.__file__).endswith(EXTENSION_SUFFIXES[0]), reason="not compiled: make compile")
+def test_compiled_and_text_say_the_same(tmp_path: Path) -> None:
+    """Byte for byte: a session of the corpus, and every fourth of the shared captures."""
+    call = tmp_path / "call.pcap"
+    build(2).capture.save(call)
+    captures = [str(call), *sorted(str(path) for path in SHARED.rglob("*.pcap*"))[::4]]
+    check = ["-m", "appid.cli.main", "check", "--json", "--drops", *captures]
+    compiled, text = python(ROOT, *check), python(ROOT, *check, interpreted=True)
+    assert compiled.stdout.count(b"\n") > len(captures)
+    assert compiled.stdout == text.stdout
+    assert compiled.stderr == text.stderr
