@@ -16,9 +16,12 @@ from appid import __version__
 from appid.dataplane.command import Command, Report, SetVerdict
 from appid.dataplane.marks import Marks
 from appid.engine import AnomalyReport, CallReport, DecisionReport, FlowEnded, FlowReport, PinholeReport
+from appid.policy import Decision
 from appid.wire import UDP
 
 QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
+REMEMBERED = 1 << 16
+"""Flows and calls whose reports are known to repeat."""
 SHARED = "shared"
 """The media kind of a port that carries audio and video alike."""
 _DROPS = {5: "full", 6: "user"}
@@ -33,7 +36,8 @@ class Metrics:
         self.marks = marks
         self.applications = applications
         self._queue = queue
-        self._decided: set[int] = set()
+        self._decided: dict[int, Decision] = {}
+        self._ended: set[int] = set()
         made: dict[str, Any] = {"registry": self.registry}
         self.packets = Counter("appid_packets", "Packets that userspace answered", ["verdict"], **made)
         self.flows = Counter("appid_flows", "Flows decided", ["application", "action", "confidence"], **made)
@@ -95,7 +99,7 @@ class Metrics:
             case DecisionReport() as judged if judged.decision is not None:
                 self.decisions.labels(judged.decision.rule, judged.decision.action).inc()
             case CallReport() as call if call.end != "open":
-                self.calls.labels(call.application, call.end).inc()
+                self._call(call)
             case PinholeReport() as pinhole if pinhole.closed_at is None:
                 self.opened.labels(pinhole.expectation.application).inc()
             case AnomalyReport() as anomaly:
@@ -104,16 +108,27 @@ class Metrics:
                 pass
 
     def _decision(self, flow: FlowReport) -> None:
+        """Told of again, with its end or its call: a decision counts when it is made."""
         assert flow.decision is not None
-        self.decisions.labels(flow.decision.rule, flow.decision.action).inc()
-        if flow.flow in self._decided:
+        before = self._decided.get(flow.flow)
+        if flow.decision == before:
             return
-        if len(self._decided) > 1 << 16:
+        if len(self._decided) > REMEMBERED:
             self._decided.clear()
-        self._decided.add(flow.flow)
-        named = flow.identification
-        self.flows.labels(named.application, flow.decision.action, named.confidence or "none").inc()
-        self.identify.observe(flow.userspace_packets)
+        self._decided[flow.flow] = flow.decision
+        self.decisions.labels(flow.decision.rule, flow.decision.action).inc()
+        if before is None:
+            named = flow.identification
+            self.flows.labels(named.application, flow.decision.action, named.confidence or "none").inc()
+            self.identify.observe(flow.userspace_packets)
+
+    def _call(self, call: CallReport) -> None:
+        """A call ends once: its BYE is told of, and its answer again."""
+        if call.call not in self._ended:
+            if len(self._ended) > REMEMBERED:
+                self._ended.clear()
+            self._ended.add(call.call)
+            self.calls.labels(call.application, call.end).inc()
 
     def ended(self, event: FlowEnded, media: frozenset[str]) -> None:
         """A flow's final counters; it counts as media if its application is one of calls and it went over UDP."""

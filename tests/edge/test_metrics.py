@@ -59,7 +59,7 @@ def test_a_scrape_tells_what_was_reported(metrics: Metrics) -> None:
     for report in (
         flow(1, "allow"), flow(1, "allow"), flow(2, "deny"),
         Report("pinhole", PinholeReport(1, wanted, None)), Report("pinhole", PinholeReport(1, wanted, 12)),
-        Report("call", call), Report("anomaly", AnomalyReport(1, 5, "stun", "truncated")),
+        Report("call", call), Report("call", call._replace(ended_at=4)), Report("anomaly", AnomalyReport(1, 5, "stun", "truncated")),
     ):  # fmt: skip
         metrics.report(report)
     metrics.commands([SetVerdict(1, "repeat", MARKS.passing), SetVerdict(2, "repeat", MARKS.encode("allow", 7))])
@@ -69,6 +69,7 @@ def test_a_scrape_tells_what_was_reported(metrics: Metrics) -> None:
     allowed = labels(application="facetime", action="allow", confidence="conclusive")
     assert read["appid_flows_total", allowed] == 1
     assert read["appid_policy_decisions_total", labels(rule="calls", action="deny")] == 1
+    assert read["appid_policy_decisions_total", labels(rule="calls", action="allow")] == 1, "told twice, made once"
     assert read["appid_pinholes_opened_total", labels(application="facetime")] == 1
     assert read["appid_calls_total", labels(application="facetime", end="bye")] == 1
     assert read["appid_decode_errors_total", labels(protocol="stun")] == 1
