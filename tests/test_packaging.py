@@ -1,4 +1,4 @@
-"""What is shipped beside the program: alert rules, the dashboard; held to promtool and to the metrics that there are."""
+"""What is shipped beside the program: alert rules and dashboard, held to promtool and to the metrics that there are."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -59,7 +60,8 @@ def test_a_scrape_tells_what_was_reported(metrics: Metrics) -> None:
     for report in (
         flow(1, "allow"), flow(1, "allow"), flow(2, "deny"),
         Report("pinhole", PinholeReport(1, wanted, None)), Report("pinhole", PinholeReport(1, wanted, 12)),
-        Report("call", call), Report("call", call._replace(ended_at=4)), Report("anomaly", AnomalyReport(1, 5, "stun", "truncated")),
+        Report("call", call), Report("call", replace(call, ended_at=4)),
+        Report("anomaly", AnomalyReport(1, 5, "stun", "truncated")),
     ):  # fmt: skip
         metrics.report(report)
     metrics.commands([SetVerdict(1, "repeat", MARKS.passing), SetVerdict(2, "repeat", MARKS.encode("allow", 7))])
