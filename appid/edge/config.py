@@ -5,6 +5,7 @@ In: a path; without a file at the default place, the defaults hold. Out: Config,
 
 from __future__ import annotations
 
+import grp
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -33,7 +34,7 @@ class Config:
     iptables       which variant of the commands to call
     max_flows      flows kept per worker; max_calls, max_pinholes: per gateway, max_pinholes_per_host: per inside host
     metrics        (address, port) where Prometheus asks, or None
-    control        the control socket
+    control        the control socket; group: the number of the group that may ask there, or None
     policy, rules, state   the policy file, the operator's applications, where state is kept over a restart
     events         a file for JSON lines, "-" for standard output, None for none
     queued         a pcap of every packet that userspace was asked about, None for none: what the engine saw, to replay
@@ -55,6 +56,7 @@ class Config:
     exceptions: ExceptionPolicy = field(default_factory=ExceptionPolicy)
     metrics: tuple[str, int] | None = ("127.0.0.1", 9466)
     control: Path = Path("/run/appid/control.sock")
+    group: int | None = None
     policy: Path = Path("/etc/appid/policy.toml")
     rules: Path = Path("/etc/appid/rules")
     state: Path = Path("/var/lib/appid")
@@ -94,6 +96,16 @@ def _listener(value: Any) -> Any:
         raise ValueError(f'{value!r} is no listener; write "127.0.0.1:9466" or "off"') from None
 
 
+def _group(value: Any) -> Any:
+    """The name of a group of this host, or its number."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    try:
+        return grp.getgrnam(value).gr_gid
+    except (KeyError, TypeError):
+        raise ValueError(f"{value!r} is no group of this host") from None
+
+
 Absolute = Annotated[Any, BeforeValidator(_path)]
 
 
@@ -126,6 +138,7 @@ class _Limits(_Table):
 class _Listen(_Table):
     metrics: Annotated[Any, BeforeValidator(_listener)] = ("127.0.0.1", 9466)
     control: Absolute = Path("/run/appid/control.sock")
+    group: Annotated[int | None, BeforeValidator(_group)] = None
 
 
 class _Paths(_Table):
@@ -188,6 +201,7 @@ def load_config(path: Path | None = None) -> Config:
         exceptions=ExceptionPolicy(file.exceptions),
         metrics=file.listen.metrics,
         control=file.listen.control,
+        group=file.listen.group,
         events=None if file.log.events == "off" else file.log.events,
         level=file.log.level,
         queued=file.log.queued,

@@ -43,9 +43,9 @@ class _Client:
 
 
 class ControlSocket:
-    """Listens at `path` from now on; `close` takes the file away."""
+    """Listens at `path` from now on; `close` takes the file away. `group`: whose members may ask, beside the owner."""
 
-    def __init__(self, path: Path, loop: Loop, answer: Answer) -> None:
+    def __init__(self, path: Path, loop: Loop, answer: Answer, group: int | None = None) -> None:
         self.path = path
         self._loop = loop
         self._answer = answer
@@ -54,6 +54,8 @@ class ControlSocket:
         path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._listener.bind(str(path))
+        if group is not None:
+            os.chown(path, -1, group)
         os.chmod(path, 0o660)
         self._listener.listen(MAX_CLIENTS)
         loop.register(self._listener, self._accept)

@@ -81,7 +81,7 @@ class Service:
         self._hangup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         opened.callback(os.close, self._hangup)
         self.gateway.register(self._hangup, self._reload)
-        self.control = ControlSocket(self.config.control, self.gateway, self.answer)
+        self.control = ControlSocket(self.config.control, self.gateway, self.answer, self.config.group)
         opened.callback(self.control.close)
 
     def _metrics(self, opened: ExitStack) -> Metrics:

@@ -67,6 +67,9 @@ def test_all_keys(tmp_path: Path) -> None:
     assert (given.policy, given.rules, given.state) == (Path("/p.toml"), Path("/r"), Path("/s"))
     assert (given.events, given.level) == (None, "debug")
     assert load(tmp_path, '[listen]\nmetrics = "off"\n').metrics is None
+    assert load(tmp_path, '[listen]\ngroup = "daemon"\n').group == 1  # Debian's base-passwd
+    assert load(tmp_path, "[listen]\ngroup = 4242\n").group == 4242
+    assert load(tmp_path, '[log]\nevents = "unix:/run/reader.sock"\n').events == "unix:/run/reader.sock"
 
 
 def test_every_fault_at_once(tmp_path: Path) -> None:
@@ -84,11 +87,15 @@ def test_every_fault_at_once(tmp_path: Path) -> None:
             [listen]
             metrics = "localhost"
             control = "here"
+            group = "nobody that there is"
+            [log]
+            events = "eve.json"
             [other]
             """,
         )
     told = [(e.table, e.key) for e in caught.value.errors]
     assert told == [
         ("gateway", "workers"), ("gateway", "mark_mask"), ("gateway", "colour"), ("exceptions", "midstream"),
-        ("exceptions", "table-full"), ("listen", "metrics"), ("listen", "control"), ("", "other"),
+        ("exceptions", "table-full"), ("listen", "metrics"), ("listen", "control"), ("listen", "group"),
+        ("log", "events"), ("", "other"),
     ]  # fmt: skip

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import selectors
 import socket
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -218,3 +220,28 @@ def test_an_answer_that_breaks_off_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(ConnectionError, match="breaks off"):
             ask(path, {"ask": "flows"})
         thread.join()
+
+
+def _may_connect(path: Path, group: int) -> bool:
+    """As nobody, with this group alone."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(group)
+            os.setuid(65534)
+            socket.socket(socket.AF_UNIX).connect(str(path))
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_members_of_the_group_may_ask_and_others_not(loop: Loop) -> None:
+    with tempfile.TemporaryDirectory(dir="/run") as folder:
+        os.chmod(folder, 0o755)
+        grouped = ControlSocket(Path(folder) / "grouped.sock", loop, answer, group=4242)
+        assert _may_connect(grouped.path, 4242)
+        assert not _may_connect(grouped.path, 4243)
+        grouped.close()
