@@ -7,6 +7,7 @@ except its readable signalling. Chain rules are written as iptables-save prints 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import Final, Literal
 
 from appid.dataplane.bytecode import (
@@ -244,8 +245,17 @@ def _sets(topology: Topology, family: Family) -> tuple[IpSet, ...]:
     )
     if len(topology.queues) == 1:
         return sets
-    members = tuple(network for network in topology.inside if (":" in network) == (family == 6))
-    return (*sets, IpSet(INSIDE[family], "hash:net", f"family {inet}", members))
+    return (*sets, IpSet(INSIDE[family], "hash:net", f"family {inet} maxelem 65536", _members(topology.inside, family)))
+
+
+def _members(networks: tuple[str, ...], family: Family) -> tuple[str, ...]:
+    """As ipset prints them. It takes no /0: that is two halves."""
+    found: list[str] = []
+    for network in (ip_network(each, strict=False) for each in networks):
+        if network.version == family:
+            halves = network.subnets() if not network.prefixlen else (network,)
+            found += [str(half).removesuffix("/32" if family == 4 else "/128") for half in halves]
+    return tuple(dict.fromkeys(found))
 
 
 def chain_set(topology: Topology, family: Family) -> ChainSet:

@@ -1,17 +1,30 @@
-"""What differs between a rule set and the kernel. In: ChainSet, iptables-save text of its tables. Out: lines, "-" for
-what the kernel has and should not, "+" for what it lacks. Chains and jumps of others are not looked at.
+"""What differs between the rule sets that are wanted and those that are there. In: two RuleSets. Out: Differences, "-"
+for what the kernel has and should not, "+" for what it lacks. Chains, sets and jumps of others are not looked at, nor
+are the elements that the running gateway puts in.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
-from appid.dataplane.chain import ChainSet
-from appid.dataplane.render import TABLES
+from appid.dataplane.present import chosen
+from appid.dataplane.ruleset import LIVE, MADE, At, Held, NftTable, Place, RuleSets, SetText
 
 _SPACES = re.compile(r"\s+")
 _HEX = re.compile(r"\b0x0*([0-9a-f]+)\b")
+
+
+class Difference(NamedTuple):
+    """`where` names the table or set, `text` the rule, element or chain in it."""
+
+    sign: Literal["-", "+"]
+    where: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.sign} {self.where}: {self.text}"
 
 
 def normal(line: str) -> str:
@@ -23,36 +36,79 @@ def normal(line: str) -> str:
     return _SPACES.sub(" ", line)
 
 
-def tables_of(saved: str) -> dict[str, list[str]]:
-    """iptables-save text -> the -A lines of each table, normal."""
-    tables: dict[str, list[str]] = {}
-    current: list[str] = []
-    for line in saved.splitlines():
-        if line.startswith("*"):
-            current = tables.setdefault(line[1:].strip(), [])
-        elif "-A " in line[:40] and not line.startswith("#"):
-            current.append(normal(line))
-    return tables
+def differences(target: RuleSets, now: RuleSets) -> list[Difference]:
+    """Empty if the kernel holds exactly these rule sets, every jump once and first."""
+    found: list[Difference] = []
+    for name in sorted({*target.sets, *now.sets}):
+        found += _set(name, target.sets.get(name), now.sets.get(name))
+    for name in sorted({*target.nft, *now.nft}):
+        found += _nft(name, target.nft.get(name), now.nft.get(name))
+    for place in sorted({*target.tables, *now.tables}):
+        found += _table(place, target.held(place), now.held(place))
+    return found
 
 
-def differences(rules: ChainSet, saved: str) -> Iterator[str]:
-    """Empty if the kernel holds exactly this rule set, every jump once."""
-    tables = tables_of(saved)
-    for table in TABLES:
-        lines = tables.get(table, [])
-        for chain in rules.chains:
-            if chain.table != table:
-                continue
-            wanted = [normal(f"-A {chain.name} {rule}") for rule in chain.rules]
-            present = [line for line in lines if line.startswith(f"-A {chain.name} ")]
-            if wanted != present:
-                yield from (f"- {table}: {line}" for line in present if line not in wanted)
-                yield from (f"+ {table}: {line}" for line in wanted if line not in present)
-                if sorted(wanted) == sorted(present):
-                    yield f"- {table}: order of {chain.name}"
-        for jump in rules.jumps:
-            if jump.table == table:
-                count = lines.count(f"-A {jump}")
-                if count == 0:
-                    yield f"+ {table}: -A {jump}"
-                yield from (f"- {table}: -A {jump}" for _ in range(count - 1))
+def _set(name: str, wanted: SetText | None, there: SetText | None) -> Iterator[Difference]:
+    where = "ipset"
+    if wanted is None or there is None or chosen(wanted.create) != chosen(there.create):
+        if there is not None:
+            yield Difference("-", where, f"create {name} {chosen(there.create)}")
+        if wanted is not None:
+            yield Difference("+", where, f"create {name} {chosen(wanted.create)}")
+    if wanted is not None and name not in LIVE:
+        has = there.members if there is not None else ()
+        yield from _lines(where, f"add {name} ", sorted(wanted.members), sorted(has))
+
+
+def _nft(name: str, wanted: NftTable | None, there: NftTable | None) -> Iterator[Difference]:
+    where = f"nft inet {name}"
+    if wanted is None or there is None:
+        yield Difference("-" if wanted is None else "+", where, "table")
+        return
+    for each in sorted({*wanted.maps, *there.maps}):
+        if (each in wanted.maps) != (each in there.maps):
+            yield Difference("-" if each in there.maps else "+", where, f"map {each}")
+    for each in sorted({*wanted.chains, *there.chains}):
+        if each.startswith(MADE):
+            continue
+        if (each in wanted.chains) != (each in there.chains):
+            yield Difference("-" if each in there.chains else "+", where, f"chain {each}")
+        if each in wanted.chains:
+            rules = there.chains[each].rules if each in there.chains else ()
+            yield from _lines(where, f"{each}: ", wanted.chains[each].rules, rules)
+
+
+def _table(place: Place, wanted: Held, there: Held) -> Iterator[Difference]:
+    program = "iptables" if place.family == 4 else "ip6tables"
+    where = f"{program}-{place.variant} {place.table}"
+    for name in [*wanted.chains, *(each for each in there.chains if each not in wanted.chains)]:
+        if (name in wanted.chains) != (name in there.chains):
+            yield Difference("-" if name in there.chains else "+", where, f"-N {name}")
+        yield from _lines(where, f"-A {name} ", wanted.chains.get(name, ()), there.chains.get(name, ()))
+    yield from _jumps(where, wanted.jumps, there.jumps)
+
+
+def _jumps(where: str, wanted: Sequence[At], there: Sequence[At]) -> Iterator[Difference]:
+    left = list(there)
+    for jump in wanted:
+        same = [each for each in left if each.hook == jump.hook and normal(each.rule) == normal(jump.rule)]
+        if not same:
+            yield Difference("+", where, f"-I {jump.hook} {jump.rule}")
+            continue
+        left.remove(same[0])
+        if same[0].position != jump.position:
+            yield Difference("-", where, f"-A {jump.hook} {jump.rule} as rule {same[0].position}")
+            yield Difference("+", where, f"-A {jump.hook} {jump.rule} as rule {jump.position}")
+    yield from (Difference("-", where, f"-A {jump.hook} {jump.rule}") for jump in left)
+
+
+def _lines(where: str, head: str, wanted: Sequence[str], there: Sequence[str]) -> Iterator[Difference]:
+    should, has = [normal(line) for line in wanted], [normal(line) for line in there]
+    if should == has:
+        return
+    yield from (Difference("-", where, head + line) for line in has if line not in should)
+    yield from (Difference("+", where, head + line) for line in should if line not in has)
+    if set(should) == set(has):
+        yield Difference(
+            "-", where, head + ("order of the rules" if sorted(should) == sorted(has) else "rules doubled")
+        )

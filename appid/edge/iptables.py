@@ -1,25 +1,39 @@
 """Rule sets into the kernel and out of it again: iptables-restore --noflush, ipset restore, nft -f.
 
-In: ChainSets and Topology. A family's iptables rules change in one transaction per table. Where one part fails, what
-was applied before is taken back: to the rule set of before if there was one, else to nothing.
+In: a Topology and the variant of iptables. What is there is read first; then only what differs is changed, step by
+step (dataplane/converge.py). Where a step fails, the same way leads back to what was there before.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from appid.dataplane.chain import CLEAR_TABLE, FAMILIES, NAT_TABLE, ChainSet, Jump, Topology, chain_set
-from appid.dataplane.render import TABLES, clear_text, ipset_text, nat_text, removal_text, restore_text
+from appid.dataplane.chain import FAMILIES, Family, Topology
+from appid.dataplane.converge import Step, program, steps
+from appid.dataplane.present import PREFIX, ruleset_of, sets_of, table_of
+from appid.dataplane.ruleset import (
+    NOTHING,
+    TABLES,
+    VARIANTS,
+    Held,
+    Place,
+    RuleSets,
+    Variant,
+    remembering,
+    wanted,
+)
 from appid.edge.netlink import KernelError
 
-Variant = Literal["nft", "legacy"]
-_DESTROY_TRIES = 50
+_TRIES = 50
+"""Times that a set in use is tried again, 20 ms apart: nft frees rules a moment after it removed them."""
+_RETURNS = 3
 
 
-def run(command: list[str], text: str | None = None) -> str:
+def run(command: Sequence[str], text: str | None = None) -> str:
     """Run a program of the host. Out: what it printed; KernelError if it fails or is missing."""
     try:
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
@@ -30,105 +44,99 @@ def run(command: list[str], text: str | None = None) -> str:
     return done.stdout
 
 
-def _program(family: int, variant: Variant, what: str) -> str:
-    return f"{'iptables' if family == 4 else 'ip6tables'}-{variant}-{what}"
+def saved(variant: Variant, family: Family, table: str) -> str:
+    """iptables-save of one table; empty if the kernel has no such table. Looking makes none: iptables-legacy would."""
+    if variant == "legacy":
+        names = Path(f"/proc/thread-self/net/{'ip' if family == 4 else 'ip6'}_tables_names")
+        if not names.exists() or table not in names.read_text().split():
+            return ""
+    save = program(family, variant, "save")
+    return run([save, "-t", table]) if shutil.which(save) else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Iptables:
-    """One variant's iptables, for both families."""
+def read() -> RuleSets:
+    """All that is ours in this network namespace, of both variants."""
+    tables: dict[Place, Held] = {}
+    for variant in VARIANTS:
+        for family in FAMILIES:
+            for table in TABLES:
+                held = table_of(saved(variant, family, table))
+                if held.chains or held.jumps or held.others:
+                    tables[Place(variant, family, table)] = held
+    names = [name for name in run(["ipset", "-n", "list"]).split() if name.startswith(PREFIX)]
+    sets = {each: text for name in names for each, text in sets_of(run(["ipset", "save", name])).items()}
+    nft, builtin = ruleset_of(run(["nft", "-t", "list", "ruleset"]))
+    return RuleSets(tables, sets, nft, builtin)
 
-    variant: Variant = "nft"
 
-    def save(self, family: int, table: str) -> str:
-        """iptables-save of one table; empty if the table does not exist."""
-        return run([_program(family, self.variant, "save"), "-t", table])
+def carry_out(todo: Iterable[Step], on: bool = False) -> list[KernelError]:
+    """Step after step. A failure ends it (KernelError), or, with `on`, is among those handed back."""
+    errors: list[KernelError] = []
+    for step in todo:
+        try:
+            _one(step)
+        except KernelError as error:
+            if not on:
+                raise
+            errors.append(error)
+    return errors
 
-    def restore(self, family: int, text: str, test: bool = False) -> None:
-        options = ["--noflush", "--wait"] + (["--test"] if test else [])
-        if self.variant == "nft":
-            options.remove("--wait")  # it locks by transaction and knows no such option everywhere
-        run([_program(family, self.variant, "restore"), *options], text)
 
-    def present(self, rules: ChainSet) -> list[Jump]:
-        """Our jumps that are in the kernel, each as often as it occurs."""
-        found = []
-        for table in TABLES:
-            lines = self.save(rules.family, table).splitlines()
-            for jump in rules.jumps:
-                if jump.table == table:
-                    found += [jump] * sum(line.strip() == f"-A {jump}" for line in lines)
-        return found
-
-    def ours(self, rules: ChainSet) -> str | None:
-        """Our chains as they are in the kernel, as restore text; None where there are none."""
-        parts = []
-        for table in TABLES:
-            names = {chain.name for chain in rules.chains if chain.table == table}
-            lines = self.save(rules.family, table).splitlines()
-            kept = [line for line in lines if line[:1] == ":" and line[1:].split()[0] in names]
-            kept += [line for line in lines if line[:3] == "-A " and line.split()[1] in names]
-            if kept:
-                parts.append("\n".join((f"*{table}", *kept, "COMMIT")))
-        return "\n".join(parts) + "\n" if parts else None
+def _one(step: Step) -> None:
+    tries = _TRIES if step.command[:2] == ("ipset", "destroy") else 1
+    for left in reversed(range(tries)):
+        try:
+            run(step.command, step.text)
+            return
+        except KernelError as error:
+            if not left or "in use" not in error.reason:
+                raise
+            time.sleep(0.02)
 
 
 def apply(topology: Topology, variant: Variant = "nft") -> None:
-    """Make the kernel hold the rule sets of both families, or leave it as it was (KernelError)."""
-    tables = Iptables(variant)
-    families = [chain_set(topology, family) for family in FAMILIES]
-    before = [(rules, tables.ours(rules)) for rules in families]
+    """Make the kernel hold the rule sets of both families in this variant, and ours in no other; or leave it as it was
+    (KernelError)."""
+    before = read()
+    target = remembering(wanted(topology, variant), before)
     try:
-        for rules in families:
-            run(["ipset", "-exist", "restore"], ipset_text(rules.sets))
-        run(["nft", "-f", "-"], clear_text(topology.marks))
-        run(["nft", "-f", "-"], nat_text())
-        for rules in families:
-            tables.restore(rules.family, restore_text(rules, tables.present(rules)))
-    except KernelError:
-        if all(text is None for _, text in before):
-            remove(topology, variant)
-        else:
-            for rules, text in before:
-                if text is not None:
-                    tables.restore(rules.family, text)
+        carry_out(steps(before, target))
+    except KernelError as error:
+        if _reached(target):  # it complained when it had done its work
+            return
+        if left := undo(before):
+            reason = f"{error.reason}; and it could not be undone: {'; '.join(map(str, left))}"
+            raise KernelError(error.command, reason) from error
+        raise
+    except BaseException:  # interrupted
+        undo(before)
         raise
 
 
-def remove(topology: Topology, variant: Variant = "nft") -> None:
-    """Take out all that `apply` made; what is not there is passed over. KernelError names what would not go."""
-    tables = Iptables(variant)
-    errors: list[KernelError] = []
-    for family in FAMILIES:
-        rules = chain_set(topology, family)
-        try:
-            if tables.ours(rules) is not None:
-                tables.restore(family, removal_text(rules, tables.present(rules)))
-        except KernelError as error:
-            errors.append(error)
-    for table in (CLEAR_TABLE, NAT_TABLE):
-        try:
-            run(["nft", "-f", "-"], f"add table inet {table}\ndelete table inet {table}\n")
-        except KernelError as error:
-            errors.append(error)
+def _reached(target: RuleSets) -> bool:
     try:
-        destroy_sets()
-    except KernelError as error:
-        errors.append(error)
-    if errors:
-        raise errors[0]
+        return not steps(read(), target)
+    except KernelError:
+        return False
 
 
-def destroy_sets(prefix: str = "appid-") -> None:
-    """Destroy our ipsets. nft frees rules a moment after it removed them, and a set in use cannot go: retry."""
-    for name in run(["ipset", "-n", "list"]).split():
-        if not name.startswith(prefix):
+def undo(before: RuleSets) -> list[KernelError]:
+    """Back to what `read` found before. Out: what stood in the way of it, empty if it is as it was."""
+    errors: list[KernelError] = []
+    for _ in range(_RETURNS):
+        try:
+            todo = steps(read(), before)
+        except KernelError as error:
+            errors = [error]
             continue
-        for attempt in range(_DESTROY_TRIES):
-            try:
-                run(["ipset", "destroy", name])
-                break
-            except KernelError:
-                if attempt == _DESTROY_TRIES - 1:
-                    raise
-                time.sleep(0.02)
+        if not todo:
+            return []
+        errors = carry_out(todo, on=True)
+    return errors
+
+
+def remove(*_: object) -> None:
+    """Take out all that is ours, of both variants; what is not there is passed over. KernelError names what would not
+    go; everything else is gone then."""
+    if errors := undo(NOTHING):
+        raise errors[0]

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple
 
-from appid.dataplane.chain import Topology, chain_set
+from appid.dataplane.chain import Topology
+from appid.dataplane.converge import steps
 from appid.dataplane.marks import Marks
-from appid.dataplane.render import clear_text, ipset_text, removal_text, restore_text
+from appid.dataplane.ruleset import NOTHING, wanted
 
 CLIENT, SERVER = "10.97.1.2", "10.97.2.2"
 SPACES = ("client", "gw", "server")
@@ -115,17 +116,14 @@ class Road:
     @contextlib.contextmanager
     def chains(self) -> Iterator[None]:
         """Our rule sets of both families, in the gateway, for the length of the `with`."""
-        self.exec("gw", "nft", "-f", "-", stdin=clear_text(TOPOLOGY.marks))
-        sets = [chain_set(TOPOLOGY, family) for family in (4, 6)]
-        for rules, command in zip(sets, ("iptables-restore", "ip6tables-restore"), strict=True):
-            self.exec("gw", "ipset", "-exist", "restore", stdin=ipset_text(rules.sets))
-            self.exec("gw", command, "--noflush", stdin=restore_text(rules))
+        rules = wanted(TOPOLOGY, "nft")
+        for step in steps(NOTHING, rules):
+            self.exec("gw", *step.command, stdin=step.text)
         try:
             yield
         finally:
-            for rules, command in zip(sets, ("iptables-restore", "ip6tables-restore"), strict=True):
-                self.exec("gw", command, "--noflush", stdin=removal_text(rules, rules.jumps))
-            self.exec("gw", "nft", "delete", "table", "inet", "appid-clear")
+            for step in steps(rules, NOTHING):
+                self.exec("gw", *step.command, stdin=step.text, check=step.command[0] != "ipset")  # in use for a moment
 
     @contextlib.contextmanager
     def stream(self, traffic: str) -> Iterator[None]:

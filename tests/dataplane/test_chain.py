@@ -44,6 +44,13 @@ def test_inside_networks_go_to_their_family_and_only_where_they_are_needed() -> 
     assert len(chain_set(Topology(inside=inside), 4).sets) == 2
 
 
+def test_members_are_written_as_ipset_takes_and_prints_them() -> None:
+    """hash:net has no /0, and leaves the length of a single host out (ipset(8))."""
+    inside = ("0.0.0.0/0", "192.0.2.7/32", "10.1.2.3/8", "::/0", "2001:DB8::1/128")
+    told = [chain_set(Topology(inside=inside, queues=(0, 1)), family).sets[-1].members for family in FAMILIES]
+    assert told == [("0.0.0.0/1", "128.0.0.0/1", "192.0.2.7", "10.0.0.0/8"), ("::/1", "8000::/1", "2001:db8::1")]
+
+
 def test_only_the_blind_rule_depends_on_the_exception_policy() -> None:
     drop, accept = (chain_set(Topology(blind=blind), 4) for blind in ("DROP", "ACCEPT"))
     differing = [

@@ -9,7 +9,7 @@ import pytest
 
 from appid.dataplane.chain import FAMILIES, ChainSet, Family, Topology, chain_set
 from appid.dataplane.marks import Marks
-from appid.dataplane.render import clear_text, ipset_text, nat_text, removal_text, restore_text
+from appid.dataplane.render import clear_text, ipset_text, nat_text, restore_text
 from appid.policy.rule import PacketMark, Qos
 from tests.netns.net import Namespace
 
@@ -43,21 +43,11 @@ def test_tables_are_the_golden_ones() -> None:
     golden("appid-nat.nft", nat_text())
 
 
-def test_a_jump_that_is_present_is_not_made_again() -> None:
+def test_jumps_are_left_out_on_request() -> None:
     rules = chain_set(TOPOLOGIES["one-queue"], 4)
-    text = restore_text(rules, rules.jumps[:1])
-    assert "*mangle" in text
-    assert [line for line in text.splitlines() if line.startswith("-I")] == [
-        "-I FORWARD -j APPID", "-I INPUT -j APPID-INPUT"
-    ]  # fmt: skip
-    assert text.index("-I FORWARD") > text.index("*filter")
-
-
-def test_removal_takes_each_jump_out_as_often_as_it_occurs() -> None:
-    rules = chain_set(TOPOLOGIES["one-queue"], 4)
-    text = removal_text(rules, [rules.jumps[0], rules.jumps[0]])
-    assert text.count("-D FORWARD -j APPID") == 2
-    assert text.index(":APPID-QUEUE") < text.index("-D FORWARD") < text.index("-X APPID")
+    with_them, without = restore_text(rules), restore_text(rules, jumps=False)
+    gone = [line for line in with_them.splitlines() if line not in without.splitlines()]
+    assert gone == ["-I FORWARD -j APPID", "-I FORWARD -j APPID", "-I INPUT -j APPID-INPUT"]
 
 
 @pytest.fixture(scope="module")

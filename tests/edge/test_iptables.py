@@ -1,4 +1,4 @@
-"""Programs of the host, and one family's rules. Whole rule sets are applied and removed in tests/netns."""
+"""Programs of the host, and what is read of the kernel. Rule sets are applied and removed in tests/netns."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import time
 
 import pytest
 
-from appid.dataplane.chain import Topology, chain_set
-from appid.dataplane.render import ipset_text, restore_text
-from appid.edge.iptables import Iptables, Variant, apply, destroy_sets, run
+from appid.dataplane.chain import Topology
+from appid.dataplane.converge import Step
+from appid.dataplane.ruleset import NOTHING, At, Place, Variant, wanted
+from appid.edge.iptables import apply, carry_out, read, remove, run, saved
 from appid.edge.netlink import KernelError
 from tests.netns.net import Namespace
 
-RULES = chain_set(Topology(outside=("wan0",)), 4)
+TOPOLOGY = Topology(outside=("wan0",))
 
 
 def test_what_a_program_prints_and_why_it_failed() -> None:
@@ -21,38 +22,56 @@ def test_what_a_program_prints_and_why_it_failed() -> None:
         run(["cat", "/no/such"])
     with pytest.raises(KernelError, match="exit status 1"):
         run(["false"])
+    with pytest.raises(KernelError, match="no-such-program"):
+        run(["no-such-program"])
+
+
+def test_steps_end_at_the_first_failure_or_go_on() -> None:
+    todo = [Step(("true",)), Step(("cat", "/no/such")), Step(("false",))]
+    with pytest.raises(KernelError, match="cat /no/such"):
+        carry_out(todo)
+    assert [error.command for error in carry_out(todo, on=True)] == ["cat /no/such", "false"]
+
+
+@pytest.mark.kernel
+def test_looking_makes_no_tables(space: Namespace) -> None:
+    assert space.call(read) == NOTHING
+    assert space.run("iptables-legacy-save") == "", "iptables-legacy -L would have made them"
+    assert space.run("nft", "list", "ruleset") == ""
 
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
-def test_a_familys_own_rules_are_told_from_others(space: Namespace, variant: Variant) -> None:
-    tables = Iptables(variant)
-    assert space.call(lambda: tables.ours(RULES)) is None
-    assert space.call(lambda: tables.present(RULES)) == []
-    space.run(f"iptables-{variant}", "-A", "FORWARD", "-j", "ACCEPT")
-    space.run("ipset", "restore", text=ipset_text(RULES.sets))
-    space.call(lambda: tables.restore(4, restore_text(RULES), test=True))
-    assert space.call(lambda: tables.ours(RULES)) is None, "--test changes nothing"
-    space.call(lambda: tables.restore(4, restore_text(RULES)))
-    assert space.call(lambda: tables.present(RULES)) == list(RULES.jumps)
-    ours = space.call(lambda: tables.ours(RULES))
-    assert ours is not None
-    assert "FORWARD" not in ours
-    assert ours.count("-A ") == sum(len(chain.rules) for chain in RULES.chains)
-    space.call(lambda: tables.restore(4, ours))
-    assert space.call(lambda: tables.ours(RULES)) == ours
+def test_what_was_applied_is_read_and_others_are_not_ours(space: Namespace, variant: Variant) -> None:
+    space.run(f"iptables-{variant}", "-A", "FORWARD", "-p", "tcp", "-j", "ACCEPT")
+    space.run("ipset", "create", "other", "hash:ip")
+    before = space.call(lambda: saved(variant, 4, "filter"))
+    space.call(lambda: apply(TOPOLOGY, variant))
+    there, target = space.call(read), wanted(TOPOLOGY, variant)
+    assert set(there.tables) == set(target.tables)
+    assert set(there.sets) == set(target.sets)
+    assert set(there.nft) == set(target.nft)
+    filtering = there.held(Place(variant, 4, "filter"))
+    assert set(filtering.jumps) == {At("FORWARD", 1, "-j APPID"), At("INPUT", 1, "-j APPID-INPUT")}
+    assert filtering.others == {"FORWARD": 1}
+    space.call(remove)
+    assert [line for line in before.splitlines() if line[:1] != "#"] == [
+        line for line in space.call(lambda: saved(variant, 4, "filter")).splitlines() if line[:1] != "#"
+    ]
+    assert space.run("ipset", "-n", "list").split() == ["other"]
 
 
 @pytest.mark.kernel
-def test_a_set_that_stays_in_use_is_named_and_others_sets_are_left(space: Namespace) -> None:
-    space.run("ipset", "create", "appid-x", "hash:ip")
-    space.run("ipset", "create", "other", "hash:ip")
-    space.run("iptables-legacy", "-A", "FORWARD", "-m", "set", "--match-set", "appid-x", "src")
-    with pytest.raises(KernelError, match="appid-x"):
-        space.call(destroy_sets)
+def test_a_set_that_stays_in_use_is_named_and_all_else_is_gone(space: Namespace) -> None:
+    space.call(lambda: apply(TOPOLOGY))
+    space.run("iptables-legacy", "-A", "FORWARD", "-m", "set", "--match-set", "appid-pinholes4", "src,dst,dst")
+    with pytest.raises(KernelError, match="appid-pinholes4"):
+        space.call(remove)
+    assert space.run("ipset", "-n", "list").split() == ["appid-pinholes4"]
+    assert space.run("nft", "list", "ruleset") == ""
     space.run("iptables-legacy", "-F")
-    space.call(destroy_sets)
-    assert space.run("ipset", "list", "-n").split() == ["other"]
+    space.call(remove)
+    assert space.call(read).sets == {}
 
 
 @pytest.mark.kernel

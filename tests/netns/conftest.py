@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from appid.edge.iptables import Variant
+from appid.dataplane.ruleset import Variant
 from tests.netns.net import Net, net
 from tests.netns.playbook import install
 

@@ -10,6 +10,7 @@ from typing import Any
 from appid.dataplane.chain import Topology
 from appid.dataplane.command import Command, SetVerdict
 from appid.dataplane.marks import Marks
+from appid.dataplane.ruleset import Variant
 from appid.edge import iptables
 from appid.edge.gateway import Gateway, GatewayOptions
 from appid.engine.event import CommandFailed, Event, FlowEnded, PacketQueued
@@ -68,5 +69,5 @@ def running(net: Net, answer: Answer, **options: Any) -> Iterator[Playbook]:
         time.sleep(0)
 
 
-def install(net: Net, variant: iptables.Variant, topology: Topology = TOPOLOGY) -> None:
+def install(net: Net, variant: Variant, topology: Topology = TOPOLOGY) -> None:
     net.gateway.call(lambda: iptables.apply(topology, variant))

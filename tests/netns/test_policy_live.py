@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from appid.dataplane.rewrite import checksum
-from appid.edge.iptables import Variant
+from appid.dataplane.ruleset import Variant
 from tests.netns.live import ALL, live, rule
 from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, Net, received
 

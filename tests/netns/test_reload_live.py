@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from appid.cli.main import main
-from appid.edge.iptables import Variant
+from appid.dataplane.ruleset import Variant
 from tests.netns.live import ALL, ZONES, live, rule
 from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, Net, received, until
 from tests.netns.test_policy_live import QUERY, asked, reset, web

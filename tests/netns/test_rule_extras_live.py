@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from appid.dataplane.ruleset import Variant
 from appid.edge.capture import frames
-from appid.edge.iptables import Variant
 from tests.corpus.stun_bytes import (
     ALLOCATE,
     COOKIE,

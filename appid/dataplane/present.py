@@ -1,0 +1,106 @@
+"""What the host's programs print, read: iptables-save, `ipset save`, `nft -t list ruleset`. Out: parts of a RuleSets.
+
+Only what bears our names is kept; of the rest, how many rules stand where, and which chains iptables-nft has made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from appid.dataplane.ruleset import At, Held, NftChain, NftTable, SetText, is_ours
+
+_TARGET = re.compile(r" ?-[jg] (\S+)")
+_COUNTER = re.compile(r"counter packets \d+ bytes \d+")
+_CHOSEN = re.compile(r" (hashsize|bucketsize|initval) \S+| forceadd")
+PREFIX = "appid-"
+
+
+def table_of(saved: str) -> Held:
+    """iptables-save text of one table."""
+    chains: dict[str, list[str]] = {}
+    jumps: list[At] = []
+    rules: Counter[str] = Counter()
+    others: Counter[str] = Counter()
+    for line in saved.splitlines():
+        if line.startswith(":"):
+            name = line[1:].split()[0]
+            if is_ours(name):
+                chains[name] = []
+        elif line.startswith("-A "):
+            name, _, rule = line[3:].partition(" ")
+            if is_ours(name):
+                chains[name].append(rule)
+                continue
+            rules[name] += 1
+            target = _TARGET.search(rule)
+            if target is not None and is_ours(target[1]):
+                jumps.append(At(name, rules[name], rule))
+            else:
+                others[name] += 1
+    return Held({name: tuple(lines) for name, lines in chains.items()}, tuple(jumps), others)
+
+
+def sets_of(saved: str) -> dict[str, SetText]:
+    """`ipset save` text."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for line in saved.splitlines():
+        word, _, rest = line.partition(" ")
+        name, _, what = rest.partition(" ")
+        if word == "create":
+            found[name] = (what, [])
+        elif word == "add":
+            found[name][1].append(what)
+    return {name: SetText(what, tuple(members)) for name, (what, members) in found.items()}
+
+
+def chosen(create: str) -> str:
+    """Type and options without what the kernel chose itself, or does not tell."""
+    return _CHOSEN.sub("", create)
+
+
+def ruleset_of(listing: str) -> tuple[dict[str, NftTable], dict[str, dict[str, NftChain]]]:
+    """`nft -t list ruleset` text -> our inet tables by name; the tables of ip and ip6 with all their chains."""
+    ours: dict[str, NftTable] = {}
+    builtin: dict[str, dict[str, NftChain]] = {}
+    for family, name, body in _tables(listing):
+        blocks = dict(_blocks(body))
+        chains = {key[6:]: _chain(lines) for key, lines in blocks.items() if key.startswith("chain ")}
+        if family == "inet" and name.startswith(PREFIX):
+            maps = {
+                key[4:]: " ".join(f"{line};" for line in lines) for key, lines in blocks.items() if key[:4] == "map "
+            }
+            ours[name] = NftTable(maps, chains)
+        elif family in ("ip", "ip6") and len(chains) == len(blocks):  # one that holds more is not iptables' alone
+            builtin[f"{family} {name}"] = chains
+    return ours, builtin
+
+
+def _tables(listing: str) -> Iterator[tuple[str, str, list[str]]]:
+    head: list[str] = []
+    body: list[str] = []
+    for line in listing.splitlines():
+        if line.startswith("table "):
+            head, body = line.split(), []
+        elif line == "}" and len(head) > 2:
+            yield head[1], head[2], body
+        elif line.startswith("\t"):
+            body.append(line[1:])
+
+
+def _blocks(body: list[str]) -> Iterator[tuple[str, list[str]]]:
+    name, lines = "", list[str]()
+    for line in body:
+        if line.endswith("{") and not line.startswith("\t"):
+            name, lines = line[:-1].strip(), []
+        elif line == "}":
+            yield name, lines
+        elif line.startswith("\t"):
+            lines.append(_COUNTER.sub("counter", line.strip()))
+
+
+def _chain(lines: list[str]) -> NftChain:
+    if lines and lines[0].startswith("type "):
+        return NftChain(lines[0], tuple(lines[1:]))
+    return NftChain("", tuple(lines))

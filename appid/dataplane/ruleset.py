@@ -1,0 +1,181 @@
+"""All that is ours in a kernel, as one value: what is wanted, and what is there, in the same shape.
+
+In: a Topology and the variant of iptables (wanted), or what the programs print (present.py). Out: a RuleSets, which
+diff.py compares and converge.py turns into steps. Ours is what bears our names: chains APPID*, sets and tables appid-*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, NamedTuple
+
+from appid.dataplane.chain import (
+    CLEAR_TABLE,
+    FAMILIES,
+    MAIN,
+    NAT_TABLE,
+    PINHOLES,
+    REFUSED,
+    Chain,
+    Family,
+    IpSet,
+    Jump,
+    Topology,
+    chain_set,
+)
+from appid.dataplane.marks import Marks
+
+Variant = Literal["nft", "legacy"]
+VARIANTS: Final[tuple[Variant, ...]] = ("nft", "legacy")
+TABLES: Final = ("mangle", "filter")
+LIVE: Final = frozenset((*PINHOLES.values(), *REFUSED.values()))
+"""Sets whose elements the running gateway puts in and takes out: never looked at, never lost."""
+MADE: Final = "made-"
+"""Chains in our clearing table that remember which empty built-in chains of iptables-nft came with our rules."""
+
+
+def is_ours(chain: str) -> bool:
+    return chain == MAIN or chain.startswith(f"{MAIN}-")
+
+
+class Place(NamedTuple):
+    variant: Variant
+    family: Family
+    table: str
+
+
+class At(NamedTuple):
+    """A rule of another chain that jumps to ours: `position` in `hook`, from 1."""
+
+    hook: str
+    position: int
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One table of one family: our chains, the jumps to them, and how many rules of others each hook has."""
+
+    chains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    jumps: tuple[At, ...] = ()
+    others: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SetText:
+    """One ipset, as `ipset save` prints it: type and options, and its elements."""
+
+    create: str
+    members: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NftChain:
+    """`hook` is its "type ...; policy ...;" line, empty for a chain that is no base chain."""
+
+    hook: str = ""
+    rules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NftTable:
+    """Rules are written as nft prints them, counters without their values."""
+
+    maps: Mapping[str, str] = field(default_factory=dict)
+    chains: Mapping[str, NftChain] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSets:
+    """tables   our part of mangle and filter, where there is one     sets    our ipsets by name
+    nft      our tables of family inet by name
+    builtin  all chains in the tables that iptables-nft made: "ip mangle" -> {"FORWARD": NftChain}
+    """
+
+    tables: Mapping[Place, Held] = field(default_factory=dict)
+    sets: Mapping[str, SetText] = field(default_factory=dict)
+    nft: Mapping[str, NftTable] = field(default_factory=dict)
+    builtin: Mapping[str, Mapping[str, NftChain]] = field(default_factory=dict)
+
+    def held(self, place: Place) -> Held:
+        return self.tables.get(place, Held())
+
+    @property
+    def made(self) -> frozenset[str]:
+        """Memories of the built-in chains and tables that came with our rules."""
+        chains = self.nft[CLEAR_TABLE].chains if CLEAR_TABLE in self.nft else ()
+        return frozenset(name for name in chains if name.startswith(MADE))
+
+
+NOTHING: Final = RuleSets()
+"""A kernel without us."""
+
+
+def clear_table(marks: Marks) -> NftTable:
+    """Forget mark bits that others set, just before mangle (NF_REPEAT re-enters only the mangle hook)."""
+    kept = ~marks.mask & 0xFFFFFFFF
+    rule = f"meta mark & {marks.mask:#010x} != 0x00000000 counter meta mark set meta mark & {kept:#010x}"
+    return NftTable(chains={"early": NftChain("type filter hook forward priority mangle - 1; policy accept;", (rule,))})
+
+
+def nat_table() -> NftTable:
+    """The binding maps and the chains that read them, ahead of the host's own NAT."""
+    maps, inbound, outbound = {}, [], []
+    for family, ip in ((4, "ip"), (6, "ip6")):
+        address = f"ipv{family}_addr"
+        for kind in ("dnat", "snat"):
+            key = f"inet_proto . {address} . inet_service . {address} : {address} . inet_service"
+            maps[f"{kind}{family}"] = f"type {key}; size 65536; flags timeout;"
+        inbound.append(f"dnat {ip} to meta l4proto . {ip} daddr . th dport . {ip} saddr map @dnat{family}")
+        outbound.append(f"snat {ip} to meta l4proto . {ip} saddr . th sport . {ip} daddr map @snat{family}")
+    pre, post = (f"type nat hook {hook}; policy accept;" for hook in
+                 ("prerouting priority dstnat - 10", "postrouting priority srcnat - 10"))  # fmt: skip
+    return NftTable(maps, {"pre": NftChain(pre, tuple(inbound)), "post": NftChain(post, tuple(outbound))})
+
+
+def wanted(topology: Topology, variant: Variant) -> RuleSets:
+    """What a kernel holds that has exactly these rule sets."""
+    tables: dict[Place, Held] = {}
+    sets: dict[str, SetText] = {}
+    for family in FAMILIES:
+        rules = chain_set(topology, family)
+        for table in TABLES:
+            tables[Place(variant, family, table)] = _held(rules.chains, rules.jumps, table)
+        sets |= {each.name: set_text(each) for each in rules.sets}
+    return RuleSets(tables, sets, {CLEAR_TABLE: clear_table(topology.marks), NAT_TABLE: nat_table()})
+
+
+def set_text(each: IpSet) -> SetText:
+    return SetText(f"{each.type} {each.options}", each.members)
+
+
+def _held(chains: tuple[Chain, ...], jumps: tuple[Jump, ...], table: str) -> Held:
+    return Held(
+        {chain.name: tuple(str(rule) for rule in chain.rules) for chain in chains if chain.table == table},
+        tuple(At(jump.hook, 1, f"-j {jump.chain}") for jump in jumps if jump.table == table),
+    )
+
+
+def remembering(target: RuleSets, now: RuleSets) -> RuleSets:
+    """`target` with the memory of which built-in chains and tables it brings along, and of those brought before."""
+    made = set(now.made)
+    for (variant, family, table), held in target.tables.items():
+        home = f"{_ip(family)} {table}"
+        for hook in {jump.hook for jump in held.jumps} if variant == "nft" else ():
+            if home not in now.builtin:
+                made.add(memory(home))
+            if hook not in now.builtin.get(home, {}):
+                made.add(memory(f"{home} {hook}"))
+    clear = target.nft[CLEAR_TABLE]
+    chains = {**clear.chains, **{name: NftChain() for name in sorted(made)}}
+    return replace(target, nft={**target.nft, CLEAR_TABLE: replace(clear, chains=chains)})
+
+
+def memory(what: str) -> str:
+    """ "ip mangle" or "ip mangle FORWARD" -> the chain that remembers it."""
+    return MADE + what.replace(" ", "-")
+
+
+def _ip(family: Family) -> str:
+    return "ip" if family == 4 else "ip6"
