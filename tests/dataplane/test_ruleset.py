@@ -1,0 +1,61 @@
+"""What is wanted, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from appid.dataplane.chain import Topology
+from appid.dataplane.marks import Marks
+from appid.dataplane.ruleset import (
+    NOTHING,
+    NftChain,
+    NftTable,
+    Place,
+    clear_table,
+    is_ours,
+    remembering,
+    wanted,
+)
+
+ONE = wanted(Topology(), "nft")
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"), [("APPID", True), ("APPID-QOS", True), ("APPIDENTITY", False), ("FORWARD", False)]
+)
+def test_ours_is_what_bears_our_name(name: str, ours: bool) -> None:
+    assert is_ours(name) is ours
+
+
+def test_a_rule_set_is_wanted_in_one_variant_for_both_families() -> None:
+    assert {(place.variant, place.family, place.table) for place in ONE.tables} == {
+        ("nft", family, table) for family in (4, 6) for table in ("mangle", "filter")
+    }
+    assert set(ONE.nft) == {"appid-clear", "appid-nat"}
+    assert set(ONE.held(Place("nft", 6, "filter")).chains) == {"APPID", "APPID-INPUT"}
+    assert ONE.held(Place("legacy", 6, "filter")).chains == {}
+
+
+def test_foreign_bits_are_kept_by_the_clearing_table() -> None:
+    (rule,) = clear_table(Marks(0xFFF0F000)).chains["early"].rules
+    assert rule == "meta mark & 0xfff0f000 != 0x00000000 counter meta mark set meta mark & 0x000f0fff"
+
+
+def test_built_in_chains_that_come_along_are_remembered() -> None:
+    every = {
+        f"made-{ip}-{rest}" for ip in ("ip", "ip6")
+        for rest in ("mangle", "filter", "mangle-FORWARD", "filter-FORWARD", "filter-INPUT")
+    }  # fmt: skip
+    assert remembering(ONE, NOTHING).made == every
+    forward = NftChain("type filter hook forward priority mangle; policy accept;")
+    there = replace(NOTHING, builtin={"ip mangle": {"FORWARD": forward}, "ip filter": {"OUTPUT": forward}})
+    assert remembering(ONE, there).made == every - {"made-ip-mangle", "made-ip-mangle-FORWARD", "made-ip-filter"}
+
+
+def test_what_is_remembered_is_not_forgotten_and_legacy_has_nothing_to_remember() -> None:
+    earlier = replace(NOTHING, nft={"appid-clear": NftTable(chains={"made-ip-mangle": NftChain()})})
+    legacy = wanted(Topology(), "legacy")
+    assert remembering(legacy, earlier).made == {"made-ip-mangle"}
+    assert remembering(legacy, NOTHING).made == frozenset()
