@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from appid.dataplane.command import Command, Report
 from appid.dataplane.model import Entry, Kernel
@@ -23,7 +24,7 @@ from appid.engine import (
     PinholeReport,
     Tick,
 )
-from appid.engine.event import Activity
+from appid.engine.event import Activity, Event
 from appid.flow.key import FlowKey
 from appid.packet import ACK, SYN, Fragments, Packet, id_of, known, parse, reversed_id, strip
 from appid.wire import UDP, DecodeError
@@ -101,21 +102,30 @@ class Replayed:
     error: CaptureError | None = None
 
 
+class Observer(Protocol):
+    """Looks on: each packet once engine and kernel have had it, and before that the commands it caused."""
+
+    def packet(self, data: memoryview, time: int, number: int, life: Life | None) -> None:
+        """An IP packet with its time in nanoseconds since 1970, its frame number, and the flow it belongs to."""
+
+    def commands(self, event: Event, now: float, commands: list[Command], number: int) -> None:
+        """What `event` caused; `number` is the packet's, or of the last one before."""
+
+
 class Replay:
-    """Runs one capture. `progress(packets)` is called now and then; `on_queued(event, now, commands)` sees each packet
-    that the engine was asked about."""
+    """Runs one capture. `progress(packets)` is called now and then."""
 
     def __init__(
         self,
         engine: Engine,
         kernel: Kernel,
         progress: Callable[[int], None] | None = None,
-        on_queued: Callable[[PacketQueued, float, list[Command]], None] | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.engine = engine
         self.kernel = kernel
         self.progress = progress
-        self.on_queued = on_queued
+        self.observer = observer
         self.enforced = engine.settings.judge is not None and not engine.settings.monitor
         self.by_id: dict[bytes, Life] = {}
         self.by_call: dict[int, list[Life]] = {}
@@ -125,7 +135,8 @@ class Replay:
         """The whole capture; what could be read before an error is in the result, with the error."""
         result = self.result = Replayed(str(path))
         kernel, engine, forward = self.kernel, self.engine, self.kernel.forward
-        deadline, enforced, progress = engine.deadline, self.enforced, self.progress
+        deadline, enforced = engine.deadline, self.enforced
+        progress, observer = self.progress, self.observer
         now = 0.0
         number = 0
         try:
@@ -165,6 +176,9 @@ class Replay:
                     self._pieces(kernel.current.slot, number)
                 if enforced and kernel.outcome != "pass":
                     self._dropped(number)
+                if observer is not None:
+                    current = kernel.current
+                    observer.packet(data, nanoseconds, number, current.slot if current is not None else None)
                 if progress is not None and number % PROGRESS_EVERY == 0:
                     progress(number)
         except CaptureError as error:
@@ -182,11 +196,9 @@ class Replay:
         event = PacketQueued(number, data, parsed=self.kernel.seen)
         self._carry_out(self.engine.handle(event, now), now, number, life, event)
 
-    def _carry_out(
-        self, commands: list[Command], now: float, number: int, life: Life | None, event: PacketQueued | None = None
-    ) -> None:
-        if event is not None and self.on_queued is not None:
-            self.on_queued(event, now, commands)
+    def _carry_out(self, commands: list[Command], now: float, number: int, life: Life | None, event: Event) -> None:
+        if self.observer is not None:
+            self.observer.commands(event, now, commands, number)
         for command in commands:
             if isinstance(command, Report):
                 self._told(command.body, life)
@@ -291,7 +303,7 @@ class Replay:
             if life is not None:
                 life.settle()
             event = FlowEnded(entry.key, entry.mark, entry.packets, entry.bytes)
-            self._carry_out(self.engine.handle(event, now), now, entry.last_packet, life)
+            self._carry_out(self.engine.handle(event, now), now, entry.last_packet, life, event)
 
     def _tick(self, now: float, last: int) -> None:
         """Every deadline of the engine that lies before `now`, at its own time."""
@@ -303,8 +315,8 @@ class Replay:
                 for life in lives
                 if life.entry is not None
             )
-            commands = self.engine.handle(Tick(last, active), deadline)
-            self._carry_out(commands, deadline, last, None)
+            event = Tick(last, active)
+            self._carry_out(self.engine.handle(event, deadline), deadline, last, None, event)
             if self.kernel.ended:
                 self._ended(deadline)
             following = self.engine.deadline
@@ -320,6 +332,6 @@ class Replay:
             if entry is not None:
                 if not entry.mark & marks.state or entry.mark & marks.watch:
                     event = FlowEnded(entry.key, entry.mark, entry.packets, entry.bytes)
-                    self._carry_out(self.engine.handle(event, now), now, entry.last_packet, life)
+                    self._carry_out(self.engine.handle(event, now), now, entry.last_packet, life, event)
                 life.settle()
             self.result.userspace_packets += life.queued

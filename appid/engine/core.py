@@ -7,7 +7,7 @@ from 1.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from appid.alg.expectation import Expectation
 from appid.alg.lessons import LIFETIME, Asked, Lesson, Lessons
@@ -41,6 +41,9 @@ PEERS_SPEAK = frozenset({"stun", "turn", "dtls", "rtp", "rtcp"})
 
 ALLOW_ALL = Decision("allow", "defaults")
 
+OnRead = Callable[[FlowRecord, int, bool, tuple[Layer, ...]], None]
+"""Told of each packet that is read: its flow, number, whether it goes the way of the first one, its layers."""
+
 
 class Engine:
     """One engine: its flows, calls and settings. `deadline` is when it next wants a Tick (seconds; None: no need)."""
@@ -55,6 +58,7 @@ class Engine:
         self.lessons = Lessons()
         self.flows: OrderedDict[FlowKey, FlowRecord] = OrderedDict()
         self.stamps = Stamps()
+        self.on_read: OnRead | None = None
         self._next = 1
 
     @property
@@ -193,6 +197,8 @@ class Engine:
         if packet.payload:
             record.payload_packets += 1
         layers, facts, anomalies = read(record, packet, outward)
+        if self.on_read is not None:
+            self.on_read(record, number, outward, layers)
         for error in anomalies:
             out.append(Report("anomaly", AnomalyReport(record.id, number, error.protocol, error.reason)))
         booked = record.ledger.add(facts, outward)

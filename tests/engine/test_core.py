@@ -19,7 +19,7 @@ from appid.dataplane.command import BindNat, Command, OpenPinhole, SetMark, SetV
 from appid.dataplane.model import Kernel
 from appid.edge.policy_file import load_policy
 from appid.edge.replay import Replay, Replayed
-from appid.engine import Engine, FlowEnded, FlowReport, PacketQueued, RulesLoaded, Settings, Tick, core, stamps
+from appid.engine import Engine, Event, FlowEnded, FlowReport, PacketQueued, RulesLoaded, Settings, Tick, core, stamps
 from appid.engine.stamps import SECONDS as STAMP_SECONDS
 from appid.flow.key import FlowKey
 from appid.policy.evaluate import Judge
@@ -49,13 +49,27 @@ def packets(session: int = 1) -> tuple[tuple[float, bytes], ...]:
     return tuple((when, data[14:]) for when, data in case(session).capture.frames if data[12:14] == b"\x08\0")
 
 
+class Listener:
+    """Keeps what each queued packet caused."""
+
+    def __init__(self, queued: list[Queued]) -> None:
+        self.queued = queued
+
+    def packet(self, data: memoryview, time: int, number: int, life: object) -> None:
+        pass
+
+    def commands(self, event: Event, now: float, commands: list[Command], number: int) -> None:
+        if isinstance(event, PacketQueued):
+            self.queued.append((event, now, commands))
+
+
 def replay(folder: Path, known: Settings, session: int = 1) -> tuple[Replayed, list[Queued], Engine]:
     path = folder / f"{session}.pcap"
     case(session).capture.save(path)
     queued: list[Queued] = []
     engine = Engine(known)
     kernel = Kernel(known.marks, "pass" if known.judge is None else "drop")
-    done = Replay(engine, kernel, on_queued=lambda *each: queued.append(each)).run(path)
+    done = Replay(engine, kernel, observer=Listener(queued)).run(path)
     path.unlink()
     return done, queued, engine
 

@@ -1,0 +1,361 @@
+"""The storyteller: an observer of a replay. It keeps what calls (and a flow that was asked for) consist of.
+
+In: each packet after the engine and the kernel had it, the layers that the engine read of it, the commands it caused.
+Out: Telling per call. What the engine never saw (media, a check through a pinhole) is read here, for flows of calls
+only; of other flows nothing is kept but times, and what the engine read until they are decided.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from appid.dataplane.command import BindNat, Command, Report, RewritePayload, UnbindNat
+from appid.decode import peel
+from appid.engine import AnomalyReport, CallReport, Engine, Event, FlowReport, PacketQueued, PinholeReport
+from appid.engine.record import FlowRecord
+from appid.identify.application import Application
+from appid.packet import Packet, parse
+from appid.story.exchange import AGAIN
+from appid.story.step import Effect, Step
+from appid.story.tale import Telling
+from appid.story.words import UNREACHABLE, Said, reason, say
+from appid.wire import ICMP, ICMPV6, TCP, UDP, DecodeError, Endpoint, FlowKey, Layer, text
+
+PENDING = 32
+"""Messages kept of a flow whose call is not known yet."""
+BEFORE = 4
+"""Messages with a courier kept, in case a call begins; and for how long, ns."""
+RECENT = 30_000_000_000
+KEEP_ALIVE = 160
+"""Bytes of IP up to which a message with a courier is its keep-alive: it says nothing of a call."""
+CALL = "call"
+
+
+class Life(Protocol):
+    """What the replay knows of a flow."""
+
+    id: int
+    key: FlowKey
+    report: FlowReport | None
+    call: int | None
+
+
+Raw = tuple[int, int, int, Packet, tuple[Layer, ...], tuple[Effect, ...]]
+"""Flow, frame, time, packet, layers, effects."""
+
+
+class _Note:
+    """What is kept of one flow."""
+
+    __slots__ = ("courier", "first", "last", "pending", "report", "telling")
+
+    def __init__(self, time: int) -> None:
+        self.first = self.last = time
+        self.report: FlowReport | None = None
+        self.telling: Telling | None = None
+        self.pending: list[Raw] | None = []
+        self.courier: deque[Raw] | None = None
+
+
+class Storyteller:
+    """Observes one replay; `wanted`: the flow (a Life's number) that was asked for."""
+
+    def __init__(self, engine: Engine, wanted: int | None = None) -> None:
+        self.inside = engine.topology.inside
+        self.judged = engine.settings.judge is not None
+        self.applications = engine.settings.applications
+        self.wanted = wanted
+        self.calls: dict[int, Telling] = {}
+        self.flow: Telling | None = None
+        self.notes: dict[int, _Note] = {}
+        self.times: dict[int, int] = {}
+        self._serving = _serving(self.applications)
+        self._couriers: dict[bytes, list[_Note]] = {}
+        self._open: dict[bytes, Telling] = {}
+        self._layers: tuple[Layer, ...] | None = None
+        self._effects: list[tuple[int, Effect]] = []
+        self._reports: dict[int, CallReport] = {}
+        self._time = 0
+        engine.on_read = self.read
+
+    # -- what the replay tells -----------------------------------------------------------------------------------
+
+    def read(self, _record: FlowRecord, _number: int, _outward: bool, layers: tuple[Layer, ...]) -> None:
+        self._layers = layers
+
+    def commands(self, event: Event, now: float, commands: list[Command], number: int) -> None:
+        """What a packet caused, or time alone (`number` is the last frame before)."""
+        before = len(self._effects)
+        for command in commands:
+            if isinstance(command, Report):
+                self._report(command.body, number)
+            elif isinstance(command, BindNat | UnbindNat | RewritePayload):
+                self._effects.append((0, _translated(command)))
+        if not isinstance(event, PacketQueued) and len(self._effects) > before:
+            self._by_time(number, before)
+
+    def packet(self, data: memoryview, time: int, number: int, life: Life | None) -> None:
+        """After engine and kernel had it."""
+        layers, self._layers = self._layers, None
+        self._time = time
+        if life is None:
+            self._effects.clear()
+            return
+        note = self.notes.get(life.id)
+        if note is None:
+            note = self.notes[life.id] = _Note(time)
+        note.last = time
+        effects: tuple[Effect, ...] = ()
+        if life.report is not note.report or self._effects:
+            effects = self._changed(note, life, number)
+        if note.telling is None:
+            note.telling = self._telling(life)
+            if note.telling is not None:
+                self._joined(note, life, note.telling)
+        if note.telling is None and note.courier is None and (layers is None or note.pending is None):
+            return
+        try:
+            packet = parse(data)
+        except DecodeError:
+            return
+        if packet is None:
+            return
+        raw = (life.id, number, time, packet, _layers(packet) if layers is None else layers, effects)
+        if note.telling is not None:
+            self._tell(note.telling, raw)
+        elif note.courier is not None:
+            self._courier(note, life, raw)
+        elif note.pending is not None and len(note.pending) < PENDING:
+            note.pending.append(raw)
+
+    # -- which tale ----------------------------------------------------------------------------------------------
+
+    def _telling(self, life: Life) -> Telling | None:
+        """The tale that this flow is part of."""
+        if life.id == self.wanted:
+            self.flow = self.flow or Telling(self.inside)
+            return self.flow
+        if life.call is None or self.wanted is not None:
+            return None
+        telling = self.calls.get(life.call)
+        if telling is None:
+            telling = self.calls[life.call] = Telling(self.inside)
+        return telling
+
+    def _joined(self, note: _Note, life: Life, telling: Telling) -> None:
+        """What was kept of the flow comes first; and of the host's couriers, what they said just before."""
+        for raw in note.pending or ():
+            self._tell(telling, raw)
+        note.pending = None
+        note.courier = None
+        for host in (life.key.src, life.key.dst):
+            if self.inside(host) and self._open.get(host) is not telling:
+                self._open[host] = telling
+                for courier in self._couriers.get(host, ()):
+                    for raw in courier.courier or ():
+                        if self._time - raw[2] < RECENT:
+                            self._tell(telling, raw, courier=True)
+                    if courier.courier:
+                        courier.courier.clear()
+
+    def _courier(self, note: _Note, life: Life, raw: Raw) -> None:
+        """A message of a flow that serves calls without being part of one."""
+        if raw[3].length <= KEEP_ALIVE:
+            return
+        host = life.key.src if self.inside(life.key.src) else life.key.dst
+        telling = self._open.get(host)
+        if telling is not None and not telling.over:
+            self._tell(telling, raw, courier=True)
+        elif note.courier is not None:
+            note.courier.append(raw)
+
+    # -- what changed --------------------------------------------------------------------------------------------
+
+    def _changed(self, note: _Note, life: Life, number: int) -> tuple[Effect, ...]:
+        """The effects of this packet."""
+        self.times[number] = self._time
+        effects = [effect for _, effect in self._effects]
+        self._elsewhere(life, number)
+        self._effects.clear()
+        before, report = note.report, life.report
+        note.report = report
+        if report is None or report is before:
+            return tuple(effects)
+        named = report.identification
+        was = before.identification if before is not None else None
+        if named.confidence is not None and (
+            was is None or (was.path, was.confidence) != (named.path, named.confidence)
+        ):
+            effects.insert(0, self._named(report, was.path if was is not None else (), number))
+        made = report.decision
+        if self.judged and made is not None and (before is None or before.decision != made):
+            effects.append(Effect("decided", f"{made.action} by {made.rule}"))
+        serves = self._serving.get(named.application)
+        if life.call is None and serves is not None and (life.key.proto, life.key.dport) in serves and (
+            note.courier is None and note.telling is None
+        ):  # fmt: skip
+            note.courier = deque(maxlen=BEFORE)
+            host = life.key.src if self.inside(life.key.src) else life.key.dst
+            self._couriers.setdefault(host, []).append(note)
+        if made is not None and life.call is None and life.id != self.wanted:
+            note.pending = None
+        return tuple(effects)
+
+    def _named(self, report: FlowReport, was: tuple[str, ...], number: int) -> Effect:
+        named = report.identification
+        application = self.applications.get(named.application)
+        known = {s.name for s in application.signatures} if application is not None else set()
+        now = [because for because in named.because if because.packet == number]
+        counted = [because for because in now if because.signature in known] or now
+        new = named.path[len(was) :]
+        way = f" ({' > '.join(named.path)})" if len(new) > 1 or was else ""
+        return Effect("named", f"{named.application}, {named.confidence}{way}",
+                      tuple((b.signature, reason(b.facts)) for b in counted))  # fmt: skip
+
+    def _report(self, body: Any, number: int) -> None:
+        match body:
+            case CallReport():
+                before = self._reports.get(body.call)
+                self._reports[body.call] = body
+                for words in _call_words(before, body):
+                    self._effects.append((body.call, Effect("call", words)))
+                telling = self.calls.get(body.call)
+                if telling is not None and body.end != "open" and body.ended_at is not None:
+                    telling.over = number > body.started_at
+            case PinholeReport():
+                e = body.expectation
+                place = f"{text(e.inside)} port {e.port} from {text(e.peer)}"
+                if body.closed_at is None:
+                    words = f"pinhole {body.pinhole} opened: {place} ({e.reason})"
+                else:
+                    words = f"pinhole {body.pinhole} closed: {place}"
+                self._effects.append((e.call, Effect("pinhole", words)))
+            case AnomalyReport():
+                self._effects.append((0, Effect("anomaly", f"{body.protocol}: {body.reason}")))
+
+    def _elsewhere(self, life: Life, number: int) -> None:
+        """What this packet changes of another call than its own."""
+        for call in {call for call, _ in self._effects if call and call != life.call and call in self.calls}:
+            effects = tuple(effect for of, effect in self._effects if of == call)
+            step = Step(number, self._time, 0, None, None, None, "time", f"seen in call {life.call}", (), effects)
+            self.calls[call].add(step, Said("time", step.what))
+
+    def _by_time(self, number: int, before: int) -> None:
+        """What a timer did, told after the last frame before it."""
+        mine, self._effects = self._effects[before:], self._effects[:before]
+        for call in dict.fromkeys(call for call, _ in mine if call):
+            telling = self.calls.get(call)
+            if telling is not None:
+                effects = tuple(effect for of, effect in mine if of == call)
+                step = Step(number, self._time, 0, None, None, None, "time", "time passed", (), effects)
+                telling.add(step, Said("time", "time passed"))
+                self.times[number] = self._time
+
+    # -- one message ---------------------------------------------------------------------------------------------
+
+    def _tell(self, telling: Telling, raw: Raw, courier: bool = False) -> None:
+        flow, number, time, packet, layers, effects = raw
+        key, size = packet.key, packet.length
+        if key.proto not in (UDP, TCP):
+            said = _other(packet)
+        elif not packet.payload and not effects:
+            return
+        else:
+            if key.proto == UDP and len(layers) < 2:
+                layers = telling.known_rtp(flow, key.source, layers, packet.payload)
+            said = say(layers, packet.payload, "tcp" if key.proto == TCP else "udp")
+        src, dst = key.source, key.destination
+        via = telling.exchange.peer(flow, layers)
+        details = () if said.media else tuple(telling.exchange.details(flow, number, time, key.src, layers))
+        if not any(detail.startswith(AGAIN) for detail in details):
+            details = (*said.details, *details)
+        step = Step(number, time, flow, src, dst, via, said.kind, said.what, details, effects, size)
+        self._cast(telling, key, layers, courier)
+        if said.kind == "rtp":
+            effect = telling.media(step, layers[-1])
+            if effect is not None or effects:
+                self.times[number] = time
+                effects = effects if effect is None else (*effects, effect)
+                step = replace(step, what=f"RTP PT {said.types[0]}", details=said.details, effects=effects)
+        elif said.kind == "sip":
+            description = telling.describe(number, layers)
+            step = replace(step, what=f"{said.what}, {description}") if description is not None else step
+        telling.add(step, said)
+
+    def _cast(self, telling: Telling, key: FlowKey, layers: tuple[Layer, ...], courier: bool) -> None:
+        remote = key.source if self.inside(key.dst) and not self.inside(key.src) else key.destination
+        cast = telling.cast
+        if courier:
+            cast.couriers[remote] = None
+        elif key.proto in (ICMP, ICMPV6):
+            cast.mapped[key.src] = None
+        elif layers and layers[0].name == "http":
+            cast.web[remote] = None
+        elif layers and (layers[0].name == "turn" or _relays(layers[0])):
+            cast.relays[remote] = None
+        telling.mapped(layers)
+
+
+def _relays(layer: Layer) -> bool:
+    return layer.name == "stun" and any(
+        fact.name == "stun.method" and fact.value in ("allocate", "channel-bind", "refresh") for fact in layer.facts[:1]
+    )
+
+
+def _layers(packet: Packet) -> tuple[Layer, ...]:
+    """Of a packet that the engine did not read: the kernel dealt with it alone."""
+    if not packet.payload or packet.encapsulation is not None:
+        return ()
+    if packet.key.proto == UDP:
+        return peel(packet.payload, "udp").layers
+    return peel(packet.payload, "middle").layers if packet.key.proto == TCP else ()
+
+
+def _serving(applications: Mapping[str, Application]) -> dict[str, set[tuple[int, int]]]:
+    """Names of flows that serve calls beside the calls' own, with the ports at which they do (`implicit`)."""
+    found: dict[str, set[tuple[int, int]]] = {}
+    for application in applications.values():
+        if CALL in application.characteristics:
+            for implicit in application.implicit:
+                if not implicit.provisional:
+                    ports = {
+                        (r.proto, n) for r in implicit.ports for n in range(r.first, min(r.last, r.first + 64) + 1)
+                    }
+                    found.setdefault(implicit.application, set()).update(ports)
+    return found
+
+
+def _call_words(before: CallReport | None, now: CallReport) -> list[str]:
+    words = []
+    if before is None:
+        words.append(f"call {now.call} of {now.application} begins")
+    if now.call_id is not None and (before is None or before.call_id is None) and now.caller and now.callee:
+        words.append(f"call {now.call}: {text(now.caller)} calls {text(now.callee)}")
+    if now.answered_at is not None and (before is None or before.answered_at is None):
+        words.append(f"call {now.call} answered")
+    if now.ended_at is not None and (before is None or before.ended_at is None):
+        words.append(f"call {now.call} ends: {now.end}")
+    elif before is not None and now.ended_at != before.ended_at:
+        words.append(f"call {now.call} is over")
+    return words
+
+
+def _translated(command: BindNat | UnbindNat | RewritePayload) -> Effect:
+    if isinstance(command, RewritePayload):
+        return Effect("translated", f"addresses in the payload translated, {len(command.payload):,} bytes now")
+    outside = Endpoint(command.outside, command.outside_port)
+    inside = Endpoint(command.inside, command.port)
+    word = "NAT binding" if isinstance(command, BindNat) else "NAT binding removed"
+    return Effect("translated", f"{word}: {outside} is {inside} for {text(command.peer)}")
+
+
+ERRORS = {(ICMP, 3): UNREACHABLE, (ICMPV6, 1): UNREACHABLE, (ICMP, 11): "time exceeded", (ICMPV6, 3): "time exceeded"}
+
+
+def _other(packet: Packet) -> Said:
+    name = {ICMP: "ICMP", ICMPV6: "ICMPv6"}.get(packet.key.proto, f"IP protocol {packet.key.proto}")
+    kind = ERRORS.get((packet.key.proto, packet.icmp_type), "")
+    return Said("icmp" if "ICMP" in name else "ip", f"{name} {kind}".rstrip())

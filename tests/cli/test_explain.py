@@ -1,0 +1,129 @@
+"""`appid explain`: its exit status, its JSON lines, one call or flow alone, memory and progress on a large capture."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appid.cli import explain
+from appid.cli.main import main
+from appid.edge.capture import Writer
+from tests.bench.replicate import replicate
+from tests.corpus import sessions
+
+SMALL, LARGE = 60_000, 1_000_000
+LIMIT = 500_000_000
+"""Bytes: the issue's bound for a million packets."""
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("explain") / "session5.pcap"
+    sessions.build(5).capture.save(path)
+    return path
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 0) -> list[dict[str, Any]]:
+    assert main(["explain", "--json", *map(str, arguments)]) == status
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_table_for_people(capture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", str(capture)]) == 0
+    out = capsys.readouterr().out
+    assert "call 1, facetime" in out
+    assert "call 2, facetime" in out
+    assert "Flows that belong to no call" in out
+
+
+def test_one_call_one_flow_none(capture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    calls = told(capsys, capture, "--call", 2)
+    assert {line["id"] for line in calls if line["type"] == "call"} == {2}
+    flow = told(capsys, capture, "--flow", 1)
+    assert [line["id"] for line in flow if line["type"] == "flow"] == [1]
+    assert any(line["type"] == "step" for line in flow)
+    assert told(capsys, capture, "--call", 7, status=1)[-1]["type"] == "summary"
+
+
+def test_faults_are_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", str(tmp_path / "none.pcap")]) == 2
+    assert main(["explain"]) == 2
+    assert main(["explain", "x.pcap", "--live"]) == 2
+    config = tmp_path / "appid.toml"
+    config.write_text(f'[listen]\ncontrol = "{tmp_path / "none.sock"}"\n')
+    assert main(["explain", "--live", "-c", str(config)]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 4
+    assert errors[-1].startswith("appid: no gateway answers at ")
+
+
+def test_a_capture_cut_short_is_told_so_far(capture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = tmp_path / "cut.pcap"
+    cut.write_bytes(capture.read_bytes()[:300_000])
+    lines = told(capsys, cut, status=2)
+    assert any(line["type"] == "call" for line in lines)
+
+
+def test_an_empty_capture_has_no_story(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "empty.pcap"
+    with Writer(path, 1):
+        pass
+    assert main(["explain", str(path)]) == 0
+    assert "0 packets" in capsys.readouterr().out
+
+
+def test_progress_is_sparse_without_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say = explain.progress("big.pcap")
+    say(20_000)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(explain, "SPARSE", 0.0)
+    say(40_000)
+    assert capsys.readouterr().err == "appid: big.pcap: 40,000 packets\n"
+
+
+def largest(path: Path, output: Path) -> tuple[int, str]:
+    """(most memory in bytes, stderr) of a run in a process of its own."""
+    with output.open("wb") as out:
+        run = subprocess.run(
+            [sys.executable, "-c", MEASURED, str(path)], stdout=out, stderr=subprocess.PIPE, text=True, check=True,
+        )  # fmt: skip
+    return int(run.stderr.splitlines()[-1]) * 1024, run.stderr
+
+
+MEASURED = """
+import sys
+from appid.cli import explain
+from appid.cli.main import main
+explain.SPARSE = 1.0
+status = main(["explain", sys.argv[1]])
+print(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0], file=sys.stderr)
+sys.exit(status)
+"""
+
+
+def replicated(folder: Path, packets: int) -> Path:
+    sources = []
+    for number in (1, 3, 5):
+        sources.append(folder / f"{number}.pcap")
+        sessions.build(number).capture.save(sources[-1])
+    path = folder / "many.pcap"
+    replicate(sources, path, packets)
+    return path
+
+
+@pytest.mark.parametrize("packets", [SMALL, pytest.param(LARGE, marks=pytest.mark.slow)])
+def test_memory_stays_small_and_progress_is_shown(packets: int, tmp_path: Path) -> None:
+    path = replicated(tmp_path, packets)
+    memory, errors = largest(path, tmp_path / "out")
+    print(f"{packets} packets: {memory / 1e6:.0f} MB")
+    assert memory < (LIMIT if packets == LARGE else 200_000_000)
+    assert "many.pcap: " in errors
+    assert " packets" in errors
+    assert (tmp_path / "out").read_text().count("\ncall ") >= packets // 10_000

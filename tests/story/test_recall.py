@@ -1,0 +1,44 @@
+"""What a running gateway remembers, told as a capture is: from the JSON lines alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from appid.engine.record import DEFAULT_INSIDE, Topology
+from appid.story.plain import lines
+from appid.story.recall import recall
+from appid.story.step import Step, Story
+from tests.story import tell
+
+INSIDE = Topology(DEFAULT_INSIDE).inside
+
+
+def remembered(**asked: int) -> Story:
+    told = tell.told(1)
+    kinds = {kind: [line for line in told if line["type"] == kind] for kind in ("flow", "call", "pinhole")}
+    return recall(kinds["flow"], kinds["call"], kinds["pinhole"], INSIDE, **asked)
+
+
+def test_the_reasons_and_what_they_changed() -> None:
+    (tale,) = remembered().tales
+    steps = {item.frame: item for item in tale.items if isinstance(item, Step)}
+    assert [party.name for party in tale.parties] == ["client", "relay", "peer", "web"]
+    assert steps[60].what == "TURN Allocate request"
+    assert steps[60].effects[0].text == "facetime, conclusive"
+    assert "stun.attribute 0x0016 0x0022" in steps[60].effects[0].reasons[-1][1]
+    assert [effect.text for effect in steps[172].effects] == [
+        "call 1 answered", "pinhole 1 opened: 172.16.42.187 port 16402 from 71.230.89.52 (sdp-answer)"]  # fmt: skip
+    assert steps[5790].effects[0].text == "call 1 ends: bye"
+
+
+def test_its_lines_are_the_gateway_s() -> None:
+    told = list(lines(remembered()))
+    flows: list[dict[str, Any]] = [line for line in told if line["type"] == "flow"]
+    assert sorted(flow["id"] for flow in flows) == list(range(1, 11))
+    assert all(line["time"] is None for line in told if line["type"] == "step")
+
+
+def test_one_flow_or_one_call() -> None:
+    assert [tale.told["id"] for tale in remembered(flow=3).tales] == [3]
+    assert remembered(flow=3).others == []
+    assert remembered(call=7).tales == []

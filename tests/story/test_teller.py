@@ -1,0 +1,86 @@
+"""The observer: what it keeps of which flows, what it says of timers, couriers and translations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from appid.dataplane.command import BindNat, RewritePayload, UnbindNat
+from appid.story.step import Step
+from appid.story.teller import PENDING, _translated
+from appid.wire import UDP, packed
+from tests.corpus import sessions
+from tests.corpus.variation import Variation
+from tests.corpus.writer import Capture, End
+from tests.engine.play import PUBLIC, settings
+from tests.story import tell
+
+
+def test_the_courier_s_word_before_the_call_is_told() -> None:
+    """Session 2: the push message of 1119 bytes at frame 50 comes before the first packet of the call, 72."""
+    first = next(item for item in tell.session(2).tales[0].items)
+    assert isinstance(first, Step)
+    assert (first.frame, first.what) == (50, "TLS application data, 1,119 bytes")
+
+
+def test_keep_alives_of_the_courier_are_no_part_of_a_call() -> None:
+    whats = {item.what for item in tell.session(4).tales[0].items if isinstance(item, Step)}
+    assert not any(what.startswith("TLS") for what in whats)
+
+
+def test_what_time_did_is_told_at_its_time(tmp_path: Path) -> None:
+    """Cut after the last BYE of session 5's first call: 32 s later (RFC 3261 timer F) its pinhole goes. Background goes
+    on, so there is a frame after that."""
+    case = sessions.build(5)
+    late = case.capture.frames[9633 - 1][0] + 40
+    capture = Capture(late)
+    capture.frames = [f for n, f in enumerate(case.capture.frames, 1) if n <= 9599]
+    capture.udp(End("172.16.42.187", 5353), End("224.0.0.251", 5353), b"\0" * 12)
+    path = tmp_path / "cut.pcap"
+    capture.save(path)
+    (tale,) = tell.of_file(path).tales
+    last = tale.items[-1]
+    assert isinstance(last, Step)
+    assert (last.frame, last.what) == (9599, "time passed")
+    assert any(effect.text.startswith("pinhole 1 closed") for effect in last.effects)
+
+
+def test_translations_are_told(tmp_path: Path) -> None:
+    """With the gateway's outside address known, the answer at 172 binds it before the pinhole opens."""
+    path = tmp_path / "session1.pcap"
+    sessions.build(1, Variation.from_seed(0)).capture.save(path)
+    (tale,) = tell.of_file(path, known=settings(default="none", outside=PUBLIC)).tales
+    step = next(item for item in tale.items if isinstance(item, Step) and item.frame == 172)
+    texts = [effect.text for effect in step.effects if effect.kind == "translated"]
+    assert texts == ["NAT binding: 71.15.163.132:16402 is 172.16.42.187:16402 for 71.230.89.52"]
+
+
+def test_each_translation_has_words() -> None:
+    ends = (UDP, packed("172.16.42.187"), 16402, packed("71.15.163.132"), 16402, packed("71.230.89.52"))
+    assert "NAT binding: " in _translated(BindNat(*ends, 300)).text
+    assert "NAT binding removed: " in _translated(UnbindNat(*ends)).text
+    assert "5 bytes" in _translated(RewritePayload(1, b"12345")).text
+
+
+def test_little_is_kept_of_flows_that_serve_no_call(tmp_path: Path) -> None:
+    """A thousand flows of a few unreadable packets: undecided ones keep at most PENDING, decided ones nothing."""
+    capture = Capture(1_700_000_000.0)
+    for number in range(1000):
+        for _ in range(3):
+            capture.now += 0.001
+            capture.udp(End("10.0.0.2", 10_000 + number), End("198.51.100.9", 9), b"\xff" * 30)
+    path = tmp_path / "many.pcap"
+    capture.save(path)
+    from appid.cli import check
+    from appid.dataplane.model import Kernel
+    from appid.edge.replay import Replay
+    from appid.engine import Engine
+    from appid.story.teller import Storyteller
+
+    known = tell.settings()
+    engine = Engine(known)
+    teller = Storyteller(engine)
+    replayed = Replay(engine, Kernel(known.marks, "pass"), observer=teller).run(path)
+    assert sum(len(note.pending or ()) for note in teller.notes.values()) <= 3 * 1000
+    assert PENDING < 100
+    assert teller.calls == {}
+    assert len(list(check.lines(replayed, False))) == 1002
