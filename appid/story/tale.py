@@ -117,9 +117,7 @@ class Telling:
             stream.add(step.frame, step.time, kind, sequence, timestamp, step.bytes, self.clocks)
         return self._way(step, ssrc, sequence)
 
-    def known_rtp(
-        self, flow: int, src: Endpoint, layers: tuple[Layer, ...], payload: memoryview
-    ) -> tuple[Layer, ...]:
+    def known_rtp(self, flow: int, src: Endpoint, layers: tuple[Layer, ...], payload: memoryview) -> tuple[Layer, ...]:
         """What looks too little like RTP to be called so (rtp.py refuses what reads well as others'), but is the next
         packet of a stream that is counted here."""
         if layers and layers[0].name != "turn":

@@ -16,11 +16,15 @@ from tests.story import tell
 A, B = Endpoint(b"\x0a\0\0\2", 1), Endpoint(b"\x0a\0\0\3", 2)
 
 
-def drawn(session: int, width: int = 80, encoding: str = "utf-8", **options: bool) -> str:
-    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    draw(Console(file=out, width=width, highlight=False, markup=False, emoji=False, **options), tell.session(session))  # type: ignore[arg-type]
+def drawn(session: int, width: int = 80, encoding: str = "utf-8", terminal: bool | None = None) -> str:
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw, encoding=encoding)
+    draw(
+        Console(file=out, width=width, highlight=False, markup=False, emoji=False, force_terminal=terminal),
+        tell.session(session),
+    )
     out.flush()
-    return out.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    return raw.getvalue().decode(encoding)
 
 
 @pytest.mark.parametrize("session", range(1, 6))
@@ -62,7 +66,7 @@ def test_a_terminal_without_unicode_gets_ascii() -> None:
 
 def test_no_colour_where_there_is_no_terminal() -> None:
     assert "\x1b" not in drawn(1)
-    assert "\x1b[" in drawn(1, force_terminal=True)
+    assert "\x1b[" in drawn(1, terminal=True)
 
 
 def test_a_fold_in_words() -> None:
