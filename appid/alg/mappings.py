@@ -107,6 +107,10 @@ class Mappings:
                 return tuple(one.endpoint.port for one in there)
         return None
 
+    def flows(self) -> list[int]:
+        """The signalling flows among the owners."""
+        return [owner for owner in self._owned if isinstance(owner, int)]
+
     def release(self, owner: Owner) -> list[Gone]:
         """The owner is gone. Out: what nobody holds any more."""
         gone = []

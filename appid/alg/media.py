@@ -8,7 +8,7 @@ Ports follow the words of the description: `a=rtcp` where it stands (RFC 3605), 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from appid.decode.sdp import Description, Media
 from appid.flow.call import CallMedia
@@ -20,34 +20,62 @@ LOWEST_PORT = 1024
 
 @dataclass(frozen=True, slots=True)
 class MediaPort:
-    """A port of the inside host as its description gives it, and the address that will send to it."""
+    """A port of the inside host as its description gives it, and the address that will send to it.
+
+    kind       the medium; "shared" where several have this port
+    address    the inside host's own, as its description names it; None: it names none
+    peer_port  where the peer says it will be (it may send from elsewhere)
+    candidate  only a candidate of the peer says so (RFC 8839)
+    """
 
     port: int
     peer: bytes
+    kind: str = "shared"
+    address: bytes | None = None
+    peer_port: int = 0
+    candidate: bool = False
 
 
 def agreed(inside: Description, outside: Description) -> tuple[MediaPort, ...]:
     """The ports at which the inside host will receive; media that either side refused (port 0) have none."""
-    ports: dict[MediaPort, None] = {}
+    found: dict[tuple[int, bytes], MediaPort] = {}
     for ours, theirs in zip(inside.media, outside.media, strict=False):
         peer = theirs.connection or outside.connection
-        mine = ours.connection or inside.connection or b"\1"
-        if peer is None or not any(peer) or not any(mine) or ours.port == 0 or theirs.port == 0:
+        mine = ours.connection or inside.connection
+        if peer is None or not any(peer) or not any(mine or b"\1") or ours.port == 0 or theirs.port == 0:
             continue  # refused (RFC 3264 section 6), or 0.0.0.0: on hold (section 8.4)
+        candidates = dict.fromkeys(each.address for each in theirs.candidates if each.proto == "udp")
         for port in _ports(ours, theirs):
-            if LOWEST_PORT <= port <= 0xFFFF and len(ports) < MAX_PORTS:
-                ports[MediaPort(port, peer)] = None
-    return tuple(ports)
+            for source in (peer, *candidates):
+                place = MediaPort(port, source, ours.kind, mine, theirs.port, source != peer)
+                known = found.get((port, source))
+                if known is not None and known.kind != place.kind:
+                    found[port, source] = replace(known, kind="shared")
+                elif known is None and LOWEST_PORT <= port <= 0xFFFF and len(found) < MAX_PORTS:
+                    found[port, source] = place
+    return tuple(found.values())
 
 
 def _ports(ours: Media, theirs: Media) -> Iterator[int]:
-    yield ours.port
-    if ours.rtcp_mux and theirs.rtcp_mux:  # both must say so: RFC 5761 section 5.1.1
+    mux = ours.rtcp_mux and theirs.rtcp_mux  # both must say so: RFC 5761 section 5.1.1
+    for _, ports in runs(ours, mux):
+        yield from ports
+
+
+def runs(ours: Media, mux: bool = False) -> Iterator[tuple[bytes | None, tuple[int, ...]]]:
+    """The ports that a medium names, each run with the address it goes by: within one, the peer counts on from the
+    first. RTP has every other port (RFC 8866 section 5.14), RTCP those between, unless `a=rtcp` or `mux` say else."""
+    if ours.port == 0:
         return
-    if ours.rtcp_port is not None:
-        yield ours.rtcp_port
-    elif "RTP" in ours.proto:
-        yield ours.port + 1
+    counted = "RTP" in ours.proto and (ours.count > 1 or (ours.rtcp_port is None and not mux))
+    size = ours.count * (2 if counted else 1)
+    run = tuple(range(ours.port, min(ours.port + size, 0x10000)))
+    yield ours.connection, run
+    if ours.rtcp_port is not None and not mux and ours.rtcp_port not in run:
+        yield ours.rtcp_address or ours.connection, (ours.rtcp_port,)
+    for each in ours.candidates:
+        if each.proto == "udp" and each.type == "host" and each.port and each.port not in run:
+            yield each.address, (each.port,)
 
 
 def described(answer: Description) -> tuple[CallMedia, ...]:

@@ -23,3 +23,16 @@ class Names(Protocol):
     def host(self, named: bytes) -> bytes | None: ...
 
     def session(self, named: bytes) -> bytes | None: ...
+
+
+class Natted:
+    """One signalling flow behind source NAT: its inside end is `inside`, known outside as `outside`."""
+
+    __slots__ = ("inside", "outside", "proto", "remote", "renamed")
+
+    def __init__(self, proto: int, inside: Endpoint, outside: Endpoint, remote: bytes) -> None:
+        self.proto = proto
+        self.inside = inside
+        self.outside = outside
+        self.remote = remote
+        self.renamed: dict[Endpoint, Endpoint] = {}

@@ -18,10 +18,11 @@ from appid.alg.session import translate_session
 from appid.decode import sdp, sip, stun, turn
 from appid.wire import DecodeError, Layer
 
-Result = Literal["translated", "unchanged", "unparseable", "integrity", "too-long"]
+Result = Literal["translated", "unchanged", "unparseable", "integrity", "too-long", "no-port", "partial"]
 """translated   addresses were replaced              unchanged   nothing in it is ours
 unparseable  it begins like SIP and breaks its format  integrity   a MESSAGE-INTEGRITY covers it
-too-long     it would not fit its length field"""
+too-long     it would not fit its length field        no-port     no outside port was free for one that it names
+partial      some of it had gone out before it was whole"""
 
 DEPTH = 3
 _DATA, _INTEGRITY, _INTEGRITY_SHA256, _FINGERPRINT = 0x0013, 0x0008, 0x001C, 0x8028

@@ -89,7 +89,7 @@ class ReplaceChains:
 class Report(NamedTuple):
     """Something worth telling: for events, metrics, tables. Never reaches the kernel."""
 
-    kind: Literal["flow", "call", "pinhole", "decision", "anomaly", "config"]
+    kind: Literal["flow", "call", "pinhole", "decision", "anomaly", "config", "translation"]
     body: Any
 
 

@@ -18,6 +18,7 @@ MEDIA = 64
 CANDIDATES = 128
 LINES = 2048
 FORMATS = 128
+PORTS = 8
 DIRECTIONS = frozenset({"sendrecv", "sendonly", "recvonly", "inactive"})
 
 STATIC = {
@@ -68,6 +69,8 @@ class Media:
     candidates: tuple[Candidate, ...]
     codecs: tuple[tuple[int, str], ...]
     attributes: tuple[tuple[str, str], ...]
+    count: int = 1
+    """Ports that the medium has (m=audio 49170/2): RTP's are every other one (RFC 8866 section 5.14)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class _Section:
     port: int = 0
     proto: str = ""
     formats: tuple[int | str, ...] = ()
+    count: int = 1
     connection: bytes | None = None
     attributes: list[tuple[str, str]] = field(default_factory=list)
 
@@ -174,11 +178,12 @@ def _connection(value: str) -> bytes | None:
 def _media_line(value: str) -> _Section:
     """media port[/count] proto fmt ..., section 5.14."""
     words = value.split(maxsplit=3 + FORMATS)
-    port = _number(words[1].partition("/")[0]) if len(words) >= 3 else None
+    first, _, several = words[1].partition("/") if len(words) >= 3 else ("", "", "")
+    port = _number(first)
     if port is None:
         raise DecodeError("sdp", 0, "media line without a port")
     formats = tuple(_format(word) for word in words[3 : 3 + FORMATS])
-    return _Section(words[0], port, words[2], formats)
+    return _Section(words[0], port, words[2], formats, _number(several, PORTS) or 1)
 
 
 def _format(word: str) -> int | str:
@@ -229,6 +234,7 @@ def _one(section: _Section, connection: bytes | None, direction: str, shared: li
         tuple(candidates),
         tuple(codecs.items()),
         tuple(section.attributes),
+        section.count,
     )
 
 

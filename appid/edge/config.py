@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import grp
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ from appid.dataplane.marks import Marks
 from appid.edge.errors import RuleError, RuleErrors, of_validation
 from appid.edge.toml_values import read_toml
 from appid.policy.exception import CAUSES, Cause, ExceptionPolicy, Failure
+from appid.policy.rule import Network
 
 DEFAULT_PATH = Path("/etc/appid/appid.toml")
 Level = Literal["debug", "info", "warning", "error"]
@@ -40,6 +41,7 @@ class Config:
     queued         a pcap of every packet that userspace was asked about, None for none: what the engine saw, to replay
     unknown        a pcap of the first packets of flows that stayed unknown, None for none; unknown_bytes at most
     nat_outside    the gateway's own outside addresses: descriptions that name them are bound to the inside host
+    nat_masqueraded   inside networks whose source the host translates; None: as the host's own rules say
     """
 
     monitor: bool = False
@@ -66,6 +68,7 @@ class Config:
     unknown: Path | None = None
     unknown_bytes: int = 16 << 20
     nat_outside: tuple[str, ...] = ()
+    nat_masqueraded: tuple[Network, ...] | None = None
 
 
 class _Table(BaseModel):
@@ -168,8 +171,19 @@ def _address(value: Any) -> Any:
     return str(ip_address(value))
 
 
+def _masqueraded(value: Any) -> Any:
+    """ "auto", "off", or networks."""
+    if value in ("auto", "off"):
+        return None if value == "auto" else []
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f'{value!r} is neither "auto", "off" nor a list of networks')
+    networks = [ip_network(each) for each in value]
+    return [(network.network_address.packed, network.prefixlen) for network in networks]
+
+
 class _Nat(_Table):
     outside: list[Annotated[str, BeforeValidator(_address)]] = []
+    masqueraded: Annotated[Any, BeforeValidator(_masqueraded)] = None
 
 
 class _File(_Table):
@@ -208,6 +222,7 @@ def load_config(path: Path | None = None) -> Config:
         unknown=file.log.unknown,
         unknown_bytes=file.log.unknown_bytes,
         nat_outside=tuple(file.nat.outside),
+        nat_masqueraded=None if file.nat.masqueraded is None else tuple(file.nat.masqueraded),
     )
 
 

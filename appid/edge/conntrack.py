@@ -31,7 +31,7 @@ from appid.edge.netlink import (
 )
 from appid.engine import FlowEnded
 from appid.flow.key import FlowKey
-from appid.wire import TCP, UDP
+from appid.wire import TCP, UDP, Endpoint
 
 _SUBSYSTEM = 1
 _NEW, _GET, _DELETE = 0, 1, 2
@@ -166,6 +166,19 @@ class Conntrack:
             attribute(_MARK, struct.pack(">I", mark)),
             attribute(_TIMEOUT, struct.pack(">I", DENIED_TIMEOUT)),
         )
+
+    def entry(self, key: FlowKey) -> Entry | None:
+        """The entry one of whose tuples is `key`, as the kernel has it."""
+        body = self._socket.get(_SUBSYSTEM, _GET, _family(key.src), _tuple(_TUPLE_ORIG, key))
+        return parse_entry(body) if body is not None else None
+
+    def mapped(self, key: FlowKey) -> Endpoint | None:
+        """As what the source of `key` is seen by its other end, whichever side began; None where no packet has passed
+        yet. Without NAT it is the source itself."""
+        entry = self.entry(key)
+        if entry is None:
+            return None
+        return entry.reply.destination if entry.orig.source == key.source else entry.orig.destination
 
     def delete(self, key: FlowKey) -> bool:
         """Delete the entry one of whose tuples is `key` or its reverse. Out: whether there was one."""

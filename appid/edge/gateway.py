@@ -239,7 +239,8 @@ class Gateway:
         number = self.stats.packets
         if self._recorder is not None:
             self._recorder.write(time.time_ns(), held.data)
-        self.handle(PacketQueued(number, memoryview(held.data), held.mark, held.indev, held.outdev), held, number)
+        data, mapped = memoryview(held.data), self.execute.conntrack.mapped
+        self.handle(PacketQueued(number, data, held.mark, held.indev, held.outdev, None, mapped), held, number)
         if self._on_verdict is not None:
             self._on_verdict(held.data, time.perf_counter() - begun)
 

@@ -15,7 +15,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from appid import __version__
 from appid.dataplane.command import Command, Report, SetVerdict
 from appid.dataplane.marks import Marks
-from appid.engine import AnomalyReport, CallReport, DecisionReport, FlowEnded, FlowReport, PinholeReport
+from appid.engine import (
+    AnomalyReport,
+    CallReport,
+    DecisionReport,
+    FlowEnded,
+    FlowReport,
+    PinholeReport,
+    TranslationReport,
+)
 from appid.policy import Decision
 from appid.wire import UDP
 
@@ -104,6 +112,8 @@ class Metrics:
                 self.opened.labels(pinhole.expectation.application).inc()
             case AnomalyReport() as anomaly:
                 self.errors.labels(anomaly.protocol).inc()
+            case TranslationReport() as translation:
+                self.translations.labels(translation.result).inc()
             case _:
                 pass
 

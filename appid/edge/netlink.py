@@ -111,6 +111,17 @@ class Socket:
         except TimeoutError:
             return errno.ETIMEDOUT
 
+    def get(self, subsystem: int, command: int, family: int, *attrs: bytes) -> memoryview | None:
+        """The one answer to a request (its body after the nfgenmsg); None if the kernel has none."""
+        sequence = self._send(subsystem, command, 0, family, attrs)
+        try:
+            while True:
+                for kind, number, body in messages(self._socket.recv(BUFFER)):
+                    if number == sequence:
+                        return None if kind == NLMSG_ERROR else body[4:]
+        except TimeoutError:
+            return None
+
     def dump(self, subsystem: int, command: int, family: int, *attrs: bytes) -> list[memoryview]:
         """Bodies (after the nfgenmsg) of all answers to a dump; KernelError if the kernel refuses it."""
         sequence = self._send(subsystem, command, NLM_F_DUMP, family, attrs)

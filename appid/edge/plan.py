@@ -20,13 +20,14 @@ from appid.edge.gateway import GatewayOptions
 from appid.edge.links import addresses
 from appid.edge.policy_file import load_policy
 from appid.edge.rule_files import load_applications
-from appid.engine import DecisionReport, FlowReport, Settings
+from appid.edge.source_nat import masqueraded
+from appid.engine import DecisionReport, FlowReport, Settings, TranslationReport
 from appid.engine.record import DEFAULT_INSIDE
 from appid.identify.application import Application
 from appid.policy import Decision
 from appid.policy.evaluate import Judge
 from appid.policy.lint import Finding, lint
-from appid.policy.rule import Policy, PolicyRule, Qos
+from appid.policy.rule import Network, Policy, PolicyRule, Qos
 from appid.wire import packed, text
 
 
@@ -59,8 +60,14 @@ class Plan:
         """For the engine."""
         inside = tuple(network for zone in self.policy.zones.values() for network in zone.networks)
         return Settings(
-            self.applications, self.judge, inside or DEFAULT_INSIDE, self.outside_addresses(), self.marks, self.monitor
-        )
+            self.applications, self.judge, inside or DEFAULT_INSIDE, self.outside_addresses(), self.marks, self.monitor,
+            masqueraded=self.masqueraded(),
+        )  # fmt: skip
+
+    def masqueraded(self) -> tuple[Network, ...]:
+        """The networks whose source the host translates: as configured, else as its own rules say."""
+        given = self.config.nat_masqueraded
+        return masqueraded(self.outside_interfaces()) if given is None else given
 
     def outside_interfaces(self) -> tuple[str, ...]:
         return tuple(name for zone in self.policy.zones.values() if not zone.networks for name in zone.interfaces)
@@ -97,7 +104,7 @@ class Plan:
     def logged(self, body: object) -> bool:
         """Whether the rule that decided wants it told (`log`)."""
         if not isinstance(body, FlowReport | DecisionReport) or body.decision is None:
-            return True
+            return not isinstance(body, TranslationReport)  # one a packet: counted, not told
         rule = self._rule(body.decision)
         return rule.log if rule is not None else self.policy.default_log
 

@@ -180,6 +180,7 @@ class _Application(_File):
     expect_from_channel_bind: bool = False
     default_ports: Ports = []
     media_ports: Ports = []
+    dialog_ports: Ports = []
     implicit: list[_Implicit] = []
 
     def application(self, number: int) -> Application:
@@ -198,6 +199,7 @@ class _Application(_File):
             inbound=self.inbound,
             default_ports=_port_ranges(self.default_ports),
             media_ports=_port_ranges(self.media_ports),
+            dialog_ports=_port_ranges(self.dialog_ports),
             watch=self.watch,
             expect_from_channel_bind=self.expect_from_channel_bind,
             references=tuple(self.references),

@@ -10,7 +10,7 @@ reload.py  what a new policy says of flows that the kernel holds
 from appid.engine.core import Engine
 from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, RulesLoaded, Tick
 from appid.engine.record import Settings
-from appid.engine.report import AnomalyReport, CallReport, DecisionReport, FlowReport, PinholeReport
+from appid.engine.report import AnomalyReport, CallReport, DecisionReport, FlowReport, PinholeReport, TranslationReport
 
 __all__ = [
     "AnomalyReport",
@@ -27,4 +27,5 @@ __all__ = [
     "RulesLoaded",
     "Settings",
     "Tick",
+    "TranslationReport",
 ]

@@ -7,21 +7,22 @@ closed, reports of calls. Nothing is opened for an application that policy does 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from appid.alg.book import Book
 from appid.alg.dialog import Change, Dialog, Dialogs, Signal
 from appid.alg.expectation import Expectation
 from appid.alg.media import MediaPort, agreed, described
-from appid.alg.relay import Relay
 from appid.dataplane.command import BindNat, ClosePinhole, Command, OpenPinhole, Report, UnbindNat
 from appid.decode.sdp import Description
+from appid.engine.nat import NatKeeper
 from appid.engine.record import FlowRecord, Settings, Topology
 from appid.engine.report import AnomalyReport, CallReport, PinholeReport
 from appid.flow.call import Call, Calls, End
 from appid.flow.key import FlowKey
 from appid.policy import Decision
 from appid.policy.evaluate import Situation
-from appid.wire import UDP, Layer, text
+from appid.wire import UDP, Endpoint, Layer, text
 
 LIFETIME = 14400.0
 """Seconds after which an expectation goes, whatever its call says."""
@@ -44,6 +45,7 @@ class CallKeeper:
         self.calls = Calls()
         self.dialogs = Dialogs()
         self.book = Book()
+        self.nat = NatKeeper(settings, topology)
         self.by_call_id: dict[str, int] = {}
         self.quiet: set[int] = set()
         self.bound: dict[int, BindNat] = {}
@@ -63,6 +65,7 @@ class CallKeeper:
         (into `refused`, by number); of the others nothing changes but marks. `moved`: a situation in its new zones."""
         marks = {number: self.pinhole_mark(e) for number, e in self.book.open.items() if number not in self.quiet}
         self.settings, self.topology = settings, topology
+        self.nat.settings, self.nat.topology = settings, topology
         for call in list(self.calls.open.values()):
             if call.application not in settings.applications:
                 yield from self.end(call, "lost", call.last_packet, call.last_seen)
@@ -177,6 +180,7 @@ class CallKeeper:
         for change in self.dialogs.handle(signal, now):
             yield from self._apply(change, record, packet, now)
         if signal.call_id not in self.by_call_id:
+            yield from self.nat.release((signal.call_id, signal.host))  # nobody's dialog: what it named is not kept
             yield from self._late(signal, record, packet, now)
 
     def _late(self, signal: Signal, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:
@@ -250,6 +254,7 @@ class CallKeeper:
             for number, expectation in self.book.of_call(call.id):
                 if expectation.inside == change.dialog.host:
                     yield from self._close(number, packet)
+            yield from self.nat.release((change.dialog.call_id, change.dialog.host))
             return
         yield from self.end(call, change.end, packet, now)
 
@@ -263,12 +268,13 @@ class CallKeeper:
         wanted: dict[tuple[int, bytes], Expectation] = {}
         for place in agreed(inside, outside):
             if self.topology.inside(dialog.peer):
-                place = MediaPort(place.port, dialog.peer)  # both inside: media takes the path of the signalling
-            refusal = self._refusal(place, dialog)
-            if refusal:
-                yield Report("anomaly", AnomalyReport(record.id, packet, "sdp", refusal))
+                place = replace(place, peer=dialog.peer)  # both inside: media takes the path of the signalling
+            refusal = self._refusal(place, dialog, call)
+            if refusal is not None:
+                if not place.candidate:
+                    yield Report("anomaly", AnomalyReport(record.id, packet, "sdp", refusal))
                 continue
-            expectation = self._expectation(call, place, inside, record, packet, now, "sdp-answer")
+            expectation = self._expectation(call, place, record, packet, now)
             wanted[expectation.port, expectation.peer] = expectation
         standing = {(e.port, e.peer): n for n, e in self.book.of_call(call.id) if e.inside == record.host}
         for place_key, number in standing.items():
@@ -278,41 +284,40 @@ class CallKeeper:
             if place_key not in standing:
                 yield from self._open(expectation, packet, now)
 
-    @staticmethod
-    def _refusal(place: MediaPort, dialog: Dialog) -> str | None:
-        """The guard against third parties: media may come only from an address that the call itself has shown."""
-        if place.peer == dialog.peer or place.peer in dialog.peers:
-            return None
-        return f"media from {text(place.peer)}, which is not the peer"
+    def _refusal(self, place: MediaPort, dialog: Dialog, call: Call) -> str | None:
+        """The guards: media comes only from an address that the call itself has shown, to a port in the application's
+        range, for a host that speaks for itself."""
+        known = place.peer == dialog.peer or place.peer in dialog.peers
+        if not known and not self.nat.faces(Endpoint(place.peer, place.peer_port), dialog.peer):
+            return f"media from {text(place.peer)}, which is not the peer"
+        if place.address is not None and place.address != dialog.host and self.topology.inside(place.address):
+            return f"media for {text(place.address)}, which is another host"
+        application = self.settings.applications[call.application]
+        ranges = application.dialog_ports or application.media_ports
+        if not any(r.proto == UDP and r.first <= place.port <= r.last for r in ranges):
+            return f"media at port {place.port}, which is outside the range of {call.application}"
+        return None
 
-    def _expectation(
-        self,
-        call: Call,
-        place: MediaPort,
-        inside: Description,
-        record: FlowRecord,
-        packet: int,
-        now: float,
-        reason: str,
-    ) -> Expectation:
-        relay: Relay | None = record.relay
-        mapped = relay.mapped if relay is not None else None
-        port = record.host_port if mapped is not None and mapped.port == place.port else place.port
-        known = inside.connection or next((m.connection for m in inside.media if m.connection), None)
-        outside = known if known in self.settings.outside and known != record.host else None
+    def _expectation(self, call: Call, place: MediaPort, record: FlowRecord, packet: int, now: float) -> Expectation:
+        port = place.port if place.address == record.host else self.nat.inside_port(record, place.port)
+        owner = (call.call_id or "", record.host)
+        outside = self.nat.outside_of(record, Endpoint(record.host, port), place.peer, owner)
+        if outside is None and place.address in self.settings.outside and place.address != record.host:
+            outside = Endpoint(place.address, place.port)
         return Expectation(
             UDP,
             record.host,
             port,
             place.peer,
             None,
-            outside,
-            place.port,
+            outside.address if outside is not None else None,
+            outside.port if outside is not None else place.port,
             self._of_media(call),
             call.id,
-            reason,
+            "sdp-answer",
             packet,
             now + LIFETIME,
+            place.kind,
         )
 
     def _of_media(self, call: Call) -> str:
@@ -393,6 +398,8 @@ class CallKeeper:
         if call.call_id is not None:
             self.dialogs.forget(call.call_id, now)
             self.by_call_id.pop(call.call_id, None)
+            for host in call.hosts:
+                yield from self.nat.release((call.call_id, host))
         yield self._report(call)
 
     def tick(self, packet: int, now: float) -> Iterator[Command]:

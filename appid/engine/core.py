@@ -16,10 +16,11 @@ from appid.dataplane.command import Command, Report, SetMark, SetVerdict
 from appid.decode.sdp import Description
 from appid.engine.calls import CallKeeper
 from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, RulesLoaded, Tick
+from appid.engine.nat import MappedOf
 from appid.engine.read import read
 from appid.engine.record import FlowRecord, Settings, Topology, flow_facts
 from appid.engine.reload import Reload
-from appid.engine.report import AnomalyReport, DecisionReport, FlowReport
+from appid.engine.report import AnomalyReport, DecisionReport, FlowReport, TranslationReport
 from appid.engine.stamps import Stamps
 from appid.evidence.ledger import FactSet
 from appid.evidence.recent import Recent
@@ -35,6 +36,9 @@ from appid.wire import TCP, UDP, DecodeError, Endpoint, Fact, Layer
 
 MAX_FLOWS = 65536
 """Flows undecided or watched; beyond that the one seen longest ago is given up (docs/explanation/limits.md)."""
+
+SWEEP = 60.0
+"""Seconds between two looks for mappings whose signalling flow is followed no more."""
 
 PEERS_SPEAK = frozenset({"stun", "turn", "dtls", "rtp", "rtcp"})
 """What a learned peer's flow may begin with, beside what no decoder reads; anything else is named for what it is."""
@@ -60,6 +64,7 @@ class Engine:
         self.stamps = Stamps()
         self.on_read: OnRead | None = None
         self._next = 1
+        self._sweep_at = 0.0
 
     @property
     def deadline(self) -> float | None:
@@ -115,7 +120,7 @@ class Engine:
         if packet.tcp_flags & SYN and record.streams is not None:
             record.streams[0 if outward else 1].syn(packet.tcp_seq)
         if packet.payload or record.userspace_packets == 1:
-            self._follow(record, packet, outward, event.packet, now, out)
+            self._follow(record, packet, outward, event, now, out)
         elif record.call is not None:  # a bare ACK says nothing that was not said
             self.calls.moved(record, event.packet, now)
         self._answer(record, event.packet, now, out)
@@ -143,9 +148,10 @@ class Engine:
         return record
 
     def _follow(
-        self, record: FlowRecord, packet: Packet, outward: bool, number: int, now: float, out: list[Command]
+        self, record: FlowRecord, packet: Packet, outward: bool, event: PacketQueued, now: float, out: list[Command]
     ) -> None:
         """One packet of a flow: what it shows, what it changes."""
+        number = event.packet
         before, decided = (record.naming.name, record.naming.confidence), record.decision
         layers: tuple[Layer, ...] = ()
         if record.userspace_packets == 1:
@@ -162,7 +168,7 @@ class Engine:
             self.calls.moved(record, number, now)
         record.decision = self._decide(record)
         if layers and self._allowed(record):
-            out.extend(self._signalling(record, layers, outward, number, now))
+            out.extend(self._signalling(record, packet, layers, outward, number, now, event.mapped))
         refused = record.decision is not None and record.decision.action != "allow" and not self.settings.monitor
         if refused and record.decision != decided and record.call is not None:
             out.extend(self.calls.refused(record, number, now))
@@ -201,6 +207,8 @@ class Engine:
             self.on_read(record, number, outward, layers)
         for error in anomalies:
             out.append(Report("anomaly", AnomalyReport(record.id, number, error.protocol, error.reason)))
+            if error.protocol == "sip" and record.natted is not None:
+                out.append(Report("translation", TranslationReport(record.id, number, "unparseable")))
         booked = record.ledger.add(facts, outward)
         if record.always is None:
             record.always = self.matcher.always(record.facts)
@@ -291,8 +299,9 @@ class Engine:
     # -- signalling ----------------------------------------------------------------------------------------------
 
     def _signalling(
-        self, record: FlowRecord, layers: tuple[Layer, ...], outward: bool, number: int, now: float
-    ) -> Iterator[Command]:
+        self, record: FlowRecord, packet: Packet, layers: tuple[Layer, ...], outward: bool, number: int, now: float,
+        mapped: MappedOf,
+    ) -> Iterator[Command]:  # fmt: skip
         """The ALG's part: what TURN, STUN and SIP on this flow teach about calls."""
         by_host = outward == record.host_first
         peer: bytes | None = record.remote
@@ -315,6 +324,12 @@ class Engine:
                 description = following if isinstance(following, Description) else None
                 if not self._opens(record):
                     continue
+                if not self.settings.monitor:
+                    carried = self.calls.nat.carry(
+                        record, packet.payload, layer, description, peer or b"", by_host, number, mapped
+                    )
+                    yield from carried.commands
+                    description = carried.description
                 yield from self.calls.signal(record, layer, description, peer or b"", by_host, number, now)
 
     def _learn(self, record: FlowRecord, layer: Layer, by_host: bool, number: int, now: float) -> None:
@@ -336,6 +351,7 @@ class Engine:
             return  # what ended was decided: this record is a later life of the same 5-tuple
         record.ended()
         yield self._report(record, record.first_packet)
+        yield from self.calls.nat.release(record.id)
         self._forget(record)
 
     def _tick(self, event: Tick, now: float) -> Iterator[Command]:
@@ -346,6 +362,9 @@ class Engine:
             else:
                 self.calls.moved_foreseen(activity.key, activity.packet, activity.time)
         yield from self.calls.tick(event.packet, now)
+        if now >= self._sweep_at and self.calls.nat.mappings.flows():
+            self._sweep_at = now + SWEEP
+            yield from self.calls.nat.sweep({record.id for record in self.flows.values()})
         self.stamps.expire(now)
 
     def _opens(self, record: FlowRecord) -> bool:

@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from appid.dataplane.command import Command
 from appid.flow.key import FlowKey
 from appid.packet import Packet
+from appid.wire import Endpoint
 
 if TYPE_CHECKING:
     from appid.engine.record import Settings
+
+
+def unmapped(_key: FlowKey) -> Endpoint | None:
+    """Nobody knows: a capture, or a flow whose first packet is still in hand."""
+    return None
 
 
 class PacketQueued(NamedTuple):
@@ -25,6 +31,8 @@ class PacketQueued(NamedTuple):
     outdev: str = ""
     parsed: Packet | None = None
     """`data`, if the edge has parsed it already."""
+    mapped: Callable[[FlowKey], Endpoint | None] = unmapped
+    """Asks the host as what a flow's source is seen outside; `key` from the inside host."""
 
 
 class FlowEnded(NamedTuple):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from appid.alg.lessons import Asked
+from appid.alg.names import Natted
 from appid.alg.relay import Relay
 from appid.dataplane.marks import Marks
 from appid.evidence.ledger import Ledger
@@ -45,7 +46,11 @@ DEFAULT_INSIDE: tuple[Network, ...] = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Applications by name, the policy (None: allow everything), the inside networks, the gateway's own addresses."""
+    """Applications by name, the policy (None: allow everything), the inside networks, the gateway's own addresses.
+
+    masqueraded   inside networks whose source the host translates on the way out
+    share         (index, number) of this process among those that give outside ports
+    """
 
     applications: Mapping[str, Application]
     judge: Judge | None = None
@@ -54,6 +59,8 @@ class Settings:
     marks: Marks = field(default_factory=Marks)
     monitor: bool = False
     budget: int = 10
+    masqueraded: tuple[Network, ...] = ()
+    share: tuple[int, int] = (0, 1)
 
 
 class Topology:
@@ -87,8 +94,10 @@ class FlowRecord:
         "ledger",
         "mark",
         "naming",
+        "natted",
         "opening",
         "payload_packets",
+        "placed",
         "relay",
         "situation",
         "state",
@@ -131,6 +140,8 @@ class FlowRecord:
         self.foreseen: int | None = None
         self.state: str | None = None
         self.last_seen = 0.0
+        self.natted: Natted | None = None
+        self.placed = False
 
     @property
     def remote(self) -> bytes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from appid.alg.expectation import Expectation
+from appid.alg.translate import Result
 from appid.flow.call import CallMedia, End
 from appid.flow.key import FlowKey
 from appid.identify.identification import Identification
@@ -62,6 +63,15 @@ class PinholeReport:
     pinhole: int
     expectation: Expectation
     closed_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TranslationReport:
+    """NAT in a packet's payload: what came of it (alg/translate.py)."""
+
+    flow: int
+    packet: int
+    result: Result
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,8 @@ class Application:
     implicit        flows that serve it (policy.md point 8)
     inbound         "foreseen": never matches a flow begun outside that no call foresaw (policy.md point 3)
     default_ports   for service = application-default (policy.md point 5)
-    media_ports     the range in which expectations may open ports (design.md, the ALG)
+    media_ports     the range in which expectations may open ports; dialog_ports: the range for those that a dialog has
+                    negotiated, where it is another
     watch           its signalling can be read: keep sending it to userspace after the decision, if a signature whose
                     own `watch` is set named it
     expect_from_channel_bind  the client's own ChannelBind may raise an expectation (design.md, the ALG)
@@ -94,6 +95,7 @@ class Application:
     inbound: Literal["any", "foreseen"] = "any"
     default_ports: tuple[PortRange, ...] = ()
     media_ports: tuple[PortRange, ...] = ()
+    dialog_ports: tuple[PortRange, ...] = ()
     watch: bool = False
     expect_from_channel_bind: bool = False
     references: tuple[str, ...] = ()

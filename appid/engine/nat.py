@@ -1,0 +1,275 @@
+"""Source NAT of calls: what the inside host's endpoints are called outside, bound in the kernel before they are told.
+
+In: SIP messages of allowed flows, and what the host's conntrack says of these flows. Out: bindings, and per message the
+payload with the other side's names (alg/translate.py). Only endpoints of the sender itself are translated going out,
+and only what stands for one of ours coming in: a public address that is nobody's mapping is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator
+from typing import NamedTuple
+
+from appid.alg.headers import translate_head
+from appid.alg.mappings import Mappings, Owner
+from appid.alg.media import runs
+from appid.alg.names import Natted
+from appid.alg.session import translate_session
+from appid.alg.translate import Result, translate_datagram
+from appid.dataplane.command import BindNat, Command, Report, RewritePayload, UnbindNat
+from appid.decode import sdp, sip
+from appid.decode.sdp import Description
+from appid.engine.record import FlowRecord, Settings, Topology
+from appid.engine.report import TranslationReport
+from appid.policy.rule import holds
+from appid.wire import UDP, DecodeError, Endpoint, FlowKey, Layer
+
+BINDING_TIMEOUT = 300
+"""Seconds the kernel keeps a binding without hearing of it again: the bound if the engine is gone."""
+MAX_CONTACTS = 4
+"""Ports beside its own that one signalling flow may name for later requests (Contact, Via)."""
+MAX_RENAMED = 256
+
+MappedOf = Callable[[FlowKey], Endpoint | None]
+
+
+class Carried(NamedTuple):
+    """One SIP message after translation: what must be done first, the description as the inside knows it."""
+
+    commands: list[Command]
+    description: Description | None
+
+
+class _Named:
+    """Collects the endpoints that headers name; translates nothing."""
+
+    def __init__(self) -> None:
+        self.found: dict[Endpoint, None] = {}
+
+    def signalling(self, named: Endpoint) -> None:
+        self.found[named] = None
+
+    def media(self, named: Endpoint) -> None: ...
+
+    def host(self, named: bytes) -> None: ...
+
+    def session(self, named: bytes) -> None: ...
+
+
+class Outward(NamedTuple):
+    """What the inside host says of itself."""
+
+    mappings: Mappings
+    natted: Natted
+
+    def signalling(self, named: Endpoint) -> Endpoint | None:
+        natted = self.natted
+        if named.address != natted.inside.address:
+            return None
+        if named == natted.inside:
+            return natted.outside
+        return self.mappings.outside_of(natted.proto, named, natted.remote)
+
+    def media(self, named: Endpoint) -> Endpoint | None:
+        return self.natted.renamed.get(named)
+
+    def host(self, named: bytes) -> bytes | None:
+        return self.natted.outside.address if named == self.natted.inside.address else None
+
+    def session(self, named: bytes) -> bytes | None:
+        return self.host(named)
+
+
+class Inward(NamedTuple):
+    """What the outside says of ours; `peer` is who says it."""
+
+    mappings: Mappings
+    natted: Natted
+    peer: bytes
+
+    def signalling(self, named: Endpoint) -> Endpoint | None:
+        natted = self.natted
+        if named == natted.outside:
+            return natted.inside
+        return self.mappings.inside_of(natted.proto, named, natted.remote)
+
+    def media(self, named: Endpoint) -> Endpoint | None:
+        return self.mappings.inside_of(UDP, named, self.peer)
+
+    def host(self, named: bytes) -> bytes | None:
+        return self.natted.inside.address if named == self.natted.outside.address else None
+
+    def session(self, named: bytes) -> None:
+        """An address without a port may stand for any inside host."""
+
+
+class NatKeeper:
+    """The mappings of all calls and of their signalling, and the bindings that stand for signalling."""
+
+    def __init__(self, settings: Settings, topology: Topology) -> None:
+        self.settings = settings
+        self.topology = topology
+        self.mappings = Mappings(settings.share)
+        self.standing: dict[tuple[int, Endpoint, bytes], BindNat] = {}
+
+    # -- one message ---------------------------------------------------------------------------------------------
+
+    def carry(
+        self, record: FlowRecord, payload: memoryview, layer: Layer, description: Description | None, peer: bytes,
+        by_host: bool, packet: int, mapped: MappedOf,
+    ) -> Carried:  # fmt: skip
+        """One SIP message of an allowed flow, before anyone hears of it."""
+        commands: list[Command] = []
+        natted = self._natted(record, by_host, mapped, commands)
+        message = layer.message
+        if natted is None or not isinstance(message, sip.Message):
+            return Carried(commands, description)
+        names = Outward(self.mappings, natted) if by_host else Inward(self.mappings, natted, peer)
+        if by_host:
+            call_id = next((fact.value for fact in layer.facts if fact.name == "sip.call_id"), "")
+            owner = (str(call_id), record.host)
+            self._contacts(record, natted, message, commands)
+            if description is not None and not self._reserve(record, natted, description, peer, owner):
+                commands.append(_told(record, packet, "no-port"))
+        elif description is not None and layer.inner is not None:
+            description = _described(translate_session(bytes(layer.inner), names)) or description
+        if record.key.proto == UDP:
+            commands += self._rewrite(record, payload, names, packet)
+        return Carried(commands, description)
+
+    def _rewrite(
+        self, record: FlowRecord, payload: memoryview, names: Outward | Inward, packet: int
+    ) -> Iterator[Command]:
+        found = translate_datagram(bytes(payload), names)
+        if found is None or found.result == "unchanged":
+            return
+        if found.result == "translated":
+            yield RewritePayload(packet, found.payload)
+        yield _told(record, packet, found.result)
+
+    # -- signalling ----------------------------------------------------------------------------------------------
+
+    def _natted(self, record: FlowRecord, by_host: bool, mapped: MappedOf, commands: list[Command]) -> Natted | None:
+        """Where the flow's inside end is seen outside. Conntrack knows once a packet has passed; before that the host's
+        rules say whether, and a binding of ours as what."""
+        if record.placed:
+            return record.natted
+        inside, remote = Endpoint(record.host, record.host_port), record.remote
+        if self.topology.inside(remote):
+            record.placed = True
+            return None
+        key = record.key if record.host_first else record.key.reversed()
+        outside = mapped(key)
+        if outside is not None:
+            record.placed = True
+            if outside == inside:
+                return None
+            self.mappings.note(key.proto, inside, outside, remote, record.id)
+        elif not any(holds(network, record.host) for network in self.settings.masqueraded):
+            return None
+        else:
+            address = min((a for a in self.settings.outside if len(a) == len(record.host)), default=None)
+            if address is None:
+                return None
+            if not by_host:  # a port forwarding of the host's: its outside port is not known yet, ours is as good
+                return Natted(key.proto, inside, Endpoint(address, inside.port), remote)
+            bound = self._bind(record, inside, address, commands)
+            if bound is None:
+                return None
+            outside, record.placed = bound, True
+        record.natted = Natted(key.proto, inside, outside, remote)
+        return record.natted
+
+    def _bind(self, record: FlowRecord, inside: Endpoint, address: bytes, commands: list[Command]) -> Endpoint | None:
+        """A mapping and a binding of our own for a port that signalling uses."""
+        proto, remote = record.key.proto, record.remote
+        ports = self.mappings.hold(proto, inside.address, (inside.port,), address, remote, record.id)
+        if ports is None:
+            return None
+        binding = BindNat(proto, inside.address, inside.port, address, ports[0], remote, BINDING_TIMEOUT)
+        if self.standing.get((proto, inside, remote)) != binding:
+            self.standing[proto, inside, remote] = binding
+            commands.append(binding)
+        return Endpoint(address, ports[0])
+
+    def _contacts(self, record: FlowRecord, natted: Natted, message: sip.Message, commands: list[Command]) -> None:
+        """Ports beside the flow's own, at which its sender wants to be called: a Contact of a TCP client, mostly."""
+        named = _Named()
+        translate_head(message.head, named)
+        host = natted.inside.address
+        ports = [one for one in named.found if one.address == host and one != natted.inside]
+        for one in ports[:MAX_CONTACTS]:
+            self._bind(record, one, natted.outside.address, commands)
+
+    # -- media ---------------------------------------------------------------------------------------------------
+
+    def _reserve(self, record: FlowRecord, natted: Natted, description: Description, peer: bytes, owner: Owner) -> bool:
+        """Outside ports for those that the inside host's description names. Out: whether there were enough."""
+        address, enough = natted.outside.address, True
+        if len(natted.renamed) > MAX_RENAMED:
+            natted.renamed.clear()
+        for media in description.media:
+            for where, ports in runs(media):
+                if where == record.host:
+                    here = ports
+                elif where == address:
+                    here = tuple(self.inside_port(record, port) for port in ports)
+                    ends = [(Endpoint(record.host, i), Endpoint(where, p)) for i, p in zip(here, ports, strict=True)]
+                    if all(self.mappings.note(UDP, inside, outside, peer, owner) for inside, outside in ends):
+                        continue
+                else:
+                    continue
+                given = self.mappings.hold(UDP, record.host, here, address, peer, owner)
+                enough = enough and given is not None
+                for port, there in zip(ports, given or (), strict=False):
+                    natted.renamed[Endpoint(where, port)] = Endpoint(address, there)
+        return enough
+
+    @staticmethod
+    def inside_port(record: FlowRecord, port: int) -> int:
+        """A client behind a relay names the port by which the world knows it: its own is the flow's."""
+        known = record.relay.mapped if record.relay is not None else None
+        return record.host_port if known is not None and known.port == port else port
+
+    def outside_of(self, record: FlowRecord, inside: Endpoint, peer: bytes, owner: Owner) -> Endpoint | None:
+        """By which endpoint `peer` knows an inside one; a mapping made towards the other end of the signalling holds
+        towards the media's peer as well, if that port is free there."""
+        found = self.mappings.outside_of(UDP, inside, peer)
+        if found is None and record.natted is not None:
+            told = self.mappings.outside_of(UDP, inside, record.remote)
+            if told is not None and self.mappings.note(UDP, inside, told, peer, owner):
+                return told
+        return found
+
+    def faces(self, inside: Endpoint, peer: bytes) -> bool:
+        """Whether this peer knows that inside endpoint by a mapping of ours: both ends of a call are behind us."""
+        return self.mappings.outside_of(UDP, inside, peer) is not None
+
+    # -- ends and time -------------------------------------------------------------------------------------------
+
+    def sweep(self, living: Container[int]) -> Iterator[Command]:
+        """Signalling flows that are followed no more, however that came."""
+        for owner in self.mappings.flows():
+            if owner not in living:
+                yield from self.release(owner)
+
+    def release(self, owner: Owner) -> Iterator[Command]:
+        """A dialog or a signalling flow is over."""
+        for gone in self.mappings.release(owner):
+            binding = self.standing.pop((gone.proto, gone.inside, gone.peer), None)
+            if binding is not None:
+                yield UnbindNat(
+                    binding.proto, binding.inside, binding.port, binding.outside, binding.outside_port, binding.peer
+                )
+
+
+def _told(record: FlowRecord, packet: int, result: Result) -> Report:
+    return Report("translation", TranslationReport(record.id, packet, result))
+
+
+def _described(text: bytes) -> Description | None:
+    try:
+        layer = sdp.decode(memoryview(text))
+    except DecodeError:
+        return None
+    return layer.message if layer is not None and isinstance(layer.message, Description) else None

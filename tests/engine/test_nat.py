@@ -1,0 +1,245 @@
+"""Calls behind source NAT: what the far side is told, what is bound before that, and what goes when it is over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from appid.alg.mappings import LOWEST
+from appid.dataplane.command import BindNat, ClosePinhole, OpenPinhole, RewritePayload, SetVerdict
+from appid.engine import FlowEnded, TranslationReport
+from appid.wire import UDP, Endpoint, FlowKey, packed
+from tests.corpus.writer import End
+from tests.engine.phones import GATE, PROVIDER, Phone, bindings, body, gateway, named, rewritten, unbound
+from tests.engine.play import Play, bodies, of
+
+A, B = End("172.16.42.187", 5060), End("172.16.42.185", 5060)
+
+
+def test_an_outgoing_call_is_told_and_bound_as_the_gateways() -> None:
+    phone = Phone(gateway(), A)
+    commands = phone.invite()
+    out = rewritten(commands)
+    assert named(out, "Via").startswith(f"SIP/2.0/UDP {GATE}:5060;")
+    assert named(out, "Contact") == f"<sip:x@{GATE}:5060>"
+    assert [named(out, "o="), named(out, "c="), named(out, "m=")] == [
+        f"alice 1 1 IN IP4 {GATE}", f"IN IP4 {GATE}", "audio 16402 RTP/AVP 0",
+    ]  # fmt: skip
+    assert bindings(commands) == [("172.16.42.187", 5060, 5060, "198.51.100.20")], "signalling; media is not agreed yet"
+    kinds = [type(command) for command in commands]
+    assert kinds.index(BindNat) < kinds.index(RewritePayload) < kinds.index(SetVerdict)
+
+
+def test_the_answer_binds_media_and_names_the_phone_again() -> None:
+    phone = Phone(gateway(), A)
+    phone.invite()
+    commands = phone.respond("200 OK")
+    back = rewritten(commands)
+    assert named(back, "Via") == "SIP/2.0/UDP 172.16.42.187:5060;branch=z9hG4bK776;received=172.16.42.187;rport=5060"
+    assert named(back, "c=") == "IN IP4 198.51.100.20"
+    assert bindings(commands) == [
+        ("172.16.42.187", 16402, 16402, "198.51.100.20"), ("172.16.42.187", 16403, 16403, "198.51.100.20"),
+    ]  # fmt: skip
+    kinds = [type(command) for command in commands]
+    assert kinds.index(BindNat) < kinds.index(OpenPinhole) < kinds.index(SetVerdict)
+    assert kinds[-1] is SetVerdict
+
+
+def test_early_media_is_bound_by_the_provisional_answer() -> None:
+    phone = Phone(gateway(), A)
+    phone.invite()
+    assert len(bindings(phone.respond("183 Session Progress"))) == 2
+    assert bindings(phone.respond("200 OK")) == [], "the same media"
+
+
+def test_two_phones_on_the_same_ports_are_told_apart() -> None:
+    play = gateway()
+    first, second = Phone(play, A), Phone(play, B, call_id="other")
+    first.invite()
+    first.respond("200 OK")
+    out = rewritten(second.invite())
+    assert second.outside == Endpoint(packed(GATE), LOWEST)
+    assert named(out, "Contact") == f"<sip:x@{GATE}:{LOWEST}>"
+    assert f"{GATE}:{LOWEST};" in named(out, "Via")
+    port = int(named(out, "m=").split()[1])
+    assert port != 16402
+    assert port % 2 == 0
+    assert bindings(second.respond("200 OK")) == [
+        ("172.16.42.185", 16402, port, "198.51.100.20"), ("172.16.42.185", 16403, port + 1, "198.51.100.20"),
+    ]  # fmt: skip
+
+
+def test_rtcp_that_has_a_port_of_its_own_follows() -> None:
+    play = gateway()
+    Phone(play, A, call_id="first").invite("a=rtcp:16410")
+    out = rewritten(Phone(play, B).invite("a=rtcp:16410"))
+    told, rtcp = int(named(out, "m=").split()[1]), int(named(out, "a=rtcp").split()[0])
+    assert (told, rtcp) != (16402, 16410)
+    assert told % 2 == rtcp % 2 == 0
+    found = {b[1]: b[2] for b in bindings(Phone(play, B).respond("200 OK"))}
+    assert found == {16402: told, 16410: rtcp}
+
+
+def test_facetimes_one_port_stays_one_port() -> None:
+    play = gateway()
+    Phone(play, A, call_id="first").invite("a=rtcp:16402", "m=video 16402 RTP/AVP 123", "a=rtcp:16402")
+    out = rewritten(Phone(play, B).invite("a=rtcp:16402", "m=video 16402 RTP/AVP 123", "a=rtcp:16402"))
+    lines = [line for line in out.split("\r\n") if line[:2] in ("m=", "a=")]
+    port = lines[0].split()[1]
+    assert port != "16402"
+    assert lines == [f"m=audio {port} RTP/AVP 0", f"a=rtcp:{port}", f"m=video {port} RTP/AVP 123", f"a=rtcp:{port}"]
+
+
+def test_an_incoming_call_is_addressed_to_the_phone_and_bound_by_its_answer() -> None:
+    """The flow stands since the phone registered: conntrack tells its mapping."""
+    phone = Phone(gateway(), A)
+    phone.seen[FlowKey(UDP, *phone.inside, packed(PROVIDER.host), PROVIDER.port)] = Endpoint(packed(GATE), 1024)
+    register = phone.head("REGISTER sip:198.51.100.20 SIP/2.0", "1 REGISTER", "", b"")
+    out = phone.out(register)
+    assert bindings(out) == [], "the host has mapped it already"
+    assert named(rewritten(out), "Contact") == f"<sip:x@{GATE}:1024>"
+    offer = body(PROVIDER.host, 30000)
+    invite = phone.head(f"INVITE sip:x@{GATE}:1024 SIP/2.0", "9 INVITE", "", offer, PROVIDER.host, PROVIDER.host)
+    assert rewritten(phone.back(invite)).startswith("INVITE sip:x@172.16.42.187:5060 SIP/2.0\r\n")
+    answer = phone.head("SIP/2.0 200 OK", "9 INVITE", ";tag=314159", body(A.host, 16402), PROVIDER.host)
+    commands = phone.out(answer)
+    told = rewritten(commands)
+    assert [named(told, "c="), named(told, "m=")] == [f"IN IP4 {GATE}", "audio 16402 RTP/AVP 0"]
+    assert named(told, "Via").startswith("SIP/2.0/UDP 198.51.100.20;"), "the far side's own"
+    assert [b[1:3] for b in bindings(commands)] == [(16402, 16402), (16403, 16403)]
+
+
+def test_a_call_that_comes_in_by_the_hosts_own_forwarding() -> None:
+    """Its first packet: no entry tells yet which outside port it is; what names our address is the phone's."""
+    phone = Phone(gateway(), A)
+    invite = phone.head(f"INVITE sip:bob@{GATE} SIP/2.0", "9 INVITE", "", b"", PROVIDER.host, PROVIDER.host)
+    out = phone.back(invite)
+    assert rewritten(out).startswith("INVITE sip:bob@172.16.42.187 SIP/2.0\r\n")
+    assert bindings(out) == []
+
+
+def test_both_ends_behind_the_same_gateway_speak_to_each_other() -> None:
+    """Their provider hands each the other's outside endpoint: to those inside it is told as what it is inside."""
+    play = gateway()
+    alice, bob = Phone(play, A), Phone(play, B, call_id="leg2", rtp=17000)
+    key = FlowKey(UDP, *bob.inside, packed(PROVIDER.host), PROVIDER.port)
+    bob.seen[key] = Endpoint(packed(GATE), 1024)
+    bob.out(bob.head("REGISTER sip:198.51.100.20 SIP/2.0", "1 REGISTER", "", b""))
+    offered = int(named(rewritten(alice.invite()), "m=").split()[1])
+    invite = bob.head(f"INVITE sip:x@{GATE}:1024 SIP/2.0", "9 INVITE", "", body(GATE, offered), PROVIDER.host)
+    told = rewritten(bob.back(invite))
+    assert [named(told, "o="), named(told, "c="), named(told, "m=")] == [
+        "alice 1 1 IN IP4 172.16.42.187", "IN IP4 172.16.42.187", "audio 16402 RTP/AVP 0",
+    ]  # fmt: skip
+    answer = bob.head("SIP/2.0 200 OK", "9 INVITE", ";tag=b", body(B.host, 17000), PROVIDER.host)
+    answered = rewritten(bob.out(answer))
+    assert named(answered, "c=") == f"IN IP4 {GATE}"
+    back = alice.respond("200 OK", port=int(named(answered, "m=").split()[1]), host=GATE)
+    assert [named(rewritten(back), "c="), named(rewritten(back), "m=")] == [
+        "IN IP4 172.16.42.185",
+        "audio 17000 RTP/AVP 0",
+    ]
+    media = play.engine.calls.book.foreseen(FlowKey(UDP, *Endpoint(packed(A.host), 16402), packed(B.host), 17000))
+    assert media is not None, "media goes from one to the other, foreseen"
+    assert of(play.commands, ClosePinhole) == []
+
+
+def test_a_public_address_is_left_alone() -> None:
+    phone = Phone(gateway(), A)
+    content = body("192.0.2.66", 16402)
+    out = rewritten(phone.out(phone.head("INVITE sip:bob@198.51.100.20 SIP/2.0", "1 INVITE", "", content)))
+    assert out.encode().endswith(content)
+
+
+def test_a_learned_address_that_is_taken_gets_another_port() -> None:
+    """Two clients that know their outside address by STUN, and both name 16402 there."""
+    play = gateway()
+    for number, end in enumerate((A, B)):
+        phone = Phone(play, end, call_id=f"c{number}")
+        content = body(GATE, 16402, "a=rtcp:16402")
+        out = rewritten(phone.out(phone.head("INVITE sip:bob@198.51.100.20 SIP/2.0", "1 INVITE", "", content)))
+        assert named(out, "c=") == f"IN IP4 {GATE}"
+        ports = {named(out, "m=").split()[1], named(out, "a=rtcp")}
+        assert len(ports) == 1
+        assert (ports == {"16402"}) == (number == 0)
+
+
+def test_without_nat_nothing_is_touched() -> None:
+    """Inside addresses that go out as they are: the host has no rule for them, or conntrack says so."""
+    plain = Phone(Play(replace(gateway().settings, masqueraded=())), A)
+    assert of(plain.invite(), RewritePayload) == []
+    ok = plain.head("SIP/2.0 200 OK", "1 INVITE", ";tag=314159", body(PROVIDER.host, 30000))
+    assert len(of(plain.back(ok), OpenPinhole)) == 2
+    assert bindings(plain.play.commands) == []
+    said = Phone(gateway(), A)
+    said.seen[FlowKey(UDP, *said.inside, packed(PROVIDER.host), PROVIDER.port)] = said.inside
+    assert of(said.invite(), RewritePayload) == []
+    assert bindings(said.play.commands) == []
+
+
+def test_the_end_of_a_call_takes_its_bindings_and_the_end_of_the_flow_takes_the_rest() -> None:
+    phone = Phone(gateway(), A)
+    phone.invite()
+    phone.respond("200 OK")
+    phone.out(phone.head("BYE sip:bob@198.51.100.20 SIP/2.0", "2 BYE", ";tag=314159", b""))
+    gone = phone.respond("200 OK", "2 BYE", port=0)
+    assert unbound(gone) == [
+        ("172.16.42.187", 16402, 16402, "198.51.100.20"), ("172.16.42.187", 16403, 16403, "198.51.100.20"),
+    ]  # fmt: skip
+    keeper = phone.play.engine.calls.nat
+    assert len(keeper.mappings) == 1
+    key = FlowKey(UDP, *phone.inside, packed(PROVIDER.host), PROVIDER.port)
+    ended = phone.play.engine.handle(FlowEnded(key, 0, (5, 5), (500, 500)), 200.0)
+    assert unbound(ended) == [("172.16.42.187", 5060, 5060, "198.51.100.20")]
+    assert (len(keeper.mappings), keeper.standing) == (0, {})
+
+
+def test_an_offer_that_becomes_no_call_keeps_no_ports() -> None:
+    """A message of no dialog, with a description: an OPTIONS, or what a hostile host sends to take all ports."""
+    phone = Phone(gateway(), A)
+    for number in range(50):
+        content = body(A.host, 20000 + 2 * number)
+        phone.call_id = f"noise-{number}"
+        phone.out(phone.head("OPTIONS sip:bob@198.51.100.20 SIP/2.0", f"{number} OPTIONS", "", content))
+    assert len(phone.play.engine.calls.nat.mappings) == 1, "the signalling's"
+
+
+def test_one_flow_names_few_ports_for_later() -> None:
+    phone = Phone(gateway(), A)
+    for number in range(30):
+        phone.out(
+            phone.head(
+                "OPTIONS sip:bob@198.51.100.20 SIP/2.0", f"{number} OPTIONS", "", b"", "", f"{A.host}:{6000 + number}"
+            )
+        )
+    assert len(phone.play.engine.calls.nat.mappings) <= 64
+
+
+def test_a_contact_at_another_port_is_bound_as_well() -> None:
+    phone = Phone(gateway(), End(A.host, 40001))
+    commands = phone.out(phone.head("OPTIONS sip:b@198.51.100.20 SIP/2.0", "1 OPTIONS", "", b"", "", f"{A.host}:5060"))
+    assert bindings(commands) == [(A.host, 40001, 40001, PROVIDER.host), (A.host, 5060, 5060, PROVIDER.host)]
+    assert named(rewritten(commands), "Contact") == f"<sip:x@{GATE}:5060>"
+
+
+@pytest.mark.parametrize("broken", [b"INVITE sip:b@x SIP/2.0\r\nVia: SIP/2.0/UDP 172.16.42.187\r\n",
+                                    b"OPTIONS sip:b@x SIP/2.0\r\nl: 1\r\nl: 2\r\n\r\nx",
+                                    b"OPTIONS sip:b@x SIP/2.0\r\n" + b"X: y\r\n" * 300 + b"\r\n"])  # fmt: skip
+def test_what_cannot_be_parsed_passes_unchanged_and_is_counted(broken: bytes) -> None:
+    phone = Phone(gateway(), A)
+    phone.invite()
+    commands = phone.out(broken)
+    assert of(commands, RewritePayload) == []
+    assert [told.result for told in bodies(commands, TranslationReport)] == ["unparseable"]
+    assert of(commands, SetVerdict)[0].verdict == "repeat"
+
+
+def test_every_translation_is_counted() -> None:
+    phone = Phone(gateway(), A)
+    assert [told.result for told in bodies(phone.invite(), TranslationReport)] == ["translated"]
+
+
+def test_a_watching_gateway_rewrites_nothing() -> None:
+    play = Play(replace(gateway().settings, monitor=True))
+    assert of(Phone(play, A).invite(), RewritePayload) == []

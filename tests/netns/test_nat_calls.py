@@ -1,0 +1,182 @@
+"""Calls behind source NAT on a real kernel: a running gateway, phones that believe what they are told, and media.
+
+The far side sends media only to where the description that it got says, and the phone takes it only at its own port.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.netns.live import Live, live, rule
+from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, PUBLIC4, PUBLIC6, Net, received
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
+
+POLICY = rule("sip", "allow", "sip", service='"any"')
+SECOND4 = "10.77.1.3"
+
+
+def quoted(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+class Agent:
+    """One user agent: a signalling socket, two media sockets, and the last message that it got."""
+
+    def __init__(self, where: object, host: str, rtp: int, port: int = 5060) -> None:
+        self.host, self.rtp, self.port = host, rtp, port
+        self.signalling: socket.socket = where.udp(host, port)  # type: ignore[attr-defined]
+        self.media: list[socket.socket] = [where.udp(host, rtp + i) for i in (0, 1)]  # type: ignore[attr-defined]
+        self.signalling.settimeout(3)
+        self.came = b""
+        self.from_: tuple[str, int] = ("", 0)
+
+    def sdp(self) -> bytes:
+        where = f"IN IP{6 if ':' in self.host else 4} {self.host}"
+        lines = ("v=0", f"o=- 1 1 {where}", "s=-", f"c={where}", "t=0 0", f"m=audio {self.rtp} RTP/AVP 0", "")
+        return "\r\n".join(lines).encode()
+
+    def message(self, first: str, cseq: str, call: str, tags: tuple[str, str], body: bytes, via: str = "") -> bytes:
+        own = f"{quoted(self.host)}:{self.port}"
+        lines = [
+            first, f"Via: {via or f'SIP/2.0/UDP {own};branch=z9hG4bK7;rport'}", f"From: <sip:a@x.example>{tags[0]}",
+            f"To: <sip:b@y.example>{tags[1]}", f"Call-ID: {call}", f"CSeq: {cseq}", f"Contact: <sip:u@{own}>",
+        ]  # fmt: skip
+        lines += ["Content-Type: application/sdp"] if body else []
+        return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
+
+    def hear(self) -> str:
+        self.came, source = self.signalling.recvfrom(65535)
+        self.from_ = source[:2]
+        return self.came.decode()
+
+    def field(self, expression: str) -> str:
+        found = re.search(expression, self.came.decode(), re.M)
+        assert found is not None, (expression, self.came)
+        return found[1]
+
+    def far(self) -> tuple[str, int]:
+        """Where the other side says it takes media."""
+        return self.field(r"^c=IN IP[46] (\S+)"), int(self.field(r"^m=audio (\d+)"))
+
+
+def talk(caller: Agent, callee: Agent, call: str) -> None:
+    """INVITE, early media, 200, ACK; the callee answers to where the packet came from (RFC 3581)."""
+    first = f"INVITE sip:b@{quoted(callee.host)} SIP/2.0"
+    caller.signalling.sendto(caller.message(first, "1 INVITE", call, (";tag=a", ""), caller.sdp()), (callee.host, 5060))
+    callee.hear()
+    offered, via = callee.far(), callee.field(r"^Via: (.*?)\r$")
+    ringing = callee.message("SIP/2.0 183 Progress", "1 INVITE", call, (";tag=a", f";tag={call}"), callee.sdp(), via)
+    callee.signalling.sendto(ringing, callee.from_)
+    assert "183" in caller.hear()
+    for part in (0, 1):
+        callee.media[part].sendto(b"\x80early%d" % part, (offered[0], offered[1] + part))
+        assert received(caller.media[part], 0.2) == [b"\x80early%d" % part]
+    ok = callee.message("SIP/2.0 200 OK", "1 INVITE", call, (";tag=a", f";tag={call}"), callee.sdp(), via)
+    callee.signalling.sendto(ok, callee.from_)
+    assert "200 OK" in caller.hear()
+    contact = re.search(r"<sip:u@(.*?)>", ok.decode())
+    assert contact is not None
+    ack = caller.message(f"ACK sip:u@{contact[1]} SIP/2.0", "1 ACK", call, (";tag=a", f";tag={call}"), b"")
+    caller.signalling.sendto(ack, (callee.host, 5060))
+    assert callee.hear().startswith("ACK")
+    back = caller.far()
+    for part in (0, 1):
+        caller.media[part].sendto(b"\x80back%d" % part, (back[0], back[1] + part))
+        data, source = callee.media[part].recvfrom(2000)
+        assert data == b"\x80back%d" % part
+        assert source[:2] == (offered[0], offered[1] + part), "media comes from where the description said"
+
+
+def hang_up(caller: Agent, callee: Agent, call: str) -> None:
+    bye = caller.message(f"BYE sip:u@{quoted(callee.host)} SIP/2.0", "2 BYE", call, (";tag=a", f";tag={call}"), b"")
+    caller.signalling.sendto(bye, (callee.host, 5060))
+    assert callee.hear().startswith("BYE")
+    ok = callee.message(
+        "SIP/2.0 200 OK", "2 BYE", call, (";tag=a", f";tag={call}"), b"", callee.field(r"^Via: (.*?)\r$")
+    )
+    callee.signalling.sendto(ok, callee.from_)
+    assert "200 OK" in caller.hear()
+
+
+@contextmanager
+def natted(net: Net, folder: Path, policy: str = POLICY) -> Iterator[Live]:
+    net.masquerade()
+    net.client.run("ip", "addr", "add", f"{SECOND4}/24", "dev", "lan")
+    with live(net, folder, policy, "nft") as gateway:
+        yield gateway
+
+
+def nothing_left(net: Net, *ports: int) -> bool:
+    maps = net.gateway.run("nft", "list", "table", "inet", "appid-nat")
+    sets = net.gateway.run("ipset", "list")
+    return not any(str(port) in maps + sets for port in ports)
+
+
+@pytest.mark.parametrize("ends", [(CLIENT4, PEER4, PUBLIC4), (CLIENT6, PEER6, PUBLIC6)], ids=["v4", "v6"])
+def test_a_call_out_and_its_end(bare: Net, tmp_path: Path, ends: tuple[str, str, str]) -> None:
+    host, peer, public = ends
+    with natted(bare, tmp_path) as gateway:
+        phone, far = Agent(bare.client, host, 16402), Agent(bare.peer, peer, 30000)
+        talk(phone, far, "one")
+        assert far.from_ == (public, 5060)
+        hang_up(phone, far, "one")
+        far.media[0].sendto(b"\x80after", (public, 16402))
+        phone.media[0].sendto(b"\x80after", (peer, 30000))
+        assert received(phone.media[0]) == []
+        assert nothing_left(bare, 16402, 16403)
+        assert gateway.metric('appid_nat_translations_total{result="translated"}')
+
+
+def test_two_phones_on_the_same_ports_to_one_peer(bare: Net, tmp_path: Path) -> None:
+    with natted(bare, tmp_path):
+        far = Agent(bare.peer, PEER4, 30000)
+        phones = [Agent(bare.client, host, 16402) for host in (CLIENT4, SECOND4)]
+        for number, phone in enumerate(phones):
+            talk(phone, far, f"call{number}")
+        for number, phone in enumerate(phones):
+            hang_up(phone, far, f"call{number}")
+        assert nothing_left(bare, 16402, 30000)
+
+
+def test_a_call_in_on_the_phones_own_flow(bare: Net, tmp_path: Path) -> None:
+    """The phone has registered; the call comes to the Contact that its provider was told."""
+    with natted(bare, tmp_path):
+        phone, far = Agent(bare.client, CLIENT4, 16402), Agent(bare.peer, PEER4, 30000)
+        register = phone.message("REGISTER sip:y.example SIP/2.0", "1 REGISTER", "r", (";tag=a", ""), b"")
+        phone.signalling.sendto(register, (PEER4, 5060))
+        assert far.hear().startswith("REGISTER")
+        contact = far.field(r"^Contact: <sip:u@(.*?)>")
+        assert contact == f"{PUBLIC4}:5060"
+        invite = far.message(f"INVITE sip:u@{contact} SIP/2.0", "1 INVITE", "in", (";tag=f", ""), far.sdp())
+        far.signalling.sendto(invite, (PUBLIC4, 5060))
+        assert phone.hear().startswith(f"INVITE sip:u@{CLIENT4}:5060 ")
+        via = phone.field(r"^Via: (.*?)\r$")
+        ok = phone.message("SIP/2.0 200 OK", "1 INVITE", "in", (";tag=f", ";tag=p"), phone.sdp(), via)
+        phone.signalling.sendto(ok, (PEER4, 5060))
+        assert "200 OK" in far.hear()
+        assert far.far() == (PUBLIC4, 16402)
+        far.media[0].sendto(b"\x80in", far.far())
+        assert received(phone.media[0]) == [b"\x80in"]
+
+
+def test_a_signalling_flow_that_the_host_has_mapped_before(bare: Net, tmp_path: Path) -> None:
+    """Two phones have spoken before the gateway came: the second one's port is what the host made of it."""
+    bare.masquerade()
+    bare.client.run("ip", "addr", "add", f"{SECOND4}/24", "dev", "lan")
+    far = Agent(bare.peer, PEER4, 30000)
+    phones = [Agent(bare.client, host, 16402 + 10 * i) for i, host in enumerate((CLIENT4, SECOND4))]
+    for phone in phones:
+        phone.signalling.sendto(b"\r\n\r\n", (PEER4, 5060))
+        far.hear()
+    mapped = far.from_[1]
+    assert mapped != 5060
+    with live(bare, tmp_path, POLICY, "nft"):
+        talk(phones[1], far, "mapped")
+        assert far.from_ == (PUBLIC4, mapped)
