@@ -11,7 +11,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from appid.decode import dns, dtls, http, quic, rtcp, rtp, sdp, sip, snatmap, stun, tls, turn, xmpp
+from appid.decode import (
+    dns,
+    dtls,
+    http,
+    linkcontrol,
+    quic,
+    relayframe,
+    rtcp,
+    rtp,
+    sdp,
+    sip,
+    snatmap,
+    stun,
+    tls,
+    turn,
+    xmpp,
+)
 from appid.wire import DecodeError, Fact, Layer
 
 MESSAGES = 64
@@ -36,6 +52,7 @@ class Decoder(NamedTuple):
 
 
 DECODERS: tuple[Decoder, ...] = (
+    Decoder("linkcontrol", ("stun", "relayframe"), linkcontrol.FIRST, linkcontrol.decode),
     Decoder("stun", ("udp", "turn", "stun"), stun.FIRST, stun.decode),
     Decoder("stun", ("tcp",), stun.FIRST, stun.decode_stream),
     Decoder("sip", ("udp", "turn", "stun"), sip.FIRST, sip.decode),
@@ -53,9 +70,10 @@ DECODERS: tuple[Decoder, ...] = (
     Decoder("dtls", ("udp", "turn", "stun"), dtls.FIRST, dtls.decode),
     Decoder("quic", ("udp",), quic.FIRST, quic.decode),
     Decoder("dns", ("udp",), None, dns.decode),
+    Decoder("relayframe", ("turn",), relayframe.FIRST, relayframe.decode),
     Decoder("rtcp", ("udp", "turn", "stun"), rtcp.FIRST, rtcp.decode),
     # Last: twelve bytes with two fixed bits are the weakest claim.
-    Decoder("rtp", ("udp", "turn", "stun"), rtp.FIRST, rtp.decode),
+    Decoder("rtp", ("udp", "turn", "stun", "relayframe"), rtp.FIRST, rtp.decode),
     # What proves nothing by itself, and says so in its facts.
     Decoder("dns", ("udp",), None, dns.decode_damaged),
     Decoder("quic", ("udp",), quic.SHORT, quic.decode_short),

@@ -40,6 +40,8 @@ _WANTED = {
     b"upgrade": "http.upgrade",
 }
 _LOWER = frozenset({b"host", b"upgrade"})
+_REPEATED = frozenset({b"host"})
+"""Said twice it says nothing: such a request must be refused (RFC 9112 section 3.2)."""
 
 
 def decode_response(payload: memoryview) -> Layer | None:
@@ -66,7 +68,9 @@ def decode(payload: memoryview) -> Layer | None:
     if start is None:
         return None
     headers, size = _headers(rest)
-    facts = (*start, *(Fact(_WANTED[name], _value(name, value)) for name, value in headers if name in _WANTED))
+    hosts = sum(name == b"host" for name, _ in headers)
+    wanted = _WANTED.keys() if hosts < 2 else _WANTED.keys() - _REPEATED
+    facts = (*start, *(Fact(_WANTED[name], _value(name, value)) for name, value in headers if name in wanted))
     if size is None:  # a head without an end: all of it is this message's
         return Layer("http", facts, len(payload) if len(payload) >= HEAD_LIMIT else 0)
     fields = dict(headers)

@@ -44,13 +44,25 @@ def read(record: FlowRecord, packet: Packet, outward: bool) -> Read:
         return Read(NOTHING, facts, ())
     layers = peeled.layers
     facts.extend(peeled.facts())
-    if layers and layers[0].name == "quic":
+    if layers and layers[0].name == "http":
+        facts.extend(_requests(record, layers))
+    elif layers and layers[0].name == "quic":
         layers += _hello_over_datagrams(record, layers[0], facts)
     elif not layers and packet.key.proto == UDP:
         facts.append(Fact("flow.start", bytes(packet.payload[:START])))
     elif layers and layers[0].name == "snatmap" and Endpoint(packet.key.src, packet.key.sport) == _endpoint(layers[0]):
         facts.append(Fact("snatmap.of_sender", True))
     return Read(layers, facts, peeled.anomalies)
+
+
+def _requests(record: FlowRecord, layers: tuple[Layer, ...]) -> list[Fact]:
+    """Which requests of their connection these are, from 1: one may follow another at once (RFC 9112 section 9.3.2)."""
+    facts = []
+    for layer in layers:
+        if layer.facts and layer.facts[0].name == "http.method":
+            facts.append(Fact("http.request", record.requests + 1))
+            record.requests += layer.consumed > 0
+    return facts
 
 
 def _stream(record: FlowRecord, packet: Packet, outward: bool) -> Peeled:

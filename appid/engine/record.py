@@ -99,6 +99,7 @@ class FlowRecord:
         "payload_packets",
         "placed",
         "relay",
+        "requests",
         "situation",
         "state",
         "streams",
@@ -129,6 +130,7 @@ class FlowRecord:
         self.always: Candidates | None = None
         self.streams: tuple[Stream, Stream] | None = (Stream(), Stream()) if key.proto == TCP else None
         self.bodies = [0, 0]
+        self.requests = 0
         self.opening = ["", ""]
         self.crypto: list[tuple[int, bytes]] = []
         self.payload_packets = 0

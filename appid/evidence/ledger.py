@@ -9,6 +9,7 @@ Derived facts (one packet alone proves little, RFC 3550 appendix A.1: a source i
     quic.run   short headers in one direction with the same eight bytes at the connection ID's place, whose first byte,
                protected in part, differed from the one before (RFC 9000 section 17.3.1), so far
     turn.run   ChannelData messages on one channel whose length was exact, so far
+    relayframe.run  relayed frames in one direction that ended as their flags say, in RTP or with nothing, so far
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from appid.wire import Fact, FactValue
 MAX_FACTS = 512
 """Facts kept per flow; what comes later is matched with its own packet, and forgotten."""
 MAX_RUNS = 16
-_COUNTED = frozenset({"rtp.ssrc", "rtp.sequence", "rtcp.ssrc", "turn.channel", "turn.exact", "quic.short_header"})
+_COUNTED = frozenset(
+    {"rtp.ssrc", "rtp.sequence", "rtcp.ssrc", "turn.channel", "turn.exact", "quic.short_header", "relayframe.content"}
+)
 """What runs are made of."""
 SEQUENCE_WINDOW = 64
 """RTP sequence numbers that may be missing between two packets of one run."""
@@ -95,6 +98,8 @@ class Ledger:
                 channel = value
             elif name == "quic.short_header" and isinstance(value, bytes):
                 derived.append(Fact("quic.run", self._short(("quic.run", outward, None), value)))
+            elif name == "relayframe.content" and value != "control":
+                derived.append(Fact("relayframe.run", self._count(("relayframe.run", outward, None))))
             elif name == "turn.exact" and value is True:
                 derived.append(Fact("turn.run", self._count(("turn.run", True, channel))))
         return derived

@@ -3,7 +3,9 @@
 In: the matches of each packet. Out: the flow's Identification so far.
 
 How strengths add up: one conclusive signature makes a conclusive name, one strong signature a strong one; supporting
-signatures name nothing alone, two different ones of the same application together name it with confidence "supporting".
+signatures name nothing alone, two different ones of the same application together name it with confidence "supporting",
+if one of them at least is about more than addresses and ports. What rules an application out counts from the next
+packet on, and against what only supports it at once.
 
 How names shift: from a name to one that it `may_become`, directly or over others (stun -> turn -> facetime). Between
 two names that lead nowhere to one another the stronger stays, and the earlier if both are equal.
@@ -18,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from appid.identify.application import Application
 from appid.identify.identification import STRENGTHS, Because, Confidence, Identification
-from appid.identify.match import Match
+from appid.identify.match import ALWAYS, Match
 
 _RANK: Mapping[Confidence, int] = {strength: rank for rank, strength in enumerate(STRENGTHS)}
 
@@ -91,11 +93,14 @@ class Naming:
             if signature.strength == "supporting":
                 reasons = self.supporting.setdefault(application, {})
                 reasons.setdefault(signature.name, reason)
-                if len(reasons) < 2:
+                if len(reasons) < 2 or not any(map(_beyond_the_tuple, reasons.values())):
                     continue
                 self._candidate(candidates, application, "supporting", list(reasons.values()))
             else:
                 self._candidate(candidates, application, signature.strength, [reason])
+        for name in excluded & candidates.keys():
+            if candidates[name][0] == "supporting":
+                del candidates[name]
         before = self.name
         order = sorted(candidates, key=lambda n: (-lineage.generality(n), n)) if len(candidates) > 1 else candidates
         for name in order:
@@ -151,3 +156,8 @@ class Naming:
         if not self.path:
             return Identification(otherwise)
         return Identification(self.path[-1], self.confidence, tuple(self.because), tuple(self.path), tuple(self.shifts))
+
+
+def _beyond_the_tuple(reason: Because) -> bool:
+    """Whether it is about what packets hold; an address and a port are one circumstance, however often they are met."""
+    return any(fact.name not in ALWAYS for fact in reason.facts)

@@ -21,6 +21,8 @@ from tests.corpus.writer import End
 
 Part = Literal["makes", "free", "frames"]
 UDP_HEADER, ETHERNET = 8, 14
+TRANSPORT = frozenset({stun.REQUESTED_TRANSPORT})
+"""One bit from EVEN-PORT, which never comes with a token (RFC 8656 section 7.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,29 +35,54 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Carrier:
-    """`payload` is a datagram or, with `proto` "tcp", a stream's beginning."""
+    """`payload` is a datagram to `port` or, with `proto` "tcp", a stream's beginning, or, with "ip", a whole packet."""
 
     signature: str
     payload: bytes
     fields: tuple[Field, ...]
     proto: str = "udp"
+    application: str = "facetime"
+    port: int = 3478
 
 
-def stun_fields(payload: bytes, makes: Mapping[int, Part], at: int = 0, cookie: Part = "makes") -> tuple[Field, ...]:
-    """`makes`: attributes whose number makes the signature, and the part of their value. An attribute's length frames
-    what follows it; ChannelData's own header stands before `at`."""
+def stun_fields(
+    payload: bytes, makes: Mapping[int, Part], at: int = 0, cookie: Part = "makes", near: frozenset[int] = frozenset()
+) -> tuple[Field, ...]:
+    """`makes`: attributes whose number makes the signature, and the part of their value; `near`: numbers one bit from
+    another that counts too. An attribute's length frames what follows it; ChannelData's header stands before `at`."""
     found = [Field("channel", 0, 2, "frames"), Field("length of ChannelData", 2, 4, "frames")] if at else []
     found += [Field("type", at, at + 2, "makes"), Field("length", at + 2, at + 4, "makes")]
     found += [Field("cookie", at + 4, at + 8, cookie), Field("transaction", at + 8, at + 20, "free")]
     offset = at + 20
     while offset < len(payload):
         number, size = (int.from_bytes(payload[offset + n : offset + n + 2], "big") for n in (0, 2))
-        name, padded = f"{number:#06x}", size + -size % 4
-        found.append(Field(f"{name} number", offset, offset + 2, "makes" if number in makes else "free"))
+        name, end, padding = f"{number:#06x}", offset + 4 + size, -size % 4
+        kind: Part = "frames" if number in near else "makes" if number in makes else "free"
+        found.append(Field(f"{name} number", offset, offset + 2, kind))
         found.append(Field(f"{name} length", offset + 2, offset + 4, "frames"))
-        found.append(Field(f"{name} value", offset + 4, offset + 4 + padded, makes.get(number, "free")))
-        offset += 4 + padded
+        found.append(Field(f"{name} value", offset + 4, end, makes.get(number, "free")))
+        if padding:
+            found.append(Field(f"{name} padding", end, end + padding, "free"))
+        offset = end + padding
     return tuple(found)
+
+
+def message_fields(payload: bytes, start: int, end: int) -> tuple[Field, ...]:
+    """A control message at `start`: command, length, 16 zero bytes, elements, and the code's head."""
+    marks = (("command", 2, "frames"), ("length of elements", 2, "frames"), ("zeros", 16, "makes"))
+    found = []
+    for name, size, part in (*marks, ("elements", end - start - 44, "free"), ("code's head", 4, "makes")):
+        found.append(Field(name, start, start + size, part))  # type: ignore[arg-type]
+        start += size
+    return (*found, Field("code", start, end, "free"))
+
+
+def control_fields(payload: bytes, makes: Mapping[int, Part]) -> tuple[Field, ...]:
+    """A Data indication: its attributes, the last of which holds a control message."""
+    fields = stun_fields(payload, makes | {0x000C: "frames"})
+    value = next(field for field in fields if field.name == "0x0013 value")
+    at = fields.index(value)
+    return (*fields[:at], *message_fields(payload, value.start, value.end), *fields[at + 1 :])
 
 
 def text_fields(payload: bytes, makes: tuple[bytes, ...], frames: tuple[bytes, ...]) -> tuple[Field, ...]:
@@ -102,7 +129,7 @@ def carriers_2015() -> list[Carrier]:
         ),
     )
     return [
-        Carrier("allocate-with-relayed-address", allocate, stun_fields(allocate, token, cookie="free")),
+        Carrier("allocate-with-relayed-address", allocate, stun_fields(allocate, token, 0, "free", TRANSPORT)),
         Carrier("check-with-private-attributes", asked, stun_fields(asked, private, 4, "frames")),
         Carrier("check-answer-with-private-attributes", told, stun_fields(told, answered, 4, "frames")),
         Carrier("voice-chat-origin", invite, sip),
@@ -124,10 +151,22 @@ def carriers_2023() -> list[Carrier]:
     long, short = modern.check(rng, t), modern.check(rng, t, link=False)
     answers = [modern.answer(rng, t, End("71.15.163.132", 20699), v6) for v6 in (False, True)]
     controls = [modern.control(rng, t, size) for size in (50, 66)]
+    relayed = modern.controlled(rng)
     hello = modern.relay_hello(rng)
     return [
         Carrier("relay-hello", hello, (Field("header and sealed packet", 0, len(hello), "makes"),)),
         *(Carrier("check-by-link", one, stun_fields(one, every)) for one in (long, short)),
         *(Carrier("check-by-link-answered", one, stun_fields(one, every)) for one in answers),
-        *(Carrier("control-indication", one, stun_fields(one, every | {0x000C: "frames"})) for one in controls),
+        *(Carrier("control-indication", one, control_fields(one, every)) for one in controls),
+        Carrier(
+            "control-through-the-relay",
+            relayed,
+            (
+                Field("channel", 0, 2, "makes"),
+                Field("length of ChannelData", 2, 4, "makes"),
+                Field("flags", 4, 6, "frames"),
+                Field("word, participant", 6, 16, "free"),
+                *message_fields(relayed, 16, len(relayed)),
+            ),
+        ),
     ]

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from tests.corpus import (
     facetime2023,
     lookalikes_2023,
+    lookalikes_apple,
     lookalikes_calls,
+    lookalikes_relays,
     lookalikes_stun,
     lookalikes_tcp,
     lookalikes_udp,
@@ -42,6 +44,7 @@ STUN, TURN = ("stun", "webrtc"), ("turn", "stun", "webrtc")
 NO_NAME = ("unknown-udp", "insufficient-data")
 FACETIME, PUSH = ("facetime",), ("facetime", "apple-push")
 A, B, C, D, E = lookalikes_stun, lookalikes_udp, lookalikes_tcp, lookalikes_2023, lookalikes_calls
+F, G = lookalikes_apple, lookalikes_relays
 QUIC = ("quic",)
 
 LOOKALIKES = (
@@ -100,7 +103,7 @@ LOOKALIKES = (
     Lookalike("quic-with-a-name-to-the-relays-port", D.quic_on_the_relays_port, QUIC),
     Lookalike("quic-without-a-name-elsewhere", facetime2023.another_release_elsewhere, QUIC),
     Lookalike("quic-with-the-same-hello-to-the-web", facetime2023.greeted_elsewhere, QUIC),
-    Lookalike("turn-0x6000-of-another-relay", facetime2023.foreign_relay, ()),
+    Lookalike("rtp-on-0x6000-of-another-relay", facetime2023.foreign_relay, ()),
     Lookalike("0xdeadbeefcafe-of-another", facetime2023.bandwidth_probed_by_another, NO_NAME),
     Lookalike("snatmap-0xaaaa", D.probe_of_snatmap, ("snatmap",)),
     Lookalike("webrtc-between-browsers", E.browsers, ("webrtc",)),
@@ -115,6 +118,38 @@ LOOKALIKES = (
     Lookalike("discord-voice", E.discord, ("discord",)),
     Lookalike("google-meet-check", E.meet, ("google-meet",)),
     Lookalike("game-center", E.game_center, ("gamecenter",)),
+    Lookalike("http-probe-behind-another-request", C.probe_behind_another, ("web-browsing",)),
+    Lookalike("http-probe-of-two-requests", C.probe_of_two_requests, ("web-browsing",)),
+    Lookalike("http-two-hosts", C.two_hosts, ("web-browsing",)),
+    Lookalike("tls-push-over-443", F.push_over_443, ("apple-push",)),
+    Lookalike("tls-another-name-to-apples-5223", F.another_name_to_5223, ("gamecenter", "ssl"), PUSH),
+    Lookalike("tls-courier-of-no-number", F.courier_of_no_number, ("ssl",), PUSH),
+    Lookalike("quic-private-relay", F.private_relay, ("quic", "ssl")),
+    Lookalike("short-headers-of-the-private-relay", F.private_relay_from_the_middle, QUIC),
+    Lookalike("quic-device-tunnel", F.device_tunnel, QUIC),
+    Lookalike("sip-screen-sharing", F.screen_sharing, ("ichat-av",)),
+    Lookalike("sip-agent-without-a-version", F.agent_without_a_version, ("sip",)),
+    Lookalike("airplay", F.airplay, ("web-browsing", "rtp", "rtcp", *NO_NAME)),
+    Lookalike("http-homekit", F.home_kit, ("web-browsing",)),
+    Lookalike("noise-between-two-addresses-of-apples", F.between_two_addresses_of_apples, NO_NAME),
+    Lookalike("stun-to-apples-relay", F.stun_of_apples_relay, STUN),
+    Lookalike("noise-to-apples-relay", F.noise_to_apples_relay, NO_NAME),
+    Lookalike("noise-from-16393-to-16393", F.noise_between_local_ports, NO_NAME),
+    Lookalike("noise-by-udp-to-17.1.2.3-5223", F.noise_by_udp_to_5223, NO_NAME, PUSH),
+    Lookalike("webrtc-on-every-channel", G.every_channel, ("webrtc", *TURN)),
+    Lookalike("rtp-on-0x6000", G.media_on_0x6000_from_the_middle, TURN),
+    Lookalike("turn-0x6000-with-secrets", facetime2023.foreign_relay_of_secrets, TURN),
+    Lookalike("turn-0x6000-with-another-header", G.wrapped_on_0x6000, TURN),
+    Lookalike("turn-data-on-channel-0", G.data_on_channel_0, TURN),
+    Lookalike("stun-answers-with-0x8023", G.answers_with_0x8023, STUN),
+    Lookalike("stun-odd-attributes", G.odd_attributes, STUN),
+    Lookalike("stun-binary-username", G.binary_username, STUN),
+    Lookalike("turn-allocate-of-another", G.allocate_of_another, (*TURN, "meta-call", "whatsapp-call")),
+    Lookalike("turn-refresh-and-bind-with-both", G.refresh_and_bind, TURN),
+    Lookalike("quic-of-chrome-to-an-address", G.chrome_to_an_address, QUIC),
+    Lookalike("short-headers-of-another-relay", G.quic_relay_from_the_middle, QUIC),
+    Lookalike("sip-softphone-behind-turn", G.softphone_behind_turn, ("turn", "sip")),
+    Lookalike("sip-gkvoicechatservice-elsewhere", G.service_in_other_headers, ("sip",)),
 )
 
 

@@ -48,6 +48,33 @@ def longer_path(s: Stage) -> None:
     web(s, f"{PROBE}.bak", HOST)
 
 
+def ask(s: Stage, *segments: str) -> None:
+    """Requests, each string a segment of its own; one answer."""
+    tcp = s.tcp(End(SERVER, 80))
+    for text in segments:
+        tcp.send(text.encode(), True)
+    tcp.send(b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\nAV was here!\n", False)
+
+
+def probe_behind_another(s: Stage) -> None:
+    """Two requests at once (RFC 9112 section 9.3.2): the probe is the only one of its connection."""
+    other, probe = "GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n", f"GET {PROBE} HTTP/1.1\r\nHost: {HOST}\r\n\r\n"
+    ask(s, other + probe)
+    ask(s, probe + other)
+    ask(s, other, probe)
+
+
+def probe_of_two_requests(s: Stage) -> None:
+    """The path of one, the host of the other."""
+    ask(s, f"GET {PROBE} HTTP/1.1\r\nHost: www.example.org\r\n\r\nGET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")
+
+
+def two_hosts(s: Stage) -> None:
+    """Host twice must be refused (RFC 9112 section 3.2)."""
+    ask(s, f"GET {PROBE} HTTP/1.1\r\nHost: {HOST}\r\nHost: www.example.org\r\n\r\n")
+    ask(s, f"GET {PROBE} HTTP/1.1\r\nHost: www.example.org\r\nHost: {HOST}\r\n\r\n")
+
+
 def tls(s: Stage, server: End, name: str | None) -> None:
     rng = s.rng
     turns = [tls_bytes.client_hello(rng, name), tls_bytes.server_hello(rng), tls_bytes.client_finished(rng)]

@@ -1,7 +1,8 @@
-"""What makes FaceTime's conclusive signatures, byte by byte and field by field: `python -m tests.corpus.mutation`.
+"""What makes each application's conclusive signatures, byte by byte and field by field:
+`python -m tests.corpus.mutation` prints both tables.
 
-Each byte of a carrier is changed in several ways; a carrier's fields are dropped, doubled, swapped and given to others.
-A mutant is FaceTime if a conclusive signature of it, any, still holds.
+Each byte of a carrier is changed in several ways, each of its fields replaced as a whole; FaceTime's are dropped,
+doubled, swapped and given to others besides. A mutant is the application's if any conclusive signature of it holds.
 """
 
 from __future__ import annotations
@@ -12,30 +13,56 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from appid.decode import peel
 from appid.edge.rule_files import load_applications
+from appid.engine.read import read
+from appid.engine.record import FlowRecord
 from appid.identify.match import Matcher
-from appid.wire import Fact
+from appid.packet import Packet, parse
+from appid.wire import TCP, UDP, DecodeError, Fact, FlowKey, packed
 from tests.corpus import facetime2023 as modern
 from tests.corpus import quic_bytes
 from tests.corpus import stun_bytes as stun
 from tests.corpus.carriers import Carrier, Field, carriers_2015, carriers_2023
+from tests.corpus.carriers_others import carriers_others
 from tests.corpus.stun_bytes import Attribute, Transaction
 
 CHANGES = (0x01, 0x80, 0xFF)
 """A byte is changed by each of these (exclusive or): one bit at either end, and all."""
 
 
-@lru_cache(maxsize=1)
-def matcher() -> Matcher:
-    return Matcher([load_applications()["facetime"]])
+OWN, FAR = packed("172.16.42.187"), packed("203.0.113.20")
 
 
-def holding(payload: bytes, proto: str = "udp") -> set[str]:
-    """The conclusive signatures of FaceTime that hold for this packet alone, sent to a relay's port."""
-    facts = [Fact("flow.destination_port", 3478), *peel(memoryview(payload), proto).facts()]
-    found = matcher().match(facts, {})
+@lru_cache(maxsize=64)
+def matcher(application: str) -> Matcher:
+    return Matcher([load_applications()[application]])
+
+
+def carriers() -> list[Carrier]:
+    return [*carriers_2015(), *carriers_2023(), *carriers_others()]
+
+
+def holding(carrier: Carrier, payload: bytes) -> set[str]:
+    """The conclusive signatures of the carrier's application that hold for this packet alone."""
+    facts = _facts(carrier, payload)
+    found = matcher(carrier.application).match(facts, {})
     return {one.signature.name for one in found if not one.excludes and one.signature.strength == "conclusive"}
+
+
+def _facts(carrier: Carrier, payload: bytes) -> list[Fact]:
+    """What the engine reads of it, as the first packet of its flow."""
+    if carrier.proto == "ip":
+        try:
+            packet = parse(memoryview(payload))
+        except DecodeError:
+            packet = None
+        if packet is None:
+            return []
+    else:
+        proto = {"udp": UDP, "tcp": TCP}[carrier.proto]
+        key = FlowKey(proto, OWN, 50122, FAR, carrier.port)
+        packet = Packet(key, memoryview(payload), 20 + len(payload), tcp_seq=1)
+    return read(FlowRecord(1, packet.key, True, 1, None), packet, True).facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +93,39 @@ def bytes_of(carrier: Carrier) -> Iterator[Measured]:
                 mutant = bytearray(carrier.payload)
                 mutant[at] ^= change
                 mutants += 1
-                still += bool(holding(bytes(mutant), carrier.proto))
+                still += bool(holding(carrier, bytes(mutant)))
         yield Measured(carrier, field, mutants, still)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change of a whole field: `wanted` says whether the packet must be FaceTime after it."""
+    """One change of a whole field: `wanted` says whether the packet must be the application's after it."""
 
-    signature: str
+    carrier: Carrier
     what: str
     payload: bytes
     wanted: bool
-    proto: str = "udp"
+
+    @property
+    def signature(self) -> str:
+        return self.carrier.signature
 
     @property
     def found(self) -> bool:
-        return bool(holding(self.payload, self.proto))
+        return bool(holding(self.carrier, self.payload))
+
+
+def replaced(carrier: Carrier) -> Iterator[Change]:
+    """Each field that makes or is free, as a whole: zeros, ones, and other bytes in its place."""
+    rng = random.Random(carrier.signature)
+    for field in carrier.fields:
+        size = field.end - field.start
+        if field.part == "frames" or not size:
+            continue
+        for what, value in (("zeros", bytes(size)), ("ones", b"\xff" * size), ("others", rng.randbytes(size))):
+            changed = carrier.payload[: field.start] + value + carrier.payload[field.end :]
+            if changed != carrier.payload:
+                yield Change(carrier, f"{field.name[:40]}: {what}", changed, field.part == "free")
 
 
 def _attributes(payload: bytes, at: int = 0) -> tuple[int, Transaction, list[Attribute]]:
@@ -101,7 +144,8 @@ def _attributes(payload: bytes, at: int = 0) -> tuple[int, Transaction, list[Att
 def _stun_changes(carrier: Carrier) -> Iterator[Change]:
     """Each attribute dropped, doubled, longer by four, and before its neighbour; a stranger added; other types."""
     at = 4 if carrier.payload[0] & 0xC0 else 0
-    exact = carrier in carriers_2023()
+    control = carrier.signature == "control-indication"  # known by what it holds, whatever is beside it
+    exact = carrier in carriers_2023() and not control
     kind, transaction, attributes = _attributes(carrier.payload, at)
     makes = {
         field.name.split()[0] for field in carrier.fields if field.name.endswith("number") and field.part == "makes"
@@ -110,17 +154,20 @@ def _stun_changes(carrier: Carrier) -> Iterator[Change]:
     def change(what: str, given: list[Attribute], wanted: bool, type_: int = kind) -> Change:
         message = stun.message(type_, 0, transaction, given)
         whole = stun.channel_data(0x4000, message) if at else message
-        return Change(carrier.signature, what, whole, wanted)
+        return Change(carrier, what, whole, wanted)
 
     for n, (number, value) in enumerate(attributes):
         name, needed = f"{number:#06x}", f"{number:#06x}" in makes
         short_form = exact and kind == stun.BINDING and number == modern.LINK  # without it, the short form of a check
         request = kind == stun.BINDING and number == stun.USERNAME
-        sized = exact or request or number == stun.RESERVATION_TOKEN  # the length is part of the signature
+        sized = exact or control or request or number == stun.RESERVATION_TOKEN  # the length is part of the signature
+        told = control and number == modern.DATA
         yield change(f"{name} dropped", attributes[:n] + attributes[n + 1 :], not needed or short_form)
         yield change(f"{name} twice", [*attributes[: n + 1], *attributes[n:]], not exact)
         yield change(f"{name} longer", [*attributes[:n], (number, value + bytes(4)), *attributes[n + 1 :]], not sized)
-        yield change(f"{name} other value", [*attributes[:n], (number, bytes(len(value))), *attributes[n + 1 :]], True)
+        yield change(
+            f"{name} other value", [*attributes[:n], (number, bytes(len(value))), *attributes[n + 1 :]], not told
+        )
         if n:
             order = [*attributes[: n - 1], attributes[n], attributes[n - 1], *attributes[n + 1 :]]
             yield change(f"{name} one earlier", order, not exact)
@@ -129,11 +176,9 @@ def _stun_changes(carrier: Carrier) -> Iterator[Change]:
     yield change("other method", attributes, False, kind ^ 0x0004)
 
 
-def _hello_changes() -> Iterator[Change]:
+def _hello_changes(carrier: Carrier) -> Iterator[Change]:
     def change(what: str, wanted: bool, hello: bytes, dcid: int = 8, scid: int = 0, size: int = 1200) -> Change:
-        return Change(
-            "relay-hello", what, quic_bytes.initial(hello, rng.randbytes(dcid), rng.randbytes(scid), size), wanted
-        )
+        return Change(carrier, what, quic_bytes.initial(hello, rng.randbytes(dcid), rng.randbytes(scid), size), wanted)
 
     rng = random.Random("hello")
     for n in range(4):
@@ -154,7 +199,7 @@ def _hello_changes() -> Iterator[Change]:
         yield change(what, False, changed)
 
 
-def _probe_changes() -> Iterator[Change]:
+def _probe_changes(carrier: Carrier) -> Iterator[Change]:
     line, host = "GET /connectivity.txt HTTP/1.1", "Host: static.ess.apple.com:80"
     rows = (
         ("more headers, before and after", True, line, "Accept: */*", host, "Connection: close"),
@@ -167,10 +212,11 @@ def _probe_changes() -> Iterator[Change]:
         ("another host", False, line, "Host: static.ess.apple.com.example.net:80"),
         ("the host in another header", False, line, "X-Host: static.ess.apple.com:80", "Host: example.net"),
         ("no host", False, line),
+        ("the host twice", False, line, host, host),
     )
     for what, wanted, *lines in rows:
         text = "".join(f"{one}\r\n" for one in lines) + "\r\n"
-        yield Change("connectivity-probe", what, text.encode(), wanted, "tcp")
+        yield Change(carrier, what, text.encode(), wanted)
 
 
 def _invite_changes(carrier: Carrier) -> Iterator[Change]:
@@ -183,7 +229,7 @@ def _invite_changes(carrier: Carrier) -> Iterator[Change]:
             if row.split(b":")[0].lower() in (b"l", b"content-length") else row
             for row in lines.split(b"\r\n")
         )  # fmt: skip
-        return Change("voice-chat-origin", what, stun.channel_data(0x4000, sized + b"\r\n\r\n" + text), wanted)
+        return Change(carrier, what, stun.channel_data(0x4000, sized + b"\r\n\r\n" + text), wanted)
 
     yield change("another user agent", True, lambda h, b: (h.replace(b"Viceroy", b"Example"), b))
     yield change("another call ID", True, lambda h, b: (h.replace(b"\r\ni: ", b"\r\ni: x"), b))
@@ -193,34 +239,57 @@ def _invite_changes(carrier: Carrier) -> Iterator[Change]:
     yield change("the origin in another line", False, lambda h, b: (
         h, b.replace(b"o=GKVoiceChatService ", b"o=alice ").replace(b"s=mobile", b"s=GKVoiceChatService")))  # fmt: skip
     yield change("no body", False, lambda h, b: (h, b""))
-    yield Change("voice-chat-origin", "the SDP without SIP", carrier.payload[:4] + body, False)
+    yield Change(carrier, "the SDP without SIP", carrier.payload[:4] + body, False)
+
+
+def _control_changes(carrier: Carrier) -> Iterator[Change]:
+    """The control message at 16: shorter, longer, of another command, in another frame."""
+    head, message = carrier.payload[4:16], carrier.payload[16:]
+
+    def change(what: str, wanted: bool, text: bytes, channel: int = 0x6000) -> Change:
+        return Change(carrier, what, stun.channel_data(channel, text), wanted)
+
+    yield change("another participant", True, head[:4] + bytes(8) + message)
+    yield change("acknowledged", True, head + bytes([message[0] | 0x80]) + message[1:])
+    yield change("one element more", True, head + message[:20] + b"\0\x0c\0\0" + message[20:])
+    yield change("another channel", False, head + message, 0x6001)
+    yield change("without its code", False, head + message[:-24])
+    yield change("a frame of media", False, b"\0\x44" + head[2:] + message)
+    yield change("command 0", False, head + bytes(2) + message[2:])
+
+
+OWN_CHANGES: dict[str, Callable[[Carrier], Iterator[Change]]] = {
+    "voice-chat-origin": _invite_changes,
+    "connectivity-probe": _probe_changes,
+    "relay-hello": _hello_changes,
+    "control-through-the-relay": _control_changes,
+}
 
 
 def changes() -> list[Change]:
     """Every change of a field, of every conclusive signature."""
     found: list[Change] = []
     for carrier in (*carriers_2015(), *carriers_2023()):
-        if carrier.signature == "voice-chat-origin":
-            found += _invite_changes(carrier)
-        elif carrier.proto == "udp" and carrier.signature != "relay-hello":
-            found += _stun_changes(carrier)
-    return [*found, *_probe_changes(), *_hello_changes()]
+        found += OWN_CHANGES.get(carrier.signature, _stun_changes)(carrier)
+    return [*found, *(change for carrier in carriers() for change in replaced(carrier))]
 
 
 def main() -> int:
     wrong = 0
-    print(f"{'signature':38}{'field':44}{'bytes':>6}{'mutants':>9}{'still':>7}  it")
-    for carrier in (*carriers_2015(), *carriers_2023()):
+    print(f"{'application':24}{'signature':38}{'field':44}{'bytes':>6}{'mutants':>9}{'still':>7}  it")
+    for carrier in carriers():
         for one in bytes_of(carrier):
             size = one.field.end - one.field.start
             row = (
-                f"{carrier.signature:38}{one.field.name[:42]:44}{size:6}{one.mutants:9}{one.still:7}  {one.field.part}"
+                f"{carrier.application:24}{carrier.signature:38}{one.field.name[:42]:44}{size:6}{one.mutants:9}"
+                f"{one.still:7}  {one.field.part}"
             )
             print(row + ("" if one.agrees else "  BUT DOES NOT"))
             wrong += not one.agrees
-    print(f"\n{'signature':38}{'change':60}{'is':>6}{'must':>6}")
+    print(f"\n{'application':24}{'signature':38}{'change':60}{'is':>6}{'must':>6}")
     for change in changes():
-        print(f"{change.signature:38}{change.what:60}{change.found!s:>6}{change.wanted!s:>6}")
+        names = f"{change.carrier.application:24}{change.signature:38}"
+        print(f"{names}{change.what:60}{change.found!s:>6}{change.wanted!s:>6}")
         wrong += change.found != change.wanted
     print(f"\n{wrong} not as they must be")
     return 1 if wrong else 0

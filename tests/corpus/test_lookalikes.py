@@ -12,7 +12,7 @@ from tests.corpus.lookalikes import LOOKALIKES, Lookalike
 SHOWN = {
     "stun": "STUN", "webrtc": "STUN", "turn": "STUN", "sip": "SIP", "ichat": "SIP", "http": "HTTP", "tls": "TLS",
     "rtp": "RTP", "quic": "QUIC", "ipv6": "IPv6", "game": "TLS", "whatsapp": "STUN", "meta": "STUN",
-    "messenger": "STUN", "signal": "STUN", "teams": "STUN", "google": "STUN", "gtp": "GTP",
+    "messenger": "STUN", "signal": "STUN", "teams": "STUN", "google": "STUN", "gtp": "GTP", "airplay": "RTP",
 }  # fmt: skip
 """First word of the name -> a protocol that tshark names in the capture (as it begins); noise has none."""
 

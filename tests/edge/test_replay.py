@@ -20,6 +20,7 @@ from tests.corpus import facetime2023, lookalikes, sessions
 from tests.corpus.expected import Case, Expected, FlowTruth
 from tests.corpus.stage import Stage
 from tests.corpus.variation import Variation
+from tests.corpus.writer import End
 
 CAPTURES = Path(__file__).parents[2] / "../shared/captures"
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
@@ -202,6 +203,41 @@ def test_what_is_weaker_of_2023_is_named_with_less_confidence(
 ) -> None:
     (flow,) = [line for line in modern(play, folder) if line["type"] == "flow"]
     assert (flow["application"], flow["confidence"]) == ("facetime", confidence)
+
+
+@pytest.mark.parametrize(
+    ("play", "confidence", "at"),
+    [
+        (facetime2023.relayed_by_another, "strong", 5),  # the third frame of one direction
+        (facetime2023.relayed_from_the_start_of_the_channel, "strong", 4),
+        (facetime2023.controlled_through_the_relay, "conclusive", 1),
+        (facetime2023.within_the_handshake, "supporting", 5),  # three that differ in their first byte
+    ],
+)
+def test_the_relay_of_2023_is_known_from_any_packet_on(
+    play: Callable[[Stage], None], confidence: str, at: int, folder: Path
+) -> None:
+    """By what its frames are, where addresses and ports say nothing; within the handshake by the relay's address."""
+    (flow,) = [line for line in modern(play, folder) if line["type"] == "flow"]
+    assert (flow["application"], flow["confidence"], flow["identified_at"]) == ("facetime", confidence, at)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_2023_with_other_ports_addresses_and_values(seed: int, folder: Path) -> None:
+    """Drawn from seeds, IPv4 and IPv6: from the hello, from the handshake's middle, from the channel's middle."""
+    rng = random.Random(seed)
+    own, relay = (("172.16.42.187", "17.%d.%d.%d"), ("fd00:42::187", "2620:149:%x:%x::%x"))[seed % 2]
+    ends = (
+        End(own, rng.randint(16384, 65000)),
+        End(relay % tuple(rng.choices(range(1, 250), k=3)), rng.randint(3478, 3497)),
+    )
+    plays = (facetime2023.relayed, facetime2023.within_the_handshake, facetime2023.framed)
+    for play in plays:
+        stage = Stage(rng)
+        play(stage, *ends)
+        stage.cap.save(folder / "seeded.pcap")
+        (flow,) = [line for line in check(folder / "seeded.pcap") if line["type"] == "flow"]
+        assert flow["application"] == "facetime", (play.__name__, seed)
 
 
 def test_a_relayed_call_of_2023_from_its_middle(folder: Path) -> None:

@@ -106,6 +106,23 @@ def test_two_different_supporting_signatures_name_with_that_confidence() -> None
     assert reasons == [(1, "to-apples-relay"), (7, "media-types")]
 
 
+def test_addresses_and_ports_alone_name_nothing() -> None:
+    """From and to Apple's network at once is one circumstance."""
+    naming = Naming()
+    for name, fact in (("to", "flow.destination"), ("from", "flow.source"), ("port", "flow.source_port")):
+        signature = Signature(name, "supporting", "packet", (), "", "")
+        assert not naming.add([Match("facetime", signature, (Fact(fact, 1),), False)], 1, LINEAGE)
+    assert naming.add([match("facetime", "supporting", "content")], 2, LINEAGE)
+    assert naming.confidence == "supporting"
+
+
+def test_what_rules_out_counts_at_once_against_what_only_supports() -> None:
+    naming = Naming()
+    naming.add([match("facetime", "supporting", "port")], 1, LINEAGE)
+    naming.add([match("facetime", "supporting", "records"), match("facetime", excludes=True)], 2, LINEAGE)
+    assert naming.name is None
+
+
 def test_confidence_only_grows() -> None:
     naming = Naming()
     naming.add([match("facetime", "strong", "agent")], 1, LINEAGE)
