@@ -26,7 +26,7 @@ def test_one_in_full_prints_each_signature_with_its_source_and_era(capsys: pytes
         assert f"era    {signature.era}\n" in out
     assert "depends on       sip, stun, ssl, jabber, ichat-av" in out
     assert "udp/16393-16402" in out
-    assert "17.0.0.0/8 or 2403:300::/32" in out  # a list of networks is one signature to people
+    assert "17.0.0.0/8 or 57.102.0.0/15" in out  # a list of networks is one signature to people
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
