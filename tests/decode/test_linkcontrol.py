@@ -1,4 +1,4 @@
-"""Control messages of a link, made by the captures' plan (facetime_wifi_2023_caller frame 2037), and what falls short."""
+"""Control messages of a link, made by the plan of facetime_wifi_2023_caller frame 2037, and what falls short of it."""
 
 from __future__ import annotations
 
