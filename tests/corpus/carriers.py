@@ -79,7 +79,7 @@ def message_fields(payload: bytes, start: int, end: int) -> tuple[Field, ...]:
 
 def control_fields(payload: bytes, makes: Mapping[int, Part]) -> tuple[Field, ...]:
     """A Data indication: its attributes, the last of which holds a control message."""
-    fields = stun_fields(payload, makes | {0x000C: "frames"})
+    fields = stun_fields(payload, {**makes, 0x000C: "frames"})
     value = next(field for field in fields if field.name == "0x0013 value")
     at = fields.index(value)
     return (*fields[:at], *message_fields(payload, value.start, value.end), *fields[at + 1 :])

@@ -78,8 +78,8 @@ def airplay(s: Stage) -> None:
         tcp.send(b"HTTP/1.1 200 OK\r\nServer: AirTunes/690.7.1\r\nContent-Length: 0\r\n\r\n", False)
     for number in range(24):
         s.udp(End(CLIENT, 16393), End("172.16.42.30", 6001), b"\x80\xd2\0\x07" + s.rng.randbytes(28))
-        head = struct.pack("!BBHII", 0x80, 96, number, 352 * number, 0)
-        s.udp(End(CLIENT, 16394), End("172.16.42.30", 6000), head + s.rng.randbytes(200))
+        rtp = struct.pack("!BBHII", 0x80, 96, number, 352 * number, 0)
+        s.udp(End(CLIENT, 16394), End("172.16.42.30", 6000), rtp + s.rng.randbytes(200))
 
 
 def home_kit(s: Stage) -> None:
