@@ -6,6 +6,8 @@ whether a call foresaw it, in either direction.
 
 from __future__ import annotations
 
+from itertools import count
+
 from appid.alg.expectation import Expectation
 from appid.flow.key import FlowKey
 
@@ -23,12 +25,12 @@ def _place(expectation: Expectation) -> _Place:
 class Book:
     """Expectations by number, by call, and by the place where their first packet will be seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 1, step: int = 1) -> None:
         self.open: dict[int, Expectation] = {}
         self._places: dict[_Place, int] = {}
         self._by_call: dict[int, list[int]] = {}
         self._hosts: dict[bytes, int] = {}
-        self._next = 1
+        self.numbers = count(first, step)
 
     def foreseen(self, key: FlowKey) -> tuple[int, Expectation] | None:
         """The expectation that this 5-tuple fulfils: inbound to the inside port, or outbound from it."""
@@ -52,8 +54,7 @@ class Book:
             return None
         if self._hosts.get(expectation.inside, 0) >= PER_HOST:
             return None
-        number = self._next
-        self._next += 1
+        number = next(self.numbers)
         self.open[number] = expectation
         self._places[place] = number
         self._by_call.setdefault(expectation.call, []).append(number)

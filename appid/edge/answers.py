@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from appid.edge import telling
@@ -16,11 +16,15 @@ from appid.packet import id_of, reversed_id
 class Answers:
     """`flows`, `calls`, `pinholes`, `stats`: an iterator of objects each. `enforced`: False in monitor mode."""
 
-    def __init__(self, engine: Engine, gateway: Gateway, told: Told, enforced: bool = True) -> None:
+    def __init__(
+        self, engine: Engine, gateway: Gateway, told: Told, enforced: bool = True,
+        lost: Callable[[], int] = lambda: 0,
+    ) -> None:  # fmt: skip
         self.engine = engine
         self.gateway = gateway
         self.told = told
         self.enforced = enforced
+        self.lost = lost
 
     def answer(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         match request.get("ask"):
@@ -42,6 +46,8 @@ class Answers:
             entry = entries.pop(identity, None) or entries.pop(reversed_id(identity), None)
             yield self._flow(report, entry)
         for entry in entries.values():
+            if not self.gateway.options.owns(entry.key):
+                continue
             foreseen = self.engine.glance(entry.key, 0) if entry.mark & self.engine.settings.marks.state else None
             if foreseen is not None:
                 yield self._flow(foreseen, entry)
@@ -60,10 +66,12 @@ class Answers:
         }  # fmt: skip
 
     def stats(self) -> dict[str, Any]:
-        stats = self.gateway.stats
+        stats, queue = self.gateway.stats, self.gateway.queue
         return {
-            "type": "stats", "packets": stats.packets, "errors": stats.errors, "rescued": stats.rescued,
+            "type": "stats", "packets": stats.packets, "errors": self.gateway.loop.errors + queue.errors,
+            "rescued": stats.rescued, "overruns": queue.overruns, "missed": queue.tally.missed,
             "command_failures": stats.command_failures, "flows_ended": stats.ended,
             "flows": len(self.engine.flows), "calls": len(self.engine.calls.calls.open),
             "pinholes": len(self.engine.calls.book.open), "reports": dict(self.told.counts),
+            "exceptions": dict(self.told.exceptions), "events_lost": self.lost(),
         }  # fmt: skip

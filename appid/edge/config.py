@@ -29,6 +29,7 @@ class Config:
 
     monitor        everything passes; the decision that would have been is reported
     first_queue, workers   one process per NFQUEUE: first_queue ... first_queue + workers - 1
+    on_stop        what SIGTERM does with the chains: "keep" them, so that decided flows go on, or "remove" them
     queue_length   packets that the kernel holds per queue
     mark_mask      bits of packet marks and connmarks that are ours (dataplane/marks.py has the layout)
     qos_mask       more of them, for the classes of policy rules with `dscp` or `mark`; 0: none, and no such rules
@@ -47,6 +48,7 @@ class Config:
     monitor: bool = False
     first_queue: int = 0
     workers: int = 1
+    on_stop: Literal["keep", "remove"] = "keep"
     queue_length: int = 8192
     mark_mask: int = 0x00FFFF0F
     qos_mask: int = 0x0F000000
@@ -118,6 +120,7 @@ class _Gateway(_Table):
     monitor: bool = False
     first_queue: Annotated[int, Field(ge=0, le=0xFFFF)] = 0
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    on_stop: Literal["keep", "remove"] = "keep"
     queue_length: Annotated[int, Field(ge=1, le=1_000_000)] = 8192
     mark_mask: Annotated[int, AfterValidator(_mask)] = 0x00FFFF0F
     qos_mask: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 0x0F000000

@@ -1,7 +1,8 @@
 """The control socket: one line of JSON in, JSON lines out, then the end. In: a path, a function that answers.
 
-A request is {"ask": NAME, ...}. Clients are served by the gateway's own loop, without blocking it: a client that does
-not read its answer is dropped after PATIENCE seconds. File mode 0660: who may ask is a matter of the socket's group.
+A request is {"ask": NAME, ...}. Clients are served by a loop, without blocking it; the answer may come later. A client
+that does not read its answer is dropped after PATIENCE seconds. File mode 0660: who may ask is a matter of the socket's
+group.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ PATIENCE = 10.0
 
 log = logging.getLogger("appid")
 
-Answer = Callable[[dict[str, Any]], Iterable[dict[str, Any]]]
+Reply = Callable[[Iterable[dict[str, Any]]], None]
+"""To be called once, now or later, with the whole answer."""
+Answer = Callable[[dict[str, Any], Reply], None]
 
 
 class Loop(Protocol):
@@ -40,6 +43,7 @@ class _Client:
         self.request = b""
         self.answer = memoryview(b"")
         self.since = time.monotonic()
+        self.asked = False
 
 
 class ControlSocket:
@@ -68,9 +72,9 @@ class ControlSocket:
         self.path.unlink(missing_ok=True)
 
     def expire(self) -> None:
-        """Let go of clients that neither ask nor read."""
+        """Let go of clients that neither ask nor read; not of those that wait for us."""
         for client in list(self._clients.values()):
-            if time.monotonic() - client.since > PATIENCE:
+            if time.monotonic() - client.since > PATIENCE and (client.answer or not client.asked):
                 self._drop(client)
 
     def _accept(self) -> None:
@@ -103,22 +107,28 @@ class ControlSocket:
             self._drop(client)
 
     def _serve(self, client: _Client, line: bytes) -> None:
+        self._loop.unregister(client.connection)
+        client.asked = True
         try:
             request = json.loads(line)
         except (ValueError, RecursionError) as error:
-            answers = [{"type": "error", "reason": f"not a request: {error}"}]
-        else:
-            answers = self._answers(request if isinstance(request, dict) else {})
-        client.answer = memoryview(_lines(answers))
-        self._loop.unregister(client.connection)
-        self._loop.register(client.connection, lambda: self._write(client), selectors.EVENT_WRITE)
-
-    def _answers(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+            self._reply(client, [{"type": "error", "reason": f"not a request: {error}"}])
+            return
         try:
-            return list(self._answer(request))
+            self._answer(request if isinstance(request, dict) else {}, lambda answers: self._reply(client, answers))
         except Exception as error:  # whatever it was about, the gateway goes on and the client is told
-            log.exception("control socket: %r", request.get("ask"))
-            return [{"type": "error", "reason": f"{type(error).__name__}: {error}"}]
+            log.exception("control socket")
+            self._reply(client, [{"type": "error", "reason": f"{type(error).__name__}: {error}"}])
+
+    def _reply(self, client: _Client, answers: Iterable[dict[str, Any]]) -> None:
+        data = _lines(answers)
+        if client.answer or self._clients.get(client.connection.fileno()) is not client:
+            return  # it went away, or has had its answer
+        client.answer, client.since = memoryview(data), time.monotonic()
+        if data:
+            self._loop.register(client.connection, lambda: self._write(client), selectors.EVENT_WRITE)
+        else:
+            self._drop(client)
 
     def _write(self, client: _Client) -> None:
         try:

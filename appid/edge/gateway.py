@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import selectors
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from appid.dataplane.command import Command, Report
 from appid.dataplane.marks import ALLOW, Marks
@@ -21,7 +19,9 @@ from appid.dataplane.state import Element
 from appid.edge.capture import Writer
 from appid.edge.conntrack import Entry, FlowEnds, prepare
 from appid.edge.execute import Executor
+from appid.edge.loop import Loop
 from appid.edge.nfqueue import LENGTH, Held, Queue
+from appid.edge.tally import Tally
 from appid.engine.event import Activity, CommandFailed, Event, PacketQueued, Tick
 from appid.flow.key import FlowKey
 
@@ -46,6 +46,8 @@ class GatewayOptions:
     fail_open  a full queue lets packets pass undecided (they meet the blind rule)
     record     a pcap of every queued packet          tick     seconds between Ticks
     prepare    set conntrack accounting and events in this namespace
+    owns       which flows are this worker's, by their original direction
+    tally      where it is counted what the queue handed over
     """
 
     queue: int = 0
@@ -56,15 +58,16 @@ class GatewayOptions:
     tick: float = 1.0
     prepare: bool = True
     marks: Marks = field(default_factory=Marks)
+    owns: Callable[[FlowKey], bool] = field(default=lambda key: True)
+    tally: Tally | None = None
 
 
 @dataclass(slots=True)
 class GatewayStats:
-    """Counts since the start: failed commands, exceptions of the engine, packets answered by the exception policy."""
+    """Counts since the start: failed commands, packets answered by the exception policy, flows ended."""
 
     packets: int = 0
     command_failures: int = 0
-    errors: int = 0
     rescued: int = 0
     ended: int = 0
 
@@ -74,6 +77,7 @@ class Gateway:
 
     on_report   gets each Report       on_verdict  gets (data, seconds from read to answer) of each packet
     on_tick     called once a Tick     on_replace  called for ReplaceChains
+    on_rescue   called for each packet that the exception policy for internal errors answered
     """
 
     def __init__(
@@ -85,14 +89,14 @@ class Gateway:
         on_verdict: Callable[[bytes, float], None] | None = None,
         on_tick: Callable[[float], None] | None = None,
         on_replace: Callable[[], None] | None = None,
+        on_rescue: Callable[[], None] | None = None,
     ) -> None:
         self.engine = engine
         self.options = options or GatewayOptions()
         self.stats = GatewayStats()
-        self._on_verdict, self._on_tick = on_verdict, on_tick
+        self._on_verdict, self._on_tick, self._on_rescue = on_verdict, on_tick, on_rescue
         self._counters: dict[FlowKey, int] = {}
         self._told = 0
-        self._running = False
         self._next_activity = 0.0
         with contextlib.ExitStack() as opened:
             if self.options.prepare:
@@ -104,74 +108,41 @@ class Gateway:
             self._recorder = Writer(self.options.record) if self.options.record else None
             if self._recorder is not None:
                 opened.callback(self._recorder.close)
-            self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-            opened.callback(os.close, self._wake_read)
-            opened.callback(os.close, self._wake_write)
-            self._selector = selectors.DefaultSelector()
-            opened.callback(self._selector.close)
+            self.loop = Loop(self.tick, self.options.tick, self._after)
+            opened.callback(self.loop.close)
             self.queue = Queue(
                 self.options.queue,
                 self._packet,
                 self._rescue,
                 fail_open=self.options.fail_open,
                 length=self.options.length,
+                tally=self.options.tally,
             )
             opened.callback(self.queue.close)
             self._opened = opened.pop_all()
-        self.register(self.queue, self._read_queue)
-        self.register(self.ends, self._read_ends)
-        self.register(self._wake_read, self._woken)
-
-    # --- the loop ---
-
-    @property
-    def wakeup_fd(self) -> int:
-        """For signal.set_wakeup_fd: any byte written to it makes the loop go round."""
-        return self._wake_write
-
-    def register(self, source: Any, callback: Callable[[], None], events: int = selectors.EVENT_READ) -> None:
-        """Call `callback` when `source` (a descriptor, or what has fileno()) is ready. Its exceptions are logged."""
-        self._selector.register(source, events, callback)
-
-    def unregister(self, source: Any) -> None:
-        self._selector.unregister(source)
+        self.loop.register(self.queue, self._read_queue)
+        self.loop.register(self.ends, self._read_ends)
 
     def run(self) -> None:
         """Until `stop`. Then the queue is still bound; `close` leaves it."""
-        self._running = True
-        next_tick = time.monotonic() + self.options.tick
-        while self._running:
-            for key, _ in self._selector.select(max(0.0, next_tick - time.monotonic())):
-                self._guard(key.data)
-            if self._recorder is not None:
-                self._recorder.flush()
-            if time.monotonic() >= next_tick:
-                self._guard(self.tick)
-                next_tick = time.monotonic() + self.options.tick
+        self.loop.run()
 
     def stop(self) -> None:
-        self._running = False
-        self.wake()
+        self.loop.stop()
 
-    def wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b"\0")
+    def drain(self, patience: float = 0.5) -> None:
+        """Answer what waits in the queue, as far as that can be done in `patience` seconds."""
+        end = time.monotonic() + patience
+        while self.queue.read() and time.monotonic() < end:
+            pass
 
     def close(self) -> None:
         """Leave the queue and close all descriptors. The kernel's state stays: calls go on."""
-        self._running = False
         self._opened.close()
 
-    def _guard(self, step: Callable[[], None]) -> None:
-        try:
-            step()
-        except Exception:
-            self.stats.errors += 1
-            log.exception("%s failed", getattr(step, "__name__", step))
-
-    def _woken(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_read, 4096)
+    def _after(self) -> None:
+        if self._recorder is not None:
+            self._recorder.flush()
 
     # --- events ---
 
@@ -229,8 +200,9 @@ class Gateway:
 
     def _read_ends(self) -> None:
         for event in self.ends.read():
-            self.stats.ended += 1
-            self.handle(event)
+            if self.options.owns(event.key):
+                self.stats.ended += 1
+                self.handle(event)
 
     def _packet(self, held: Held) -> None:
         """The one verdict point. What it leaves unanswered goes to `_rescue`."""
@@ -247,6 +219,8 @@ class Gateway:
     def _rescue(self, held: Held) -> None:
         """The engine failed, or gave no verdict: the exception policy answers."""
         self.stats.rescued += 1
+        if self._on_rescue is not None:
+            self._on_rescue()
         if self.options.on_error == "drop":
             held.drop()
         else:

@@ -1,16 +1,21 @@
 """Prometheus metrics. In: reports, commands, counts. Out: the metrics of docs/reference/metrics.md, for who asks.
 
-No label is unbounded: applications, rules, actions and causes come from files, never from packets.
+No label is unbounded: applications, rules, actions and causes come from files, never from packets. Several processes
+share a directory (prometheus_client's multiprocess mode): what one of them counted outlives it.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server, values
+from prometheus_client.core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 from appid import __version__
 from appid.dataplane.command import Command, Report, SetVerdict
@@ -27,23 +32,20 @@ from appid.engine import (
 from appid.policy import Decision
 from appid.wire import UDP
 
-QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
 REMEMBERED = 1 << 16
 """Flows and calls whose reports are known to repeat."""
 SHARED = "shared"
 """The media kind of a port that carries audio and video alike."""
-_DROPS = {5: "full", 6: "user"}
-"""Fields of a line of nfnetlink_queue: packets dropped because the queue, or the socket's buffer, was full."""
 
 
 class Metrics:
-    """All counters of one gateway process. `serve` answers scrapes from a thread of its own."""
+    """All counters of one process. Where several share a directory, `share` comes before."""
 
-    def __init__(self, marks: Marks, applications: Mapping[int, str], queue: int) -> None:
+    def __init__(self, marks: Marks, applications: Mapping[int, str]) -> None:
         self.registry = CollectorRegistry()
+        self.live = CollectorRegistry()  # gauges: appid_flows and the counter appid_flows_total would collide in one
         self.marks = marks
         self.applications = applications
-        self._queue = queue
         self._decided: dict[int, Decision] = {}
         self._ended: set[int] = set()
         made: dict[str, Any] = {"registry": self.registry}
@@ -65,22 +67,25 @@ class Metrics:
         self.translations = Counter("appid_nat_translations", "Addresses translated in payloads", ["result"], **made)
         self.errors = Counter("appid_decode_errors", "Packets that broke their protocol", ["protocol"], **made)
         self.decisions = Counter("appid_policy_decisions", "Decisions", ["rule", "action"], **made)
-        self.warnings = Gauge("appid_policy_warnings", "Warnings about the policy that is loaded", **made)
+        self.dropped = Counter("appid_queue_dropped", "Packets lost in the queue", ["queue", "reason"], **made)
         self.exceptions = Counter("appid_exceptions", "Exception policy applied", ["cause", "action"], **made)
-        self.reloaded = Gauge("appid_config_reload_success", "1 if the last load succeeded", **made)
-        self.reload_time = Gauge("appid_config_last_reload_timestamp_seconds", "When the last load succeeded", **made)
-        Info("appid_build", "The program", **made).info({"version": __version__})
+        self.restarts = Counter("appid_worker_restarts", "Workers that ended and were started again", **made)
+        self.failures = Counter("appid_command_failures", "Changes that the kernel refused", **made)
+        self.events_lost = Counter("appid_events_lost", "Events that no reader took", **made)
+        self._gauges()
 
-    def serve(self, listen: tuple[str, int]) -> Callable[[], None]:
-        """Answer at (address, port) from now on; returns what ends it. OSError if the address is taken."""
-        server, thread = start_http_server(listen[1], listen[0], self.registry)
-
-        def end() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        return end
+    def _gauges(self) -> None:
+        live: dict[str, Any] = {"registry": self.live, "multiprocess_mode": "livesum"}
+        self.following = Gauge("appid_flows", "Flows that userspace follows", **live)
+        self.open_calls = Gauge("appid_calls", "Calls that are open", **live)
+        self.pinholes = Gauge("appid_pinholes", "Pinholes in the kernel", ["family"], **live)
+        # The supervisor's; what others leave at 0 changes nothing.
+        one: dict[str, Any] = {"registry": self.live, "multiprocess_mode": "max"}
+        self.workers = Gauge("appid_workers", "Workers that serve", **one)
+        self.warnings = Gauge("appid_policy_warnings", "Warnings about the policy that is loaded", **one)
+        self.reloaded = Gauge("appid_config_reload_success", "1 if the last load succeeded", **one)
+        self.reload_time = Gauge("appid_config_last_reload_timestamp_seconds", "When the last load succeeded", **one)
+        Gauge("appid_build_info", "The program", ["version"], **one).labels(__version__).set(1)
 
     def loaded(self, applications: Mapping[int, str], warnings: int, now: float) -> None:
         """Another policy and other applications are in force."""
@@ -89,9 +94,12 @@ class Metrics:
         self.reloaded.set(1)
         self.reload_time.set(now)
 
-    def watch(self, gauges: Callable[[], dict[str, Any]]) -> None:
-        """`gauges()` -> flows, calls, pinholes by family: asked at each scrape."""
-        self.registry.register(_Live(gauges, self._queue))
+    def gauges(self, flows: int, calls: int, pinholes: Mapping[str, int]) -> None:
+        """The sizes of one engine's tables, pinholes by family."""
+        self.following.set(flows)
+        self.open_calls.set(calls)
+        for family in ("ipv4", "ipv6"):
+            self.pinholes.labels(family).set(pinholes.get(family, 0))
 
     def commands(self, commands: list[Command]) -> None:
         for command in commands:
@@ -147,35 +155,49 @@ class Metrics:
             self.media.labels(name, SHARED).inc(sum(event.bytes))
 
 
-class _Live:
-    """What is read at the moment of a scrape."""
+def clear(directory: Path) -> None:
+    """An empty directory for the processes of a new start."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
 
-    def __init__(self, gauges: Callable[[], dict[str, Any]], queue: int) -> None:
-        self._gauges = gauges
-        self._queue = queue
+
+def share(directory: Path, name: str) -> None:
+    """From now on this process counts in files of `directory` under `name`, going on from where one of that name
+    stopped. Before its Metrics are made."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call]
+
+
+def gone(directory: Path, name: str) -> None:
+    """The process of that name has ended: its gauges say nothing any more, its counts stay."""
+    mark_process_dead(name, str(directory))  # type: ignore[no-untyped-call]
+
+
+class _Merged(Collector):
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
 
     def collect(self) -> Iterator[Metric]:
-        told = self._gauges()
-        yield GaugeMetricFamily("appid_flows", "Flows that userspace follows", value=told["flows"])
-        yield GaugeMetricFamily("appid_calls", "Calls that are open", value=told["calls"])
-        pinholes = GaugeMetricFamily("appid_pinholes", "Pinholes in the kernel", labels=["family"])
-        for family, count in told["pinholes"].items():
-            pinholes.add_metric([family], count)
-        yield pinholes
-        dropped = CounterMetricFamily("appid_queue_dropped", "Packets lost in the queue", labels=["queue", "reason"])
-        for reason, count in queue_drops(self._queue).items():
-            dropped.add_metric([str(self._queue), reason], count)
-        yield dropped
+        files = [str(path) for path in self._directory.glob("*.db")]
+        for gauges in (True, False):
+            wanted = [path for path in files if Path(path).name.startswith("gauge_") == gauges]
+            yield from MultiProcessCollector.merge(wanted)  # type: ignore[no-untyped-call]
 
 
-def queue_drops(queue: int, place: Path = QUEUES) -> dict[str, int]:
-    """reason -> packets that the kernel dropped before userspace had them."""
-    try:
-        lines = place.read_text().splitlines()
-    except OSError:
-        return {}
-    for line in lines:
-        fields = line.split()
-        if fields and int(fields[0]) == queue:
-            return {reason: int(fields[at]) for at, reason in _DROPS.items()}
-    return dict.fromkeys(_DROPS.values(), 0)
+def merged(directory: Path) -> CollectorRegistry:
+    """What all processes of the directory counted."""
+    registry = CollectorRegistry()
+    registry.register(_Merged(directory))
+    return registry
+
+
+def serve(listen: tuple[str, int], registry: CollectorRegistry) -> Callable[[], None]:
+    """Answer at (address, port) from now on, in a thread; returns what ends it. OSError if the address is taken."""
+    server, thread = start_http_server(listen[1], listen[0], registry)
+
+    def end() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return end

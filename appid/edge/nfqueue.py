@@ -19,6 +19,7 @@ from typing import Any
 from netfilterqueue import NetfilterQueue
 
 from appid.edge.netlink import NLM_F_ACK, NLMSG_ERROR, KernelError, attribute, messages, request
+from appid.edge.tally import Tally
 
 LENGTH = 8192
 """Packets that may wait in the kernel's queue; beyond it the fail-open flag lets them pass."""
@@ -77,7 +78,8 @@ class Queue:
     """Queue `number`; `on_packet` gets each packet and may answer it. What it leaves unanswered, or raises over,
     `rescue` answers; what that leaves unanswered is dropped.
 
-    overruns   ENOBUFS seen: messages that the kernel could not hand over (they passed by the fail-open flag)
+    tally      what was seen, and what is missing between it: messages that the kernel could not hand over
+    overruns   how often it said so (ENOBUFS)
     refused    verdicts or settings that the kernel answered with an error
     errors     exceptions that a callback raised
     """
@@ -90,8 +92,10 @@ class Queue:
         *,
         fail_open: bool = True,
         length: int = LENGTH,
+        tally: Tally | None = None,
     ) -> None:
         self.number = number
+        self.tally = tally or Tally()
         self.seen = self.overruns = self.refused = self.errors = 0
         self._on_packet = on_packet
         self._rescue = rescue
@@ -171,6 +175,7 @@ class Queue:
 
     def _callback(self, packet: Any) -> None:
         self.seen += 1
+        self.tally.took(packet.id)
         held = None
         try:
             held = Held(packet, self._names)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from appid.dataplane.chain import Topology
 from appid.dataplane.marks import Marks
+from appid.dataplane.share import Share
 from appid.edge.config import Config
 from appid.edge.errors import RuleError, RuleErrors
 from appid.edge.gateway import GatewayOptions
@@ -21,11 +22,15 @@ from appid.edge.links import addresses
 from appid.edge.policy_file import load_policy
 from appid.edge.rule_files import load_applications
 from appid.edge.source_nat import masqueraded
+from appid.edge.tally import Tally
 from appid.engine import DecisionReport, FlowReport, Settings, TranslationReport
+from appid.engine.calls import CALL
 from appid.engine.record import DEFAULT_INSIDE
+from appid.engine.record import Topology as Inside
 from appid.identify.application import Application
 from appid.policy import Decision
 from appid.policy.evaluate import Judge
+from appid.policy.exception import Cause, Failure
 from appid.policy.lint import Finding, lint
 from appid.policy.rule import Network, Policy, PolicyRule, Qos
 from appid.wire import packed, text
@@ -56,22 +61,41 @@ class Plan:
         """Applications by the number in the marks."""
         return {application.number: name for name, application in self.applications.items()}
 
-    def settings(self) -> Settings:
-        """For the engine."""
-        inside = tuple(network for zone in self.policy.zones.values() for network in zone.networks)
+    @property
+    def media(self) -> frozenset[str]:
+        """Names of applications whose UDP flows are media of calls."""
+        return frozenset(name for name, each in self.applications.items() if CALL in each.characteristics)
+
+    def settings(self, index: int = 0) -> Settings:
+        """For the engine of worker `index`. What it takes from the host is looked up once, where a plan is made."""
         return Settings(
-            self.applications, self.judge, inside or DEFAULT_INSIDE, self.outside_addresses(), self.marks, self.monitor,
-            masqueraded=self.masqueraded(),
+            self.applications, self.judge, self.inside, self.outside_addresses, self.marks, self.monitor,
+            masqueraded=self.masqueraded, share=(index, self.config.workers),
         )  # fmt: skip
 
+    @cached_property
     def masqueraded(self) -> tuple[Network, ...]:
         """The networks whose source the host translates: as configured, else as its own rules say."""
         given = self.config.nat_masqueraded
         return masqueraded(self.outside_interfaces()) if given is None else given
 
+    @cached_property
+    def inside(self) -> tuple[Network, ...]:
+        return tuple(n for zone in self.policy.zones.values() for n in zone.networks) or DEFAULT_INSIDE
+
+    @property
+    def queues(self) -> tuple[int, ...]:
+        """One for each worker."""
+        return tuple(range(self.config.first_queue, self.config.first_queue + self.config.workers))
+
+    def share(self, index: int) -> Share:
+        """The flows of worker `index`."""
+        return Share(index, self.config.workers, Inside(self.inside).inside)
+
     def outside_interfaces(self) -> tuple[str, ...]:
         return tuple(name for zone in self.policy.zones.values() if not zone.networks for name in zone.interfaces)
 
+    @cached_property
     def outside_addresses(self) -> frozenset[bytes]:
         """As configured, else those of the outside zones' interfaces."""
         configured = frozenset(packed(address) for address in self.config.nat_outside)
@@ -80,25 +104,36 @@ class Plan:
     def topology(self, before: Topology | None = None) -> Topology:
         """For the chains. Once there was a chain for QoS (`before`), it stays, empty if need be: others may have put
         rules behind it."""
-        zones = self.policy.zones.values()
-        blind: Literal["DROP", "ACCEPT"] = (
-            "ACCEPT" if self.monitor or self.config.exceptions.opens("engine-down") else "DROP"
-        )
+        down, full = self.failure("engine-down") == "open", self.failure("queue-full") == "open"
+        # Packets that a full queue lets go undecided meet the blind rule. Where those of an engine that is down must
+        # not, the kernel drops them at the queue.
+        blind: Literal["DROP", "ACCEPT"] = "ACCEPT" if down or full else "DROP"
+        bypass = down or not full
         qos: tuple[Qos, ...] | None = () if before is not None and before.qos is not None else None
         return Topology(
             outside=self.outside_interfaces(),
-            inside=tuple(f"{text(network)}/{prefix}" for zone in zones for network, prefix in zone.networks),
-            queues=(self.config.first_queue,), blind=blind, media=media_range(self.applications), marks=self.marks,
+            inside=tuple(f"{text(network)}/{prefix}" for network, prefix in self.inside),
+            queues=self.queues, bypass=bypass, blind=blind, media=media_range(self.applications), marks=self.marks,
             monitor=self.monitor, qos=self.policy.qos or qos,
         )  # fmt: skip
 
-    def options(self) -> GatewayOptions:
-        exceptions = self.config.exceptions
-        queued = str(self.config.queued) if self.config.queued is not None else None
+    def failure(self, cause: Cause) -> Failure:
+        """The exception policy; monitor mode lets everything pass."""
+        return "open" if self.monitor else self.config.exceptions.failure(cause)
+
+    def own(self, path: Path | None, index: int) -> Path | None:
+        """A file that each worker writes for itself: its number in the name where there are several."""
+        if path is None or self.config.workers == 1:
+            return path
+        return path.with_stem(f"{path.stem}-{index}")
+
+    def options(self, index: int = 0, tally: Tally | None = None) -> GatewayOptions:
+        queued = self.own(self.config.queued, index)
         return GatewayOptions(
-            queue=self.config.first_queue, length=self.config.queue_length, record=queued, marks=self.marks,
-            fail_open=exceptions.opens("queue-full"),
-            on_error="pass" if self.monitor or exceptions.opens("internal-error") else "drop",
+            queue=self.queues[index], length=self.config.queue_length, record=str(queued) if queued else None,
+            marks=self.marks, fail_open=self.failure("queue-full") == "open", owns=self.share(index).owns,
+            tally=tally,
+            on_error="pass" if self.failure("internal-error") == "open" else "drop",
         )  # fmt: skip
 
     def logged(self, body: object) -> bool:

@@ -1,41 +1,56 @@
-"""The service: files and kernel put together around one engine. `appid run` is little more than this.
+"""The supervisor: files and kernel put together around the workers. `appid run` is little more than this.
 
-In: a Config. Out: rule sets in the kernel, a loop that serves the queue, events, the control socket. On stop all of
-it is taken back.
+In: a Config. Out: rule sets in the kernel, one worker a queue, the control socket and the metrics endpoint, which look
+like one engine. It sees no packet itself.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shutil
 import signal
+import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from appid.dataplane.chain import Topology
+from appid.dataplane.chain import PINHOLES, Topology
 from appid.dataplane.command import Report
-from appid.edge import iptables
-from appid.edge.answers import Answers
+from appid.edge import iptables, metrics, worker
+from appid.edge.children import Child
 from appid.edge.config import Config
-from appid.edge.control import ControlSocket
+from appid.edge.control import ControlSocket, Reply
 from appid.edge.errors import RuleErrors
 from appid.edge.events import Events
-from appid.edge.gateway import Gateway
-from appid.edge.links import interfaces
-from appid.edge.metrics import Metrics
+from appid.edge.exporter import export
+from appid.edge.fleet import Answer, Fleet
+from appid.edge.loop import Loop
+from appid.edge.merge import merge
 from appid.edge.netlink import KernelError
-from appid.edge.plan import load_plan
-from appid.edge.told import Counted, Told, media_applications
-from appid.edge.unknown import UnknownFlows
-from appid.engine import DecisionReport, Engine, FlowReport, Kept, RulesLoaded
-from appid.engine.event import nowhere
+from appid.edge.plan import Plan, load_plan
+from appid.edge.queues import Queues
+from appid.edge.tally import Tally
+from appid.policy.exception import CAUSES
+
+LOCK_PATIENCE = 5.0
+"""Seconds in which the workers of a supervisor that was killed have to be gone."""
+CHAINS_EVERY = 10.0
+"""Seconds between two looks at the chains' counters, which four programs print."""
+_ASKED = ("flows", "calls", "pinholes", "stats")
 
 log = logging.getLogger("appid")
+
+
+def _called(descriptor: int, callback: Callable[[], None]) -> None:
+    """A signal came, by way of an eventfd."""
+    os.eventfd_read(descriptor)
+    callback()
 
 
 class Service:
@@ -44,133 +59,250 @@ class Service:
     def __init__(self, config: Config, monitor: bool = False) -> None:
         self.config = config
         self.plan = load_plan(config, monitor)
-        self.told = Told()
-        self.unknown = UnknownFlows(config.unknown, config.unknown_bytes) if config.unknown is not None else None
-        self._applied: Topology | None = None
+        self.directory = config.control.with_name("metrics")
+        self.tallies = {number: Tally() for number in self.plan.queues}
+        self.applied: Topology | None = None
+        self._exporter: Child | None = None
+        self._loading: Reply | None = None
+        self._looked = 0.0
+        self._succeeded = True
+        self._counted: Counter[Any] = Counter()
         self._opened = ExitStack()
-        self._stop_signal: int | None = None
+        self.stopped: int | None = None
 
     def __enter__(self) -> Service:
         with ExitStack() as opened:
+            self._lock(opened)
+            metrics.clear(self.directory)
+            metrics.share(self.directory, "supervisor")
+            self.metrics = metrics.Metrics(self.plan.marks, self.plan.numbers)
+            self.metrics.loaded(self.plan.numbers, len(self.plan.warnings), time.time())
+            for cause in CAUSES:  # from 0 on, so that the first one is seen to be one more
+                self.metrics.exceptions.labels(cause, self.plan.failure(cause))
+            for queue in self.plan.queues:
+                for reason in ("full", "user"):
+                    self.metrics.dropped.labels(str(queue), reason)
             self.events = Events(self.config.events, enforced=not self.plan.monitor)
             opened.callback(self.events.close)
             self._warn()
-            self.engine = Engine(self.plan.settings())
-            topology, variant = self.plan.topology(), self._variant()
-            self._attach(opened)
-            iptables.apply(topology, variant)
-            self._applied = topology
-            opened.callback(lambda: _quietly(iptables.remove, self._applied or topology, variant))
-            self._guard(topology)
-            self._judge_again(restarted=True)
+            self.loop = Loop(self._tick)
+            opened.callback(self.loop.close)
+            self._workers(opened)
+            self._chains(opened)
+            self.control = ControlSocket(self.config.control, self.loop, self.answer, self.config.group)
+            opened.callback(self.control.close)
+            if self.config.metrics is not None:
+                self._export(opened, self.config.metrics)
             self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def _attach(self, opened: ExitStack) -> None:
-        self.metrics = self._metrics(opened)
-        self._counted = Counted(self.engine, self.metrics, self.told, media_applications(self.plan.applications))
-        self.gateway = Gateway(
-            self._counted, self.plan.options(),
-            on_report=self._report, on_verdict=self._verdict, on_tick=lambda _: self.control.expire(),
-        )  # fmt: skip
-        opened.callback(self.gateway.close)
-        self.answers = Answers(self.engine, self.gateway, self.told, enforced=not self.plan.monitor)
-        self._hangup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        opened.callback(os.close, self._hangup)
-        self.gateway.register(self._hangup, self._reload)
-        self.control = ControlSocket(self.config.control, self.gateway, self.answer, self.config.group)
-        opened.callback(self.control.close)
+    def _lock(self, opened: ExitStack) -> None:
+        """One gateway a control socket. The workers inherit the lock, so that it is free when the last one is gone."""
+        place = self.config.control.with_suffix(".lock")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        self._locked = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        opened.callback(os.close, self._locked)
+        end = time.monotonic() + LOCK_PATIENCE
+        while True:
+            try:
+                fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise KernelError(str(place), "another gateway runs here") from None
+                time.sleep(0.05)
 
-    def _metrics(self, opened: ExitStack) -> Metrics:
-        metrics = Metrics(self.plan.marks, self.plan.numbers, self.config.first_queue)
-        metrics.warnings.set(len(self.plan.warnings))
-        metrics.reloaded.set(1)
-        metrics.reload_time.set(time.time())
-        metrics.watch(self._gauges)
-        if self.config.metrics is not None:
-            opened.callback(metrics.serve(self.config.metrics))
-        return metrics
+    def _workers(self, opened: ExitStack) -> None:
+        """First the workers, then the chains: what these queue is answered from the first packet on."""
+        self.plan.settings()  # looks at the host
+
+        def work(index: int, connection: socket.socket) -> None:
+            worker.work(self.plan, index, self.tallies[self.plan.queues[index]], self.directory, connection)
+
+        self.fleet = Fleet(
+            self.loop, self.config.workers, work, (self._locked,), on_ready=self._ready, on_end=self._ended
+        )
+        self.fleet.start()
+        opened.callback(self.fleet.stop)
+
+    def _chains(self, opened: ExitStack) -> None:
+        variant = self._variant()
+        topology = self.plan.topology()
+        self._found = PINHOLES[4] in iptables.run(["ipset", "-n", "list"]).split()
+        iptables.apply(topology, variant)
+        self.applied = topology
+        opened.callback(self._leave, variant)
+        options = self.plan.options()
+        self.queues = Queues(variant, self.tallies, options.fail_open)
+        self.queues.begin()
+        self.fleet.ask("placed", None, lambda answers: None)
+
+    def _leave(self, variant: Literal["nft", "legacy"]) -> None:
+        """At the end: decided flows go on by the chains that stay, or the chains go, as configured."""
+        kept = self.config.on_stop == "keep" and self.stopped != signal.SIGINT
+        if kept and (self.stopped is not None or self._found):
+            return
+        try:
+            iptables.remove(self.applied or self.plan.topology(), variant)
+        except KernelError as error:
+            log.error("%s", error)
+
+    def _export(self, opened: ExitStack, listen: tuple[str, int]) -> None:
+        self._exporter = export(self.directory, listen)
+        self.loop.register(self._exporter, lambda: self._exporter_ended(listen))
+        opened.callback(self._stop_exporter)
+
+    def _exporter_ended(self, listen: tuple[str, int]) -> None:
+        assert self._exporter is not None
+        self.loop.unregister(self._exporter)
+        log.error("metrics endpoint ended: %s", self._exporter.reap())
+        self._exporter = None
+        self._exporter = export(self.directory, listen)
+        self.loop.register(self._exporter, lambda: self._exporter_ended(listen))
+
+    def _stop_exporter(self) -> None:
+        if self._exporter is not None:
+            self.loop.unregister(self._exporter)
+            self._exporter.signal(signal.SIGKILL)
+            os.waitpid(self._exporter.pid, 0)
 
     def run(self) -> int | None:
-        """Serve until SIGTERM or SIGINT; returns which. SIGHUP loads the files again."""
-        before = signal.set_wakeup_fd(self.gateway.wakeup_fd, warn_on_full_buffer=False)
-        handlers = {each: signal.signal(each, self._stop) for each in (signal.SIGTERM, signal.SIGINT)}
-        handlers[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: os.eventfd_write(self._hangup, 1))
+        """Serve until SIGTERM or SIGINT; returns which. SIGHUP loads the files again, SIGUSR1 opens the log's anew."""
+        before = signal.set_wakeup_fd(self.loop.wakeup_fd, warn_on_full_buffer=False)
+        wanted: dict[int, Callable[[], None]] = {signal.SIGHUP: self._hang_up, signal.SIGUSR1: self._reopen}
+        descriptors = {number: os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for number in wanted}
+        for number, descriptor in descriptors.items():
+            self.loop.register(descriptor, partial(_called, descriptor, wanted[number]))
+        handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in wanted:
+            handlers[signal.Signals(number)] = signal.signal(number, lambda n, _: os.eventfd_write(descriptors[n], 1))
         try:
             log.info("ready")
-            self.gateway.run()
+            self.loop.run()
         finally:
             for each, handler in handlers.items():
                 signal.signal(each, handler)
             signal.set_wakeup_fd(before)
-        return self._stop_signal
+            for descriptor in descriptors.values():
+                self.loop.unregister(descriptor)
+                os.close(descriptor)
+        return self.stopped
 
     def _stop(self, number: int, _frame: object) -> None:
-        self._stop_signal = number
-        self.gateway.stop()
+        self.stopped = number
+        self.loop.stop()
+
+    def _tick(self) -> None:
+        self.fleet.tick()
+        self.control.expire()
+        self.events.flush()
+        now = time.monotonic()
+        full = now - self._looked >= CHAINS_EVERY
+        self._look(full)
+        if full:
+            self._looked = now
+
+    def _look(self, full: bool) -> None:
+        """What the queues lost goes into the metrics."""
+        self.queues.look(full)
+        for (number, reason), packets in self.queues.dropped.items():
+            self._count((number, reason), packets, self.metrics.dropped.labels(str(number), reason).inc)
+        for cause, packets in self.queues.exceptions.items():
+            self._count(cause, packets, self.metrics.exceptions.labels(cause, self.plan.failure(cause)).inc)
+        self.metrics.workers.set(sum(seat.ready for seat in self.fleet.seats))
+
+    def _count(self, key: Any, total: int, inc: Callable[[float], None]) -> None:
+        inc(total - self._counted[key])
+        self._counted[key] = total
+
+    def _ready(self, index: int) -> None:
+        """A worker that was started again serves, behind chains that stand."""
+        if self.applied is not None:
+            self.fleet.ask("placed", None, lambda answers: None, [index])
+
+    def _ended(self, index: int) -> None:
+        metrics.gone(self.directory, f"w{index}")
+        if self.applied is not None:
+            self.metrics.restarts.inc()
+            self._look(True)
 
     # -- another policy ------------------------------------------------------------------------------------------
 
-    def _reload(self) -> None:
-        """SIGHUP: the files again, and the log's file anew (it may have been rotated)."""
-        os.eventfd_read(self._hangup)
-        self.events.reopen()
-        self.load()
-
-    def load(self, path: Path | None = None) -> list[dict[str, Any]]:
-        """The policy at `path` (None: the configured one) and the applications' files take the place of the old ones:
-        wholly, or, if there is any fault, not at all. Out: one answer `loaded`, or an answer `error` for each fault."""
-        place, before = path or self.config.policy, self.plan
+    def _reopen(self) -> None:
         try:
-            self.plan = load_plan(self.config, before.monitor, place)
-            self._change()
-        except (RuleErrors, KernelError) as error:
-            self.plan = before
-            return self._refused(place, error)
-        rules, warnings = len(self.plan.policy.rules), len(self.plan.warnings)
-        self.metrics.loaded(self.plan.numbers, warnings, time.time())
-        self._counted.media = media_applications(self.plan.applications)
-        log.info("policy loaded: %s, %d rules", place, rules)
-        self.events.write(Report("config", {"loaded": str(place), "rules": rules}), time.time())
-        self._warn()
-        return [{"type": "loaded", "policy": str(place), "rules": rules, "warnings": warnings}]
+            self.events.reopen()
+        except OSError as error:
+            log.error("%s", error)
+        self.fleet.ask("reopen", None, lambda answers: None)
 
-    def _change(self) -> None:
-        """Chains first: what they let pass meanwhile is judged a moment later. KernelError: nothing has changed."""
-        topology = self.plan.topology(self._applied)
-        if topology != self._applied:
+    def _hang_up(self) -> None:
+        self.load(None, lambda answers: None)
+
+    def load(self, path: Path | None, reply: Reply) -> None:
+        """The policy at `path` (None: the configured one) and the applications' files take the place of the old ones:
+        in all workers, or, if there is any fault, in none. The answer is `loaded`, or an `error` for each fault."""
+        place = path or self.config.policy
+        if self._loading is not None:
+            reply([{"type": "error", "fault": "file", "reason": "another policy is being loaded"}])
+            return
+        try:
+            plan = load_plan(self.config, self.plan.monitor, place)
+            plan.settings()  # looks at the host
+        except RuleErrors as errors:
+            reply(self._refused(place, [str(fault) for fault in errors.errors], "file"))
+            return
+        self._loading = reply
+        self.fleet.ask("prepare", plan, lambda answers: self._prepared(plan, answers))
+
+    def _prepared(self, plan: Plan, answers: dict[int, Answer]) -> None:
+        """All have it: chains first, what they let pass meanwhile is judged a moment later."""
+        reply, self._loading = self._loading, None
+        assert reply is not None
+        faults = [f"worker {index}: {answer.error}" for index, answer in answers.items() if answer.error is not None]
+        silent = {seat.index for seat in self.fleet.seats if seat.ready} - set(answers)
+        faults += [f"worker {index} does not answer" for index in sorted(silent)]
+        if not faults:
+            try:
+                self._apply(plan.topology(self.applied))
+            except KernelError as error:
+                faults = [str(error)]
+        if faults:
+            self.fleet.ask("discard", None, lambda answers: None)
+            reply(self._refused(plan.place, faults, "kernel"))
+            return
+        self.plan = plan
+        self.fleet.ask("swap", None, lambda answers: self._swapped(plan, answers, reply))
+
+    def _apply(self, topology: Topology) -> None:
+        if topology != self.applied:
             iptables.apply(topology, self._variant())
-            self._applied = topology
-            self._guard(topology)
-        self._judge_again()
+            self.applied = topology
 
-    def _guard(self, topology: Topology) -> None:
-        if topology.outside and not self.plan.monitor:
-            first, last = topology.media
-            self.gateway.execute.bindings.guard(range(first, last + 1), self.plan.outside_addresses())
+    def _swapped(self, plan: Plan, answers: dict[int, Answer], reply: Reply) -> None:
+        for index, answer in answers.items():
+            if answer.error is not None:
+                log.error("worker %d: %s: it begins anew", index, answer.error)
+                child = self.fleet.seats[index].child
+                if child is not None:
+                    child.signal(signal.SIGTERM)
+        rules, warnings = len(plan.policy.rules), len(plan.warnings)
+        self.metrics.loaded(plan.numbers, warnings, time.time())
+        self._succeeded = True
+        log.info("policy loaded: %s, %d rules", plan.place, rules)
+        self.events.write(Report("config", {"loaded": str(plan.place), "rules": rules}), time.time())
+        self._warn()
+        reply([{"type": "loaded", "policy": str(plan.place), "rules": rules, "warnings": warnings}])
 
-    def _judge_again(self, restarted: bool = False) -> None:
-        kept = tuple(
-            Kept(entry.key, entry.mark)
-            for entry in self.gateway.execute.conntrack.entries()
-            if entry.mark & self.plan.marks.state
-        )
-        with interfaces() as interface_of:
-            several = sum(not zone.networks for zone in self.plan.policy.zones.values()) > 1
-            event = RulesLoaded(self.plan.settings(), kept, interface_of if several else nowhere, restarted)
-            self.gateway.handle(event)
-
-    def _refused(self, place: Path, error: RuleErrors | KernelError) -> list[dict[str, Any]]:
+    def _refused(self, place: Path, faults: list[str], whose: str) -> Iterable[dict[str, Any]]:
         self.metrics.reloaded.set(0)
-        faults = [str(fault) for fault in error.errors] if isinstance(error, RuleErrors) else [str(error)]
+        self._succeeded = False
         for fault in faults:
             log.error("not loaded, the old policy stays: %s", fault)
         self.events.write(Report("config", {"refused": str(place), "faults": faults}), time.time())
-        fault_of = "kernel" if isinstance(error, KernelError) else "file"
-        return [{"type": "error", "fault": fault_of, "reason": fault} for fault in faults]
+        return [{"type": "error", "fault": whose, "reason": fault} for fault in faults]
 
     def _warn(self) -> None:
         for warning in self.plan.warnings:
@@ -187,49 +319,50 @@ class Service:
 
     # -- what is asked -------------------------------------------------------------------------------------------
 
-    def _verdict(self, data: bytes, seconds: float) -> None:
-        self.told.saw(data)
-        if self.unknown is not None:
-            self.unknown.saw(data, time.time_ns())
-        self.metrics.verdict.observe(seconds)
+    def answer(self, request: dict[str, Any], reply: Reply) -> None:
+        """The control socket's answers: all workers' as one."""
+        asked = request.get("ask")
+        if asked == "load":
+            given = request.get("policy")
+            self.load(Path(given) if isinstance(given, str) else None, reply)
+        elif asked in _ASKED:
+            self.fleet.ask("ask", request, lambda answers: reply(self._merged(str(asked), answers)))
+        else:
+            reply([{"type": "error", "reason": f"{asked!r} is nothing to ask for"}])
 
-    def _gauges(self) -> dict[str, Any]:
-        """For a scrape, from its thread: sizes only, no iteration over what the loop changes."""
-        families = Counter(
-            "ipv6" if len(e.inside) == 16 else "ipv4" for e in list(self.engine.calls.book.open.values())
-        )
+    def _merged(self, asked: str, answers: dict[int, Answer]) -> list[dict[str, Any]]:
+        told = [answer.body for answer in answers.values() if answer.error is None]
+        faults = [
+            {"type": "error", "reason": f"worker {index}: {answer.error}"}
+            for index, answer in answers.items()
+            if answer.error is not None
+        ]
+        faults += [
+            {"type": "error", "reason": f"worker {seat.index} does not serve just now"}
+            for seat in self.fleet.seats
+            if seat.index not in answers
+        ]
+        merged = merge(asked, told)
+        if asked == "stats" and told:
+            merged = [{**merged[0], **self._stats(merged[0])}]
+        return merged + faults
+
+    def _stats(self, told: dict[str, Any]) -> dict[str, Any]:
+        self._look(True)
+        exceptions: Counter[str] = Counter(told["exceptions"])
+        exceptions.update(self.queues.exceptions)
+        dropped: Counter[str] = Counter()
+        for (_, reason), packets in self.queues.dropped.items():
+            dropped[reason] += packets
         return {
-            "flows": len(self.engine.flows),
-            "calls": len(self.engine.calls.calls.open),
-            "pinholes": {family: families[family] for family in ("ipv4", "ipv6")},
-        }
-
-    def _report(self, report: Report) -> None:
-        if isinstance(report.body, DecisionReport) and not self.told.judged(report.body):
-            return
-        self.metrics.report(report)
-        self.told.report(report)
-        if self.unknown is not None and isinstance(report.body, FlowReport):
-            self.unknown.report(report.body, self.plan.wanted)
-        if self.plan.logged(report.body):
-            self.events.write(report, time.time())
-
-    def answer(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """One answer of the control socket."""
-        match request.get("ask"):
-            case "load":
-                given = request.get("policy")
-                yield from self.load(Path(given) if isinstance(given, str) else None)
-            case "stats":
-                warnings = [str(warning) for warning in self.plan.warnings]
-                more = {"events_lost": self.events.lost, "policy_warnings": warnings, "monitor": self.plan.monitor}
-                yield {**self.answers.stats(), **more}
-            case _:
-                yield from self.answers.answer(request)
-
-
-def _quietly(remove: Any, topology: Topology, variant: Any) -> None:
-    try:
-        remove(topology, variant)
-    except KernelError as error:
-        log.error("%s", error)
+            "exceptions": {cause: exceptions[cause] for cause in CAUSES}, "dropped": dict(dropped),
+            "exception_policy": {cause: self.plan.failure(cause) for cause in CAUSES},
+            "reload_success": self._succeeded,
+            "events_lost": told["events_lost"] + self.events.lost,
+            "policy_warnings": [str(warning) for warning in self.plan.warnings], "monitor": self.plan.monitor,
+            "workers": [
+                {"queue": queue, "alive": seat.ready, "restarts": seat.ends, "seen": self.tallies[queue].seen,
+                 "pid": seat.child.pid if seat.child is not None else None}
+                for queue, seat in zip(self.plan.queues, self.fleet.seats, strict=True)
+            ],
+        }  # fmt: skip

@@ -6,15 +6,13 @@ In: the engine's reports, queued packets, flow ends. Out: bounded tables, the on
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
 from typing import Any
 
 from appid.dataplane.command import Command, Report
 from appid.edge.metrics import Metrics
 from appid.engine import CallReport, DecisionReport, Engine, Event, FlowEnded, FlowReport, PinholeReport
-from appid.engine.calls import CALL
-from appid.identify.application import Application
 from appid.packet import flow_id, id_of, reversed_id
+from appid.policy.exception import Cause
 
 REMEMBERED = 4096
 """Flows, calls and pinholes that the control socket can still tell of."""
@@ -30,6 +28,7 @@ class Told:
         self.userspace: OrderedDict[bytes, int] = OrderedDict()
         self.ended: OrderedDict[bytes, FlowEnded] = OrderedDict()
         self.counts: Counter[str] = Counter()
+        self.exceptions: Counter[Cause] = Counter()
 
     def report(self, report: Report) -> None:
         self.counts[report.kind] += 1
@@ -94,8 +93,3 @@ class Counted:
             self.metrics.ended(event, self.media)
             self.told.end(event)
         return commands
-
-
-def media_applications(applications: Mapping[str, Application]) -> frozenset[str]:
-    """Names whose UDP flows are media of calls."""
-    return frozenset(name for name, each in applications.items() if CALL in each.characteristics)

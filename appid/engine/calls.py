@@ -39,12 +39,12 @@ OPENS_MEDIA, MEDIA = "opens-media-flows", "rtp"
 class CallKeeper:
     """Keeps calls, dialogs and expectations of all flows."""
 
-    def __init__(self, settings: Settings, topology: Topology) -> None:
+    def __init__(self, settings: Settings, topology: Topology, first: int = 1, step: int = 1) -> None:
         self.settings = settings
         self.topology = topology
-        self.calls = Calls()
+        self.calls = Calls(first, step)
         self.dialogs = Dialogs()
-        self.book = Book()
+        self.book = Book(first, step)
         self.nat = NatKeeper(settings, topology)
         self.by_call_id: dict[str, int] = {}
         self.quiet: set[int] = set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from itertools import count
 
 from appid.alg.expectation import Expectation
 from appid.alg.lessons import LIFETIME, Asked, Lesson, Lessons
@@ -52,18 +53,19 @@ OnRead = Callable[[FlowRecord, int, bool, tuple[Layer, ...]], None]
 class Engine:
     """One engine: its flows, calls and settings. `deadline` is when it next wants a Tick (seconds; None: no need)."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, first: int = 1, step: int = 1) -> None:
+        """Flows, calls and pinholes are numbered first, first + step, ...: several engines share the numbers."""
         self.settings = settings
         self.lineage = Lineage(settings.applications)
         self.matcher = Matcher(settings.applications.values())
         self.recent = recent_of(self.matcher)
         self.topology = Topology(settings.inside)
-        self.calls = CallKeeper(settings, self.topology)
+        self.calls = CallKeeper(settings, self.topology, first, step)
         self.lessons = Lessons()
         self.flows: OrderedDict[FlowKey, FlowRecord] = OrderedDict()
         self.stamps = Stamps()
         self.on_read: OnRead | None = None
-        self._next = 1
+        self._numbers = count(first, step)
         self._sweep_at = 0.0
 
     @property
@@ -140,8 +142,7 @@ class Engine:
             zones = zone_of(key.src, event.indev), zone_of(key.dst, event.outdev)
             situation = Situation(key, *zones, begun_outside=not from_inside and to_inside, now=now)
         host_first = from_inside or not to_inside
-        record = FlowRecord(self._next, key, host_first, event.packet, situation, self.matcher.wide["flow"])
-        self._next += 1
+        record = FlowRecord(next(self._numbers), key, host_first, event.packet, situation, self.matcher.wide["flow"])
         self.flows[key] = record
         if len(self.flows) > MAX_FLOWS:
             self.flows.popitem(last=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Literal
 
 SILENCE = 60.0
@@ -73,14 +74,13 @@ class Call:
 class Calls:
     """The open calls, at most MAX_CALLS; the one that was silent longest gives way."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 1, step: int = 1) -> None:
         self.open: dict[int, Call] = {}
         self._by_host: dict[bytes, set[int]] = {}
-        self._next = 1
+        self.numbers = count(first, step)
 
     def start(self, application: str, hosts: Iterable[bytes], now: float, packet: int) -> Call:
-        call = Call(self._next, application, packet, now, packet)
-        self._next += 1
+        call = Call(next(self.numbers), application, packet, now, packet)
         self.open[call.id] = call
         for host in hosts:
             self.join(call, host)

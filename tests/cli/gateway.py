@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import selectors
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from appid.edge.control import Answer, ControlSocket
+from appid.edge.control import ControlSocket
 
 
 class Loop:
@@ -24,10 +24,10 @@ class Loop:
 
 
 @contextmanager
-def answering(folder: Path, answer: Answer) -> Iterator[Path]:
+def answering(folder: Path, answer: Callable[[dict[str, Any]], Iterable[dict[str, Any]]]) -> Iterator[Path]:
     """The configuration file of a gateway that gives these answers."""
     loop, stop = Loop(), threading.Event()
-    control = ControlSocket(folder / "control.sock", loop, answer)
+    control = ControlSocket(folder / "control.sock", loop, lambda request, reply: reply(answer(request)))
 
     def serve() -> None:
         while not stop.is_set():

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from appid.edge import control
-from appid.edge.control import MAX_CLIENTS, MAX_REQUEST, ControlSocket, ask
+from appid.edge.control import MAX_CLIENTS, MAX_REQUEST, ControlSocket, Reply, ask
 
 
 class Loop:
@@ -47,7 +47,15 @@ class Loop:
             self.every()
 
 
-def answer(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def answer(request: dict[str, Any], reply: Reply) -> None:
+    if request.get("ask") == "later":
+        thread = threading.Timer(0.1, lambda: reply([{"asked": "later"}]))
+        thread.start()
+    else:
+        reply(answers(request))
+
+
+def answers(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     match request.get("ask"):
         case "much":
             yield from ({"number": number, "text": "x" * 1000} for number in range(5000))
@@ -101,6 +109,15 @@ def say(server: ControlSocket, *pieces: bytes) -> list[dict[str, Any]]:
 def test_a_question_and_its_answer(server: ControlSocket) -> None:
     assert ask(server.path, {"ask": "flows"}) == [{"asked": "flows"}]
     assert ask(server.path, {"ask": "nothing"}) == []
+
+
+def test_an_answer_may_come_later_and_to_nobody(server: ControlSocket) -> None:
+    assert ask(server.path, {"ask": "later"}) == [{"asked": "later"}]
+    with connect(server) as impatient:
+        impatient.sendall(b'{"ask": "later"}\n')
+        time.sleep(0.02)
+    time.sleep(0.15)
+    assert ask(server.path, {"ask": "flows"}) == [{"asked": "flows"}]
 
 
 def test_a_request_may_come_in_pieces_and_with_more_behind(server: ControlSocket) -> None:
@@ -169,7 +186,7 @@ def test_a_client_that_does_not_read_is_dropped(
     monkeypatch.setattr(control, "PATIENCE", 0.1)
     with connect(server) as idle, connect(server) as slow:
         slow.sendall(b'{"ask": "much"}\n')
-        time.sleep(0.2)
+        time.sleep(0.6)
         loop.every = server.expire
         assert idle.recv(1) == b""
         received = b"".join(iter(lambda: slow.recv(65536), b""))

@@ -56,13 +56,13 @@ def test_what_others_register_is_called_and_may_fail(ruled: Net) -> None:
         calls.append(theirs.recv(100))
         raise ValueError("a bug of a control client")
 
-    gateway.register(theirs, control)
+    gateway.loop.register(theirs, control)
     thread = ruled.gateway.start(gateway.run)
     for _ in range(2):
         ours.send(b"stats")
         assert until(lambda: calls and calls.pop() == b"stats")
-    assert until(lambda: gateway.stats.errors == 2)
-    gateway.unregister(theirs)
+    assert until(lambda: gateway.loop.errors == 2)
+    gateway.loop.unregister(theirs)
     gateway.stop()
     thread.join(5)
     gateway.close()
@@ -79,7 +79,7 @@ def test_a_failing_engine_leaves_packets_to_the_exception_policy(ruled: Net, on_
     assert len(received(peer)) == arrive
     assert gateway.stats.rescued == 2
     assert gateway.queue.errors == 2
-    assert gateway.stats.errors > 0, "ticks fail too, and the loop goes on"
+    assert gateway.loop.errors > 0, "ticks fail too, and the loop goes on"
     gateway.stop()
     thread.join(5)
     gateway.close()

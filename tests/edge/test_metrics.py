@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from appid import __version__
 from appid.alg.expectation import Expectation
 from appid.dataplane.command import Report, SetVerdict
 from appid.dataplane.marks import Marks
-from appid.edge.metrics import Metrics, queue_drops
+from appid.edge import metrics as room
+from appid.edge.metrics import Metrics
 from appid.engine import AnomalyReport, CallReport, FlowEnded, FlowReport, PinholeReport
 from appid.flow.key import FlowKey
 from appid.identify.identification import Identification
@@ -27,14 +32,14 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 
 @pytest.fixture
 def metrics() -> Metrics:
-    made = Metrics(MARKS, {7: "facetime"}, 0)
-    made.watch(lambda: {"flows": 3, "calls": 1, "pinholes": {"ipv4": 2, "ipv6": 0}})
+    made = Metrics(MARKS, {7: "facetime"})
+    made.gauges(3, 1, {"ipv4": 2})
     return made
 
 
-def scrape(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+def scrape(registry: CollectorRegistry) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """Over real HTTP, as Prometheus does."""
-    end = metrics.serve(("127.0.0.1", 19466))
+    end = room.serve(("127.0.0.1", 19466), registry)
     try:
         with urlopen("http://127.0.0.1:19466/metrics", timeout=5) as answer:
             text = answer.read().decode()
@@ -67,7 +72,7 @@ def test_a_scrape_tells_what_was_reported(metrics: Metrics) -> None:
     metrics.commands([SetVerdict(1, "repeat", MARKS.passing), SetVerdict(2, "repeat", MARKS.encode("allow", 7))])
     metrics.ended(FlowEnded(KEY, MARKS.encode("allow", 7), (10, 5), (1000, 500)), frozenset({"facetime"}))
     metrics.ended(FlowEnded(KEY, MARKS.encode("allow", 8), (10, 5), (1000, 500)), frozenset({"facetime"}))
-    read = scrape(metrics)
+    read = scrape(metrics.registry)
     allowed = labels(application="facetime", action="allow", confidence="conclusive")
     assert read["appid_flows_total", allowed] == 1
     assert read["appid_policy_decisions_total", labels(rule="calls", action="deny")] == 1
@@ -78,24 +83,50 @@ def test_a_scrape_tells_what_was_reported(metrics: Metrics) -> None:
     assert read["appid_packets_total", labels(verdict="pass")] == 1
     assert read["appid_packets_total", labels(verdict="allow")] == 1
     assert read["appid_media_bytes_total", labels(application="facetime", kind="shared")] == 1500
-    assert read["appid_pinholes", labels(family="ipv4")] == 2
-    assert read["appid_calls", labels()] == 1
+    live = scrape(metrics.live)
+    assert live["appid_pinholes", labels(family="ipv4")] == 2
+    assert live["appid_calls", labels()] == 1
 
 
 def test_names_are_those_of_the_reference(metrics: Metrics) -> None:
     documented = set(re.findall(r"^\| (appid_\w+) ", REFERENCE.read_text(), re.M))
     offered = set()
-    for family in metrics.registry.collect():
+    for family in (*metrics.registry.collect(), *metrics.live.collect()):
         offered.add(family.name + {"counter": "_total", "info": "_info"}.get(family.type, ""))
     assert offered == documented
 
 
-def test_drops_are_read_from_the_kernels_own_table(tmp_path: Path) -> None:
-    """Field order: queue, port id, waiting, copy mode, range, dropped, user dropped, id sequence, 1."""
-    table = tmp_path / "nfnetlink_queue"
-    table.write_text(
-        "    0   4711     0 2 65531     7     9    1234  1\n    1   4712     0 2 65531     1     2    5  1\n"
-    )
-    assert queue_drops(0, table) == {"full": 7, "user": 9}
-    assert queue_drops(5, table) == {"full": 0, "user": 0}
-    assert queue_drops(0, tmp_path / "none") == {}
+COUNTING = """
+import os, sys
+from pathlib import Path
+from appid.edge import metrics
+from appid.dataplane.marks import Marks
+
+directory, name, calls = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+metrics.share(directory, name)
+made = metrics.Metrics(Marks(), {})
+made.packets.labels("allow").inc(calls)
+made.gauges(calls, calls, {"ipv4": calls})
+if name == "supervisor":
+    made.loaded({}, 2, 1000.0)
+os.kill(os.getpid(), 9)  # whatever ends a process, what it counted stays
+"""
+
+
+def test_what_several_processes_counted_is_told_as_one(tmp_path: Path) -> None:
+    directory = tmp_path / "metrics"
+    room.clear(directory)
+    for name, calls in (("supervisor", "0"), ("w0", "5"), ("w1", "7"), ("w0", "3")):
+        subprocess.run([sys.executable, "-c", COUNTING, str(directory), name, calls], check=False)
+    read = scrape(room.merged(directory))
+    assert read["appid_packets_total", labels(verdict="allow")] == 15, "one that began anew goes on counting"
+    assert read["appid_calls", labels()] == 10, "a gauge is what the last one of that name said"
+    assert read["appid_policy_warnings", labels()] == 2
+    assert read["appid_config_reload_success", labels()] == 1
+    assert read["appid_build_info", labels(version=__version__)] == 1
+    room.gone(directory, "w1")
+    read = scrape(room.merged(directory))
+    assert read["appid_packets_total", labels(verdict="allow")] == 15, "counts outlive their process"
+    assert read["appid_calls", labels()] == 3, "gauges do not"
+    room.clear(directory)
+    assert scrape(room.merged(directory)) == {}

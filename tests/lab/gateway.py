@@ -90,7 +90,7 @@ class Gateway:
         state = lab.directory / "state"
         state.mkdir()
         self.config.write_text(
-            f'[gateway]\niptables = "{variant}"\n'
+            f'[gateway]\niptables = "{variant}"\non_stop = "remove"\n'
             f'[paths]\npolicy = "{self.policy}"\nstate = "{state}"\nrules = "{state / "rules"}"\n'
             f'[listen]\nmetrics = "{metrics}"\ncontrol = "{self.control}"\n'
             f'[log]\nevents = "{self.events}"\nqueued = "{self.queued}"\n'

@@ -38,21 +38,32 @@ ALL = rule("all", "allow", service='"any"')
 class Live:
     """One running gateway; its files are in `folder`."""
 
-    def __init__(self, net: Net, folder: Path, policy: str, variant: str, options: str = "", *flags: str) -> None:
+    def __init__(
+        self, net: Net, folder: Path, policy: str, variant: str, options: str = "", *flags: str,
+        gateway: str = 'on_stop = "remove"',
+    ) -> None:  # fmt: skip
         self.net, self.folder = net, folder
         self.policy, self.config = folder / "policy.toml", folder / "appid.toml"
         self.events_file, self.log = folder / "events.jsonl", folder / "appid.log"
         self.control = folder / "control.sock"
         self.policy.write_text(ZONES + policy)
         self.config.write_text(
-            f'[gateway]\niptables = "{variant}"\n[listen]\nmetrics = "127.0.0.1:9466"\ncontrol = "{self.control}"\n'
+            f'[gateway]\niptables = "{variant}"\n{gateway}\n'
+            f'[listen]\nmetrics = "127.0.0.1:9466"\ncontrol = "{self.control}"\n'
             f'[paths]\npolicy = "{self.policy}"\nrules = "{folder / "rules"}"\nstate = "{folder / "state"}"\n'
             f'[log]\nevents = "{self.events_file}"\n{options}'
         )
-        with self.log.open("wb") as log:
+        self.flags = flags
+        self.log.touch()
+        self.begin()
+
+    def begin(self) -> None:
+        """Start it, or start it again: `text` is then what the new one said."""
+        self.log.unlink()
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                ["ip", "netns", "exec", net.gateway.name, sys.executable, "-m", "appid.cli.main", "run", "-c",
-                 str(self.config), *flags],
+                ["ip", "netns", "exec", self.net.gateway.name, sys.executable, "-m", "appid.cli.main", "run", "-c",
+                 str(self.config), *self.flags],
                 cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, "APPID_TRACEBACK": "1"},
             )  # fmt: skip
@@ -103,14 +114,17 @@ class Live:
 
 
 @contextmanager
-def live(net: Net, folder: Path, policy: str, variant: str, options: str = "", *flags: str) -> Iterator[Live]:
-    gateway = Live(net, folder, policy, variant, options, *flags)
+def live(
+    net: Net, folder: Path, policy: str, variant: str, options: str = "", *flags: str,
+    gateway: str = 'on_stop = "remove"',
+) -> Iterator[Live]:  # fmt: skip
+    made = Live(net, folder, policy, variant, options, *flags, gateway=gateway)
     try:
-        yield gateway
+        yield made
     finally:
-        status = gateway.stop()
-    assert status == 0, gateway.text()
-    assert "Traceback" not in gateway.text(), gateway.text()
+        status = made.stop()
+    assert status == 0, made.text()
+    assert "Traceback" not in made.text(), made.text()
 
 
 def settle(seconds: float = 0.1) -> None:

@@ -1,0 +1,37 @@
+"""The metrics endpoint, in a process of its own, so that the supervisor has one thread.
+
+In: the directory in which all processes count, an address. Out: HTTP for Prometheus, until the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+from appid.edge import metrics
+from appid.edge.children import Child, start
+
+_READY = b"ready"
+
+
+def export(directory: Path, listen: tuple[str, int]) -> Child:
+    """Serve from now on. OSError if the address cannot be had."""
+
+    def work(connection: socket.socket) -> None:
+        try:
+            metrics.serve(listen, metrics.merged(directory))
+        except OSError as error:
+            connection.sendall(f"metrics at {listen[0]}:{listen[1]}: {error.strerror}".encode())
+            return
+        connection.sendall(_READY)
+        while True:
+            signal.pause()
+
+    child = start("metrics", work)
+    child.ours.settimeout(10)
+    said = child.ours.recv(1000)
+    child.ours.close()
+    if said != _READY:
+        raise OSError(said.decode() or "metrics: the endpoint's process ended")
+    return child

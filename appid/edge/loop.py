@@ -1,0 +1,83 @@
+"""One poll over descriptors, and a timer.
+
+In: descriptors with callbacks. Out: calls; what they raise is logged, counted, and ends nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import time
+from collections.abc import Callable
+from typing import Any
+
+log = logging.getLogger("appid")
+
+
+class Loop:
+    """`run` returns after `stop`, which may be called from a signal handler. `on_tick` is called each `tick` seconds;
+    `after` runs each time round."""
+
+    def __init__(self, on_tick: Callable[[], None], tick: float = 1.0, after: Callable[[], None] | None = None) -> None:
+        self.errors = 0
+        self._on_tick, self._tick, self._after = on_tick, tick, after
+        self._running = False
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.register(self._wake_read, self._woken)
+
+    @property
+    def wakeup_fd(self) -> int:
+        """For signal.set_wakeup_fd: any byte written to it makes the loop go round."""
+        return self._wake_write
+
+    def register(self, source: Any, callback: Callable[[], None], events: int = selectors.EVENT_READ) -> None:
+        """Call `callback` when `source` (a descriptor, or what has fileno()) is ready."""
+        self._selector.register(source, events, callback)
+
+    def unregister(self, source: Any) -> None:
+        self._selector.unregister(source)
+
+    def run(self) -> None:
+        self._running = True
+        next_tick = time.monotonic() + self._tick
+        while self._running:
+            self.once(max(0.0, next_tick - time.monotonic()))
+            if time.monotonic() >= next_tick:
+                self.guard(self._on_tick)
+                next_tick = time.monotonic() + self._tick
+
+    def once(self, patience: float) -> None:
+        """Wait at most `patience` seconds, then serve what is ready."""
+        for key, _ in self._selector.select(patience):
+            if self._selector.get_map().get(key.fd) is key:  # a callback before it may have let go of this one
+                self.guard(key.data)
+        if self._after is not None:
+            self._after()
+
+    def stop(self) -> None:
+        self._running = False
+        self.wake()
+
+    def wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"\0")
+
+    def close(self) -> None:
+        self._running = False
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def guard(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception:
+            self.errors += 1
+            log.exception("%s failed", getattr(step, "__name__", step))
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)

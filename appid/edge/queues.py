@@ -1,0 +1,140 @@
+"""What became of packets that the chains handed to a queue, and no worker saw.
+
+In: the counters of the chain rules, the kernel's table of queues, the workers' tallies. Out: counts by queue and
+reason, and for the exception policy by cause. Nothing is lost silently: handed = seen + waiting + counted here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from appid.dataplane.chain import MAIN, QUEUE
+from appid.dataplane.ruleset import Variant
+from appid.edge import iptables
+from appid.edge.netlink import KernelError
+from appid.edge.tally import Tally
+from appid.policy.exception import Cause
+
+TABLE = Path("/proc/net/netfilter/nfnetlink_queue")
+_HANDED = re.compile(rf"^\[(\d+):\d+\] -A {QUEUE} .*-j NFQUEUE --queue-num (\d+)", re.M)
+_BLIND = re.compile(rf"^\[(\d+):\d+\] -A {MAIN} .*--comment \"?blind\"?", re.M)
+
+
+class Line(NamedTuple):
+    """A queue in the kernel: who listens, packets that wait for their verdict, dropped because the queue was full, and
+    because the listener's socket was."""
+
+    listener: int
+    waiting: int
+    full: int
+    user: int
+
+
+def lines(table: Path = TABLE) -> dict[int, Line]:
+    """By queue number; a queue without a listener is not there."""
+    try:
+        rows = [row.split() for row in table.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {int(row[0]): Line(int(row[1]), int(row[2]), int(row[5]), int(row[6])) for row in rows if len(row) > 7}
+
+
+def handed(saved: str) -> Counter[int]:
+    """Packets by queue, from what `iptables-save -c -t mangle` prints."""
+    found: Counter[int] = Counter()
+    for packets, queue in _HANDED.findall(saved):
+        found[int(queue)] += int(packets)
+    return found
+
+
+def blind(saved: str) -> int:
+    """Packets of the blind rule, from what `iptables-save -c -t filter` prints."""
+    return sum(int(packets) for packets in _BLIND.findall(saved))
+
+
+def counters(variant: Variant) -> Counter[int]:
+    """Packets that the chains of both families handed to each queue so far."""
+    found: Counter[int] = Counter()
+    for program in ("iptables", "ip6tables"):
+        found += handed(iptables.run([f"{program}-{variant}-save", "-c", "-t", "mangle"]))
+    return found
+
+
+@dataclass
+class _Queue:
+    line: Line | None = None
+    handed: int = 0
+    """By the rules' counters, which begin anew when the rules are replaced: here they go on."""
+    counter: int = 0
+    full: int = 0
+    user: int = 0
+    told: int = 0
+    """Unaccounted packets that were told already."""
+    down: bool = False
+    """Whether at some time since the last look nobody listened, or another began to."""
+
+
+@dataclass
+class Queues:
+    """Bookkeeping of all queues. `dropped`: (queue, reason) -> packets; `exceptions`: cause -> packets."""
+
+    variant: Variant
+    tallies: Mapping[int, Tally]
+    fail_open: bool
+    dropped: Counter[tuple[int, str]] = field(default_factory=Counter)
+    exceptions: Counter[Cause] = field(default_factory=Counter)
+    _queues: dict[int, _Queue] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """From now on: what the chains handed over before is not ours to account for."""
+        counted = self._counters()
+        self._queues = {
+            number: _Queue(counter=counted[number], handed=tally.seen) for number, tally in self.tallies.items()
+        }
+
+    def look(self, full: bool = True) -> None:
+        """Count what has happened since the last look. `full` False: the kernel's table alone, which costs little."""
+        counted = self._counters() if full else None
+        table = lines()
+        for number, queue in self._queues.items():
+            self._kernel(number, queue, table.get(number))
+            if counted is not None:
+                self._chains(number, queue, counted[number])
+
+    def _kernel(self, number: int, queue: _Queue, line: Line | None) -> None:
+        before, queue.line = queue.line, line
+        same = before is not None and line is not None and before.listener == line.listener
+        queue.down = queue.down or not same
+        if line is None:
+            return
+        since = before if before is not None and same else Line(0, 0, 0, 0)
+        for reason, more in (("full", line.full - since.full), ("user", line.user - since.user)):
+            if more > 0:
+                self.dropped[number, reason] += more
+                self.exceptions["queue-full"] += more
+        queue.full += max(0, line.full - since.full)
+        queue.user += max(0, line.user - since.user)
+
+    def _chains(self, number: int, queue: _Queue, counter: int) -> None:
+        """What the rules handed over, and no one saw, nor dropped for a reason that the kernel counts: it passed by the
+        fail-open flag, or there was no listener, or it waited in the queue of one that was killed."""
+        queue.handed += counter - queue.counter if counter >= queue.counter else counter
+        queue.counter = counter
+        waiting = queue.line.waiting if queue.line is not None else 0
+        unseen = queue.handed - self.tallies[number].seen - waiting - queue.full - queue.user
+        cause: Cause = "engine-down" if queue.down or not self.fail_open else "queue-full"
+        if unseen > queue.told:
+            self.exceptions[cause] += unseen - queue.told
+            queue.told = unseen
+        queue.down = queue.line is None
+
+    def _counters(self) -> Counter[int]:
+        try:
+            return counters(self.variant)
+        except KernelError:  # the rules are being changed, or were taken away
+            return Counter({number: queue.counter for number, queue in self._queues.items()})

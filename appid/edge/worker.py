@@ -1,0 +1,199 @@
+"""A worker: one queue, one engine, in a process of its own. Its supervisor holds the chains, the socket, the files.
+
+In: a Plan, its number, the channel to its supervisor. Out: verdicts, reports, answers. It ends with its supervisor.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import time
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from appid.dataplane.command import Report
+from appid.edge import metrics
+from appid.edge.answers import Answers
+from appid.edge.channel import Channel, send_last
+from appid.edge.events import Events
+from appid.edge.fleet import Answer, Request
+from appid.edge.gateway import Gateway
+from appid.edge.links import interfaces
+from appid.edge.netlink import KernelError
+from appid.edge.plan import Plan
+from appid.edge.tally import Tally
+from appid.edge.told import Counted, Told
+from appid.edge.unknown import UnknownFlows
+from appid.engine import DecisionReport, Engine, FlowReport, Kept, RulesLoaded
+from appid.engine.event import nowhere
+from appid.policy.exception import Failure
+
+BIND_TRIES, BIND_WAIT = 30, 0.1
+"""A predecessor that was killed may hold the queue for a moment longer."""
+
+log = logging.getLogger("appid")
+
+
+def work(plan: Plan, index: int, tally: Tally, directory: Path, connection: socket.socket) -> None:
+    """The life of a worker's process. What keeps it from serving is told to the supervisor, then raised."""
+    metrics.share(directory, f"w{index}")
+    worker = Worker(plan, index, tally, connection)
+    try:
+        worker.open()
+    except Exception as error:
+        told = error if isinstance(error, KernelError | OSError) else RuntimeError(f"{type(error).__name__}: {error}")
+        send_last(connection, Answer(0, None, told))
+        raise
+    try:
+        worker.run()
+    finally:
+        worker.close()
+
+
+class Worker:
+    """`open`, then `run`, then `close`."""
+
+    def __init__(self, plan: Plan, index: int, tally: Tally, connection: socket.socket) -> None:
+        self.plan, self.index = plan, index
+        self._tally = tally
+        self._connection = connection
+        self._next: Plan | None = None
+        self._opened = ExitStack()
+        self._lost = self._failed = 0
+        self.told = Told()
+
+    def open(self) -> None:
+        plan = self.plan
+        with ExitStack() as opened:
+            unknown = plan.own(plan.config.unknown, self.index)
+            self.unknown = UnknownFlows(unknown, plan.config.unknown_bytes) if unknown is not None else None
+            self.events = Events(plan.config.events, enforced=not plan.monitor)
+            opened.callback(self.events.close)
+            self.metrics = metrics.Metrics(plan.marks, plan.numbers)
+            self.engine = Engine(plan.settings(self.index), self.index + 1, plan.config.workers)
+            self._counted = Counted(self.engine, self.metrics, self.told, plan.media)
+            self.gateway = self._gateway()
+            opened.callback(self.gateway.close)
+            self.answers = Answers(
+                self.engine, self.gateway, self.told, enforced=not plan.monitor, lost=lambda: self.events.lost
+            )
+            self.channel = Channel(self.gateway.loop, self._connection, self._asked, self.gateway.stop)
+            self._judge_again(restarted=True)
+            self._opened = opened.pop_all()
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def _gateway(self) -> Gateway:
+        for attempt in range(BIND_TRIES):
+            try:
+                return Gateway(
+                    self._counted, self.plan.options(self.index, self._tally),
+                    on_report=self._report, on_verdict=self._verdict, on_tick=self._tick, on_rescue=self._rescued,
+                )  # fmt: skip
+            except KernelError:
+                if attempt == BIND_TRIES - 1:
+                    raise
+                time.sleep(BIND_WAIT)
+        raise AssertionError
+
+    def run(self) -> None:
+        """Serve until SIGTERM, or until the supervisor is gone."""
+        signal.signal(signal.SIGTERM, lambda *_: self.gateway.stop())
+        signal.set_wakeup_fd(self.gateway.loop.wakeup_fd, warn_on_full_buffer=False)
+        self.channel.send(Answer(0))
+        self.gateway.run()
+        self.gateway.drain()
+
+    # -- what the supervisor asks --------------------------------------------------------------------------------
+
+    def _asked(self, request: Request) -> None:
+        try:
+            answer = Answer(request.number, self._answer(request))
+        except Exception as error:
+            log.exception("%s", request.what)
+            answer = Answer(request.number, None, RuntimeError(f"{type(error).__name__}: {error}"))
+        self.channel.send(answer)
+
+    def _answer(self, request: Request) -> Any:
+        match request.what:
+            case "ask":
+                return list(self.answers.answer(request.body))
+            case "prepare":
+                self._next = request.body
+            case "discard":
+                self._next = None
+            case "swap":
+                self._swap()
+            case "placed":
+                self._guard()
+            case "reopen":
+                self.events.reopen()
+            case "ping":
+                pass
+        return None
+
+    def _swap(self) -> None:
+        """The plan that was prepared takes the place of the one before; the chains are those of the new one already."""
+        if self._next is None:
+            raise RuntimeError("nothing was prepared")
+        self.plan, self._next = self._next, None
+        self.metrics.applications = self.plan.numbers
+        self._counted.media = self.plan.media
+        self.gateway.options = self.plan.options(self.index, self._tally)
+        self._guard()
+        self._judge_again()
+
+    def _guard(self) -> None:
+        """The chains stand: no peer's early packet can poison a binding from now on."""
+        topology = self.plan.topology()
+        if topology.outside and not self.plan.monitor:
+            first, last = topology.media
+            self.gateway.execute.bindings.guard(range(first, last + 1), self.plan.outside_addresses)
+
+    def _judge_again(self, restarted: bool = False) -> None:
+        owns, state = self.gateway.options.owns, self.plan.marks.state
+        entries = self.gateway.execute.conntrack.entries()
+        kept = tuple(Kept(entry.key, entry.mark) for entry in entries if entry.mark & state and owns(entry.key))
+        with interfaces() as interface_of:
+            several = sum(not zone.networks for zone in self.plan.policy.zones.values()) > 1
+            event = RulesLoaded(self.plan.settings(self.index), kept, interface_of if several else nowhere, restarted)
+            self.gateway.handle(event)
+
+    # -- what the loop tells -------------------------------------------------------------------------------------
+
+    def _verdict(self, data: bytes, seconds: float) -> None:
+        self.told.saw(data)
+        if self.unknown is not None:
+            self.unknown.saw(data, time.time_ns())
+        self.metrics.verdict.observe(seconds)
+
+    def _rescued(self) -> None:
+        verdict = self.gateway.options.on_error
+        failure: Failure = "open" if verdict == "pass" else "closed"
+        self.metrics.packets.labels(verdict).inc()
+        self.metrics.exceptions.labels("internal-error", failure).inc()
+        self.told.exceptions["internal-error"] += 1
+
+    def _report(self, report: Report) -> None:
+        if isinstance(report.body, DecisionReport) and not self.told.judged(report.body):
+            return
+        self.metrics.report(report)
+        self.told.report(report)
+        if self.unknown is not None and isinstance(report.body, FlowReport):
+            self.unknown.report(report.body, self.plan.wanted)
+        if self.plan.logged(report.body):
+            self.events.write(report, time.time())
+
+    def _tick(self, _now: float) -> None:
+        self.events.flush()
+        self.metrics.events_lost.inc(self.events.lost - self._lost)
+        self._lost = self.events.lost
+        self.metrics.failures.inc(self.gateway.stats.command_failures - self._failed)
+        self._failed = self.gateway.stats.command_failures
+        calls = self.engine.calls
+        families = Counter("ipv6" if len(each.inside) == 16 else "ipv4" for each in calls.book.open.values())
+        self.metrics.gauges(len(self.engine.flows), len(calls.calls.open), families)

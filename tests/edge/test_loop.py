@@ -1,0 +1,62 @@
+"""The loop: it ticks, wakes, and outlives what its callbacks do."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+from appid.edge.loop import Loop
+
+
+def test_it_ticks_serves_and_stops_from_elsewhere() -> None:
+    ticks: list[float] = []
+    loop = Loop(lambda: ticks.append(time.monotonic()), 0.02)
+    ours, theirs = socket.socketpair()
+    got: list[bytes] = []
+    loop.register(theirs, lambda: got.append(theirs.recv(10)))
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    ours.send(b"x")
+    time.sleep(0.2)
+    begun = time.monotonic()
+    loop.stop()
+    thread.join(5)
+    assert time.monotonic() - begun < 1
+    assert got == [b"x"]
+    assert 3 <= len(ticks) <= 12
+    loop.close()
+
+
+def test_what_a_callback_raises_is_counted_and_ends_nothing() -> None:
+    loop = Loop(lambda: None)
+    ours, theirs = socket.socketpair()
+
+    def broken() -> None:
+        theirs.recv(10)
+        raise ValueError("a bug")
+
+    loop.register(theirs, broken)
+    for count in (1, 2):
+        ours.send(b"x")
+        loop.once(1)
+        assert loop.errors == count
+    loop.close()
+
+
+def test_a_callback_may_let_go_of_the_next_one() -> None:
+    """Two are ready at once; the first unregisters the second, whose callback must not run any more."""
+    loop = Loop(lambda: None)
+    pairs = [socket.socketpair() for _ in range(2)]
+    called: list[int] = []
+
+    def first(index: int) -> None:
+        called.append(index)
+        loop.unregister(pairs[1 - index][1])
+
+    for index, (ours, theirs) in enumerate(pairs):
+        loop.register(theirs, lambda index=index: first(index))  # type: ignore[misc]
+        ours.send(b"x")
+    loop.once(1)
+    assert len(called) == 1
+    loop.close()

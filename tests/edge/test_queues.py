@@ -1,0 +1,103 @@
+"""What no worker saw, by cause: from the kernel's own tables, written as the kernel writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from appid.edge import queues as room
+from appid.edge.queues import Line, Queues, blind, handed, lines
+from appid.edge.tally import Tally
+
+SAVED = """\
+*mangle
+:APPID - [0:0]
+:APPID-QUEUE - [0:0]
+[9:900] -A FORWARD -j APPID
+[5:500] -A APPID -j APPID-QUEUE
+[3:300] -A APPID-QUEUE -m conntrack --ctdir ORIGINAL -m set --match-set appid-inside4 src -j NFQUEUE --queue-num 0
+[2:200] -A APPID-QUEUE -m set --match-set appid-inside4 src -j NFQUEUE --queue-num 1 --queue-bypass
+[1:100] -A APPID-QUEUE -j NFQUEUE --queue-num 0 --queue-bypass
+COMMIT
+"""
+
+
+def test_the_kernels_table_of_queues(tmp_path: Path) -> None:
+    """Field order: queue, port id, waiting, copy mode, range, dropped, user dropped, id sequence, 1."""
+    table = tmp_path / "nfnetlink_queue"
+    rows = ("    0   4711     3 2 65531     7     9    1234  1", "    1  -4712     0 2 65531     1     2    5  1")
+    table.write_text("\n".join(rows) + "\n")
+    assert lines(table) == {0: Line(4711, 3, 7, 9), 1: Line(-4712, 0, 1, 2)}
+    assert lines(tmp_path / "none") == {}
+
+
+def test_the_chains_counters() -> None:
+    assert handed(SAVED) == {0: 4, 1: 2}
+    assert blind("[4:40] -A APPID -m comment --comment blind -j DROP\n[9:9] -A APPID -j ACCEPT\n") == 4
+
+
+class Kernel:
+    """The tables that Queues looks at, as a test has them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fail_open: bool) -> None:
+        self.handed, self.line = 0, Line(1, 0, 0, 0)
+        self.listening = True
+        monkeypatch.setattr(room, "lines", lambda: {5: self.line} if self.listening else {})
+        monkeypatch.setattr(room, "counters", lambda variant: {5: self.handed})
+        self.tally = Tally()
+        self.queues = Queues("nft", {5: self.tally}, fail_open)
+        self.queues.begin()
+        self.queues.look()
+
+    def saw(self, packets: int) -> None:
+        for _ in range(packets):
+            self.tally.took(0)
+
+
+def test_what_a_full_queue_drops_is_counted_by_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel(monkeypatch, fail_open=False)
+    kernel.handed, kernel.line = 100, Line(1, 10, 20, 30)
+    kernel.saw(40)
+    kernel.queues.look()
+    kernel.queues.look()
+    assert kernel.queues.dropped == {(5, "full"): 20, (5, "user"): 30}
+    assert kernel.queues.exceptions == {"queue-full": 50}
+
+
+def test_what_passes_by_the_fail_open_flag_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nowhere in the kernel's table: the difference."""
+    kernel = Kernel(monkeypatch, fail_open=True)
+    kernel.handed, kernel.line = 100, Line(1, 10, 0, 0)
+    kernel.saw(30)
+    kernel.queues.look()
+    assert kernel.queues.exceptions == {"queue-full": 60}
+    kernel.line = Line(1, 0, 0, 0)
+    kernel.saw(10)
+    kernel.queues.look()
+    assert kernel.queues.exceptions == {"queue-full": 60}
+
+
+@pytest.mark.parametrize("fail_open", [True, False])
+def test_what_nobody_listened_to_is_the_engines_being_down(monkeypatch: pytest.MonkeyPatch, fail_open: bool) -> None:
+    """A worker saw 10 of 15 and was killed with 5 in its queue; 7 came while nobody listened; the next saw 20."""
+    kernel = Kernel(monkeypatch, fail_open)
+    kernel.handed = 22
+    kernel.saw(10)
+    kernel.listening = False
+    kernel.queues.look()
+    kernel.listening, kernel.line, kernel.handed = True, Line(2, 0, 0, 0), 42
+    kernel.saw(20)
+    kernel.queues.look()
+    assert kernel.queues.exceptions == {"engine-down": 12}
+
+
+def test_rules_that_are_replaced_count_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel(monkeypatch, fail_open=True)
+    kernel.handed = 50
+    kernel.saw(50)
+    kernel.queues.look()
+    kernel.handed = 8
+    kernel.saw(5)
+    kernel.queues.look()
+    assert kernel.queues.exceptions == {"queue-full": 3}
