@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Hashable
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 Buffer = bytes | memoryview
 
-UDP = 17
-TCP = 6
-ICMP = 1
-ICMPV6 = 58
+UDP: Final = 17
+TCP: Final = 6
+ICMP: Final = 1
+ICMPV6: Final = 58
 
 
 class Endpoint(NamedTuple):

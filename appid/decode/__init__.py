@@ -9,7 +9,7 @@ costs one module, its test, and one line in DECODERS. Order in that list is the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from appid.decode import (
     dns,
@@ -30,9 +30,9 @@ from appid.decode import (
 )
 from appid.wire import DecodeError, Fact, Layer
 
-MESSAGES = 64
+MESSAGES: Final = 64
 """Consecutive messages that one payload may hold; the rest is left unread (`Peeled.consumed` says where)."""
-DEPTH = 4
+DEPTH: Final = 4
 """Layers inside layers: udp > turn > stun > turn > ... ends here."""
 
 
@@ -51,7 +51,7 @@ class Decoder(NamedTuple):
     decode: Callable[[memoryview], Layer | None]
 
 
-DECODERS: tuple[Decoder, ...] = (
+DECODERS: Final[tuple[Decoder, ...]] = (
     Decoder("linkcontrol", ("stun", "relayframe"), linkcontrol.FIRST, linkcontrol.decode),
     Decoder("stun", ("udp", "turn", "stun"), stun.FIRST, stun.decode),
     Decoder("stun", ("tcp",), stun.FIRST, stun.decode_stream),
@@ -82,7 +82,7 @@ DECODERS: tuple[Decoder, ...] = (
     Decoder("http", ("middle",), frozenset(b"H"), http.decode_response),
 )
 
-STREAMS = frozenset({"tcp", "segment", "middle"})
+STREAMS: Final = frozenset({"tcp", "segment", "middle"})
 """Carriers on which any decoder may follow another; elsewhere only the same decoder reads on in a payload."""
 
 
@@ -91,7 +91,7 @@ def _table(carrier: str) -> tuple[tuple[Decoder, ...], ...]:
     return tuple(tuple(d for d in mine if d.first is None or byte in d.first) for byte in range(256))
 
 
-TABLES: dict[str, tuple[tuple[Decoder, ...], ...]] = {
+TABLES: Final[dict[str, tuple[tuple[Decoder, ...], ...]]] = {
     carrier: _table(carrier) for carrier in {carrier for decoder in DECODERS for carrier in decoder.carriers}
 }
 """carrier -> 256 tuples of decoders, by first byte."""
@@ -113,7 +113,7 @@ class Peeled(NamedTuple):
         return tuple(found)
 
 
-NOTHING = Peeled((), (), 0)
+NOTHING: Final = Peeled((), (), 0)
 
 
 def peel(payload: memoryview, carrier: str) -> Peeled:

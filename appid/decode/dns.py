@@ -7,25 +7,27 @@ little to know it by, so all of it must hold: opcode, counts, each name, each re
 from __future__ import annotations
 
 from struct import unpack_from
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from appid.wire import DecodeError, Fact, Layer, Reader
 
-QUESTIONS = 32
-RECORDS = 512
-LABELS = 128
-JUMPS = 16
+QUESTIONS: Final = 32
+RECORDS: Final = 512
+LABELS: Final = 128
+JUMPS: Final = 16
 """Compression pointers followed in one name; each must point backwards (RFC 1035 section 4.1.4)."""
-SLACK = 16
+SLACK: Final = 16
 """Bytes that may follow the last record."""
 
-_OPCODES = frozenset({0, 1, 2, 4, 5, 6})  # IANA: QUERY IQUERY STATUS NOTIFY UPDATE DSO
-_NETBIOS_OPCODES = frozenset({0, 5, 6, 7, 8, 9, 15})  # RFC 1002 section 4.2.1.1; 15 is multi-homed registration
-_CLASSES = frozenset({1, 2, 3, 4, 254, 255})
+_OPCODES: Final = frozenset({0, 1, 2, 4, 5, 6})  # IANA: QUERY IQUERY STATUS NOTIFY UPDATE DSO
+_NETBIOS_OPCODES: Final = frozenset({0, 5, 6, 7, 8, 9, 15})  # RFC 1002 section 4.2.1.1; 15 is multi-homed registration
+_CLASSES: Final = frozenset({1, 2, 3, 4, 254, 255})
 _PLAIN = bytes(range(0x21, 0x7F))
-_HOST = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
-_HALF_ASCII = b"ABCDEFGHIJKLMNOP"  # RFC 1001 section 14.1
-_OPT, _NB, _NBSTAT = 41, 32, 33
+_HOST: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
+_HALF_ASCII: Final = b"ABCDEFGHIJKLMNOP"  # RFC 1001 section 14.1
+_OPT: Final = 41
+_NB: Final = 32
+_NBSTAT: Final = 33
 
 
 class _Head(NamedTuple):
@@ -66,6 +68,8 @@ def decode_damaged(payload: memoryview) -> Layer | None:
     flags, questions, *records = unpack_from(">5H", payload, 2)
     header = questions == 1 and not flags & 0x7840 and flags & 15 <= 11 and max(records) <= QUESTIONS
     if not header:
+        if not _begins_name(payload, 12):
+            return None
         try:
             name = _question(Reader("dns", payload, 12))[0]
         except DecodeError:

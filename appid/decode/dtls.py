@@ -6,11 +6,11 @@ ServerHello whose fragments are all in this datagram is `inner`, under the 4-byt
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from appid.wire import DecodeError, Fact, Layer
 
-CONTENT_TYPES = {
+CONTENT_TYPES: Final = {
     20: "change_cipher_spec",
     21: "alert",
     22: "handshake",
@@ -18,15 +18,15 @@ CONTENT_TYPES = {
     24: "heartbeat",
     26: "ack",
 }
-FIRST = frozenset(CONTENT_TYPES) | {25}
+FIRST: Final = frozenset(CONTENT_TYPES) | {25}
 """Inside 20-63 of RFC 7983 section 7. 25 is tls12_cid (RFC 9146); a lone unified header of RFC 9147 is not claimed."""
 
-VERSIONS = frozenset({0xFEFF, 0xFEFD, 0xFEFC, 0x0100})
+VERSIONS: Final = frozenset({0xFEFF, 0xFEFD, 0xFEFC, 0x0100})
 """1.0, 1.2, 1.3 and OpenSSL's 0.9.8 draft (Cisco AnyConnect)."""
-RECORDS = 32
-HELLO_LIMIT = 2**16
-_HANDSHAKES = frozenset({0, 1, 2, 3, 4, 8, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24})  # IANA TLS HandshakeType
-_NAMES = {1: "client_hello", 2: "server_hello", 3: "hello_verify_request"}
+RECORDS: Final = 32
+HELLO_LIMIT: Final = 2**16
+_HANDSHAKES: Final = frozenset({0, 1, 2, 3, 4, 8, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24})  # IANA TLS HandshakeType
+_NAMES: Final = {1: "client_hello", 2: "server_hello", 3: "hello_verify_request"}
 
 
 class _Fragment(NamedTuple):

@@ -8,39 +8,40 @@ message inside a body. RTSP, SIP and ICY start lines are somebody else's.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from appid.wire import Fact, Layer
 
-METHODS = frozenset(
+METHODS: Final = frozenset(
     b"GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH "  # RFC 9110 section 9, RFC 5789
     b"PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK SEARCH REPORT MKCALENDAR ACL BIND "  # WebDAV: RFC 4918, 3253, 4791
     b"SUBSCRIBE UNSUBSCRIBE NOTIFY POLL BPROPPATCH RPC_IN_DATA RPC_OUT_DATA BITS_POST CCM_POST".split()
 )
-FIRST = frozenset(range(0x41, 0x5B)) | frozenset(range(0x61, 0x7B)) | {0}
+FIRST: Final = frozenset(range(0x41, 0x5B)) | frozenset(range(0x61, 0x7B)) | {0}
 """Letters; 0 opens the SETTINGS frame that a HTTP/2 server sends first."""
 
-LINE_LIMIT = 8192
-HEAD_LIMIT = 32768
-HEADERS = 128
+LINE_LIMIT: Final = 8192
+HEAD_LIMIT: Final = 32768
+HEADERS: Final = 128
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_METHOD = re.compile(rb"[A-Za-z][A-Za-z_-]{1,23}")
-_VERSION = re.compile(rb"HTTP/(\d\.\d)")
-_STATUS = re.compile(rb"HTTP/(\d\.\d) ([1-5]\d\d)(?: |$)")
-_TARGET = re.compile(rb"/|https?://|\*|[\w.\[\]:-]+:\d{1,5}$", re.IGNORECASE)
-_AUTHORITY = re.compile(r"(?:https?://)?([\w.\[\]:-]{1,255})", re.IGNORECASE)
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_METHOD: Final = re.compile(rb"[A-Za-z][A-Za-z_-]{1,23}")
+_VERSION: Final = re.compile(rb"HTTP/(\d\.\d)")
+_STATUS: Final = re.compile(rb"HTTP/(\d\.\d) ([1-5]\d\d)(?: |$)")
+_TARGET: Final = re.compile(rb"/|https?://|\*|[\w.\[\]:-]+:\d{1,5}$", re.IGNORECASE)
+_AUTHORITY: Final = re.compile(r"(?:https?://)?([\w.\[\]:-]{1,255})", re.IGNORECASE)
 """The host of an absolute-form or authority-form target, RFC 9112 section 3.2."""
-UNTIL_CLOSE = 2**62
+UNTIL_CLOSE: Final = 2**62
 """`http.body_left` of a body that only the end of the connection ends, or of a chunk that is not all there."""
-_WANTED = {
+_WANTED: Final = {
     b"host": "http.host",
     b"user-agent": "http.user_agent",
     b"server": "http.server",
     b"content-type": "http.content_type",
     b"upgrade": "http.upgrade",
 }
-_LOWER = frozenset({b"host", b"upgrade"})
-_REPEATED = frozenset({b"host"})
+_LOWER: Final = frozenset({b"host", b"upgrade"})
+_REPEATED: Final = frozenset({b"host"})
 """Said twice it says nothing: such a request must be refused (RFC 9112 section 3.2)."""
 
 

@@ -9,17 +9,18 @@ is a code of 20 bytes under type 9.
 from __future__ import annotations
 
 from struct import Struct
+from typing import Final
 
 from appid.wire import Fact, Layer
 
-FIRST = frozenset({0x00, 0x80})
-COMMANDS = range(1, 0x20)
-ACKNOWLEDGES = 0x8000
+FIRST: Final = frozenset({0x00, 0x80})
+COMMANDS: Final = range(1, 0x20)
+ACKNOWLEDGES: Final = 0x8000
 ZEROS = bytes(16)
-HEADER = 4 + len(ZEROS)
-CODE = b"\x00\x09\x00\x14"
-CODE_SIZE = 20
-_TWO = Struct(">HH")
+HEADER: Final = 4 + len(ZEROS)
+CODE: Final = b"\x00\x09\x00\x14"
+CODE_SIZE: Final = 20
+_TWO: Final = Struct(">HH")
 
 
 def decode(data: memoryview) -> Layer | None:

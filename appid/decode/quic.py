@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -18,13 +18,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from appid.wire import DecodeError, Fact, Layer, Reader
 
-FIRST = frozenset(range(0x80, 0x100)) | frozenset(range(0x09, 0x40))
+FIRST: Final = frozenset(range(0x80, 0x100)) | frozenset(range(0x09, 0x40))
 """Long headers (RFC 8999 section 5.1), and Google's public headers with a version and a connection id."""
 
-V1, V2 = 0x00000001, 0x6B3343CF
-CRYPTO_LIMIT = 2**16
+V1: Final = 0x00000001
+V2: Final = 0x6B3343CF
+CRYPTO_LIMIT: Final = 2**16
 """Longest handshake message that is joined, bytes."""
-PACKETS = 16
+PACKETS: Final = 16
 """Packets of one datagram that are looked at."""
 
 _SALT_17 = bytes.fromhex("ef4fb0abb47470c41befcf8031334fae485e09a0")
@@ -33,7 +34,7 @@ _SALT_23 = bytes.fromhex("c3eef712c72ebb5a11a7d2432bb46365bef9f502")
 _SALT_29 = bytes.fromhex("afbfec289993d24c9e9786f19c6111e04390a899")
 _SALT_V1 = bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a")  # RFC 9001 section 5.2
 _SALT_V2 = bytes.fromhex("0dede3def700a6db819381be6e269dcbf9bd2ed9")  # RFC 9369 section 3.3.1
-_SALTS = {
+_SALTS: Final = {
     V1: _SALT_V1,
     V2: _SALT_V2,
     0xFACEB001: _SALT_21,  # mvfst
@@ -43,13 +44,13 @@ _SALTS = {
     0x54303530: bytes.fromhex("7ff579e5acd072915580304c43a2367c60488310"),  # T050
     0x54303531: bytes.fromhex("7a4edef4e7ccee5fa4506c19124fc8ccda6e033d"),  # T051
 }
-_TYPES = ("initial", "0-rtt", "handshake", "retry")  # RFC 9000 table 5
-_TYPES_V2 = ("retry", "initial", "0-rtt", "handshake")  # RFC 9369 section 3.2
-_GOOGLE = re.compile(rb"Q0[0-4]\d")
-_PADDING = re.compile(rb"[\0\1]*")
+_TYPES: Final = ("initial", "0-rtt", "handshake", "retry")  # RFC 9000 table 5
+_TYPES_V2: Final = ("retry", "initial", "0-rtt", "handshake")  # RFC 9369 section 3.2
+_GOOGLE: Final = re.compile(rb"Q0[0-4]\d")
+_PADDING: Final = re.compile(rb"[\0\1]*")
 
 
-SHORT = frozenset(range(0x40, 0x80))
+SHORT: Final = frozenset(range(0x40, 0x80))
 """First bytes of a short header (RFC 9000 section 17.3.1)."""
 
 

@@ -14,13 +14,25 @@ RTP of a dynamic type or of 0 to 34 (RFC 3551 section 6), in a control message's
 
 from __future__ import annotations
 
+from typing import Final
+
 from appid.wire import Fact, Layer
 
-FIRST = frozenset(byte for byte in range(0xB0) if not byte & 0x50)
-CONTROL, REPORT, COUNTER, WORD = 0x80, 0x06, 0x02, 0x20
-TOKEN, LIST, PARTICIPANT, FLAG, LONG, SHORT, MEDIA, UNKNOWN = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80
+FIRST: Final = frozenset(byte for byte in range(0xB0) if not byte & 0x50)
+CONTROL: Final = 0x80
+REPORT: Final = 0x06
+COUNTER: Final = 0x02
+WORD: Final = 0x20
+TOKEN: Final = 0x01
+LIST: Final = 0x02
+PARTICIPANT: Final = 0x04
+FLAG: Final = 0x08
+LONG: Final = 0x10
+SHORT: Final = 0x20
+MEDIA: Final = 0x40
+UNKNOWN: Final = 0x80
 ZEROS = bytes(16)
-RTP_HEADER = 12
+RTP_HEADER: Final = 12
 
 
 def decode(data: memoryview) -> Layer | None:

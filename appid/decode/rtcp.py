@@ -6,15 +6,17 @@ Told from RTP by packet types 192-223 (RFC 5761 section 4).
 
 from __future__ import annotations
 
+from typing import Final
+
 from appid.wire import Fact, Layer
 
-FIRST = frozenset(range(0x80, 0xC0))  # version 2
-PACKETS = 64
-SRTCP_TRAILER = 8
+FIRST: Final = frozenset(range(0x80, 0xC0))  # version 2
+PACKETS: Final = 64
+SRTCP_TRAILER: Final = 8
 """The least that SRTCP appends: E flag and index (4), authentication tag (4 or more)."""
 
 # packet type -> (fixed words after the header, words for each report; the count is the header's low five bits)
-WORDS = {
+WORDS: Final = {
     200: (6, 6),  # SR, section 6.4.1
     201: (1, 6),  # RR, section 6.4.2
     202: (0, 2),  # SDES, section 6.5: a chunk is an SSRC and at least a word of items

@@ -7,12 +7,13 @@ SRTP (RFC 3711) has the same header in clear. Refused is what reads well as DNS,
 from __future__ import annotations
 
 from struct import Struct
+from typing import Final
 
 from appid.wire import Fact, Layer
 
-FIRST = frozenset(range(0x80, 0xC0))  # version 2
-HEADER = 12
-_FIXED = Struct(">BBHII")
+FIRST: Final = frozenset(range(0x80, 0xC0))  # version 2
+HEADER: Final = 12
+_FIXED: Final = Struct(">BBHII")
 
 
 def decode(data: memoryview) -> Layer | None:

@@ -9,19 +9,20 @@ iChat's "a=RTCP:AUDIO 16402 VIDEO 16402".
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from appid.wire import DecodeError, Fact, Layer, packed
 
-FIRST = frozenset(b"v")
-TEXT = 65_536
-MEDIA = 64
-CANDIDATES = 128
-LINES = 2048
-FORMATS = 128
-PORTS = 8
-DIRECTIONS = frozenset({"sendrecv", "sendonly", "recvonly", "inactive"})
+FIRST: Final = frozenset(b"v")
+TEXT: Final = 65_536
+MEDIA: Final = 64
+CANDIDATES: Final = 128
+LINES: Final = 2048
+FORMATS: Final = 128
+PORTS: Final = 8
+DIRECTIONS: Final = frozenset({"sendrecv", "sendonly", "recvonly", "inactive"})
 
-STATIC = {
+STATIC: Final = {
     0: "PCMU",
     3: "GSM",
     4: "G723",

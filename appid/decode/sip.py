@@ -11,17 +11,18 @@ from __future__ import annotations
 import re
 import zlib
 from dataclasses import dataclass
+from typing import Final
 
 from appid.wire import DecodeError, Fact, Layer
 
-MESSAGE = 65_536
-HEADERS = 256
-INFLATED = 262_144
-PARTS = 16
-PARAMETERS = 64
-FIRST = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz\r\n")
+MESSAGE: Final = 65_536
+HEADERS: Final = 256
+INFLATED: Final = 262_144
+PARTS: Final = 16
+PARAMETERS: Final = 64
+FIRST: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz\r\n")
 
-COMPACT = {
+COMPACT: Final = {
     "a": "accept-contact",  # RFC 3841
     "b": "referred-by",  # RFC 3892
     "c": "content-type",
@@ -45,14 +46,14 @@ COMPACT = {
 }
 """Compact header names: RFC 3261 section 7.3.3, and IANA's registry of header fields."""
 
-_START = re.compile(
+_START: Final = re.compile(
     rb"(?:\r?\n){0,64}+"
     rb"(?:SIP/2\.0 ([1-6]\d\d)(?: ([^\r\n]{0,1024}))?"
     rb"|([A-Za-z][A-Za-z0-9.!%*_+`'~-]{0,31}) ([^ \r\n]{1,4096}) SIP/2\.0)"
     rb"[ \t]{0,8}\r?\n"
 )
-_BLANK = re.compile(rb"\n\r?\n")
-_FOLD = re.compile(rb"\r?\n[ \t]+")
+_BLANK: Final = re.compile(rb"\n\r?\n")
+_FOLD: Final = re.compile(rb"\r?\n[ \t]+")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,14 @@ A request tells the sender's own address in clear, a reply the mapped one with i
 from __future__ import annotations
 
 from struct import Struct
+from typing import Final
 
 from appid.wire import Endpoint, Fact, Layer
 
-FIRST = frozenset({0})
-SIZE = 16
-PADDINGS = frozenset({0xAAAA, 0xFFFF})
-_PROBE = Struct(">II4sHH")
+FIRST: Final = frozenset({0})
+SIZE: Final = 16
+PADDINGS: Final = frozenset({0xAAAA, 0xFFFF})
+_PROBE: Final = Struct(">II4sHH")
 
 
 def decode(data: memoryview) -> Layer | None:

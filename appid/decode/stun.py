@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from appid.wire import DecodeError, Endpoint, Fact, Layer
+from appid.wire import Buffer, DecodeError, Endpoint, Fact, Layer
 
-FIRST = frozenset(range(0x40))  # RFC 8489 section 5: the top two bits of a message are zero
-HEADER = 20
-COOKIE = 0x2112A442
-MAX_ATTRIBUTES = 256
-_COOKIE = COOKIE.to_bytes(4, "big")
+FIRST: Final = frozenset(range(0x40))  # RFC 8489 section 5: the top two bits of a message are zero
+HEADER: Final = 20
+COOKIE: Final = 0x2112A442
+MAX_ATTRIBUTES: Final = 256
+_COOKIE: Final = COOKIE.to_bytes(4, "big")
 
-METHODS = {
+METHODS: Final = {
     0x001: "binding",
     0x003: "allocate",
     0x004: "refresh",
@@ -32,12 +32,12 @@ METHODS = {
     0x00B: "connection-bind",
     0x00C: "connection-attempt",
 }
-CLASSES = ("request", "indication", "success", "error")
-CLASSIC_METHODS = frozenset({*METHODS, 0x002})
+CLASSES: Final = ("request", "indication", "success", "error")
+CLASSIC_METHODS: Final = frozenset({*METHODS, 0x002})
 """Methods believed without the cookie; 2 was SHARED-SECRET (RFC 3489 section 11.1)."""
 
-_HEADER = Struct(">HHI")
-_TWO = Struct(">HH")
+_header: Final[Callable[[memoryview], tuple[int, int, int]]] = Struct(">HHI").unpack_from
+_two: Final[Callable[[Buffer, int], tuple[int, int]]] = Struct(">HH").unpack_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Attribute(NamedTuple):
     unpack: Unpack | None
 
 
-ATTRIBUTES: tuple[Attribute, ...] = (
+ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     Attribute(0x0001, "MAPPED-ADDRESS", _address("stun.mapped_address", xor=False)),
     Attribute(0x0002, "RESPONSE-ADDRESS", None),  # 2-5, 7, 11: RFC 3489
     Attribute(0x0003, "CHANGE-REQUEST", None),
@@ -158,9 +158,9 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(0x8029, "ICE-CONTROLLED", _constant("stun.ice_role", "controlled")),
     Attribute(0x802A, "ICE-CONTROLLING", _constant("stun.ice_role", "controlling")),
 )
-UNPACK = {row.number: row.unpack for row in ATTRIBUTES if row.unpack is not None}
-KNOWN = frozenset(row.number for row in ATTRIBUTES)
-DATA = 0x0013
+UNPACK: Final = {row.number: row.unpack for row in ATTRIBUTES if row.unpack is not None}
+KNOWN: Final = frozenset(row.number for row in ATTRIBUTES)
+DATA: Final = 0x0013
 
 
 def decode(data: memoryview) -> Layer | None:
@@ -168,7 +168,7 @@ def decode(data: memoryview) -> Layer | None:
     a known method, a length that is the datagram's, attributes that end exactly with it (RFC 3489 section 11.1)."""
     if len(data) < HEADER:
         return None
-    type_, length, word = _HEADER.unpack_from(data)
+    type_, length, word = _header(data)
     if type_ & 0xC000:
         return None
     if word == COOKIE:
@@ -186,7 +186,7 @@ def decode_stream(data: memoryview) -> Layer | None:
     end = len(data)
     if end < 8:
         return None
-    type_, length, word = _HEADER.unpack_from(data)
+    type_, length, word = _header(data)
     if word != COOKIE and end >= 10 and data[6:10] == _COOKIE and type_ == HEADER + int.from_bytes(data[4:6], "big"):
         return _framed(data[2:])
     if word != COOKIE:  # no attributes: Modbus looks like that, 00 00 at the length (its specification, section 3.1.3)
@@ -211,7 +211,7 @@ def _classic(data: memoryview, type_: int) -> bool:
     lax = method <= 2  # Zoom's Binding request carries 0x0101
     offset, end = HEADER, len(data)
     while offset + 4 <= end:
-        number, size = _TWO.unpack_from(data, offset)
+        number, size = _two(data, offset)
         if not lax and number < 0x8000 and number not in KNOWN:
             return False
         offset += 4 + size + (-size & 3)
@@ -230,7 +230,7 @@ def _attributes(raw: bytes) -> tuple[tuple[int, bytes], ...]:
     while offset < end:
         if offset + 4 > end:
             raise DecodeError("stun", offset, "attribute header truncated")
-        number, size = _TWO.unpack_from(raw, offset)
+        number, size = _two(raw, offset)
         offset += 4
         if offset + size > end:
             raise DecodeError("stun", offset - 2, "attribute length exceeds the message")

@@ -7,34 +7,41 @@ ServerHello, version, SNI, ALPN, JA3, JA3S and JA4. Nothing is decrypted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import md5, sha256
 from itertools import chain
 from struct import unpack_from
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from appid.wire import DecodeError, Fact, Layer, Reader
 
-CONTENT_TYPES = {20: "change_cipher_spec", 21: "alert", 22: "handshake", 23: "application_data", 24: "heartbeat"}
-FIRST = frozenset(CONTENT_TYPES) | frozenset(range(0x80, 0x90))
+CONTENT_TYPES: Final = {20: "change_cipher_spec", 21: "alert", 22: "handshake", 23: "application_data", 24: "heartbeat"}
+FIRST: Final = frozenset(CONTENT_TYPES) | frozenset(range(0x80, 0x90))
 """First bytes of a record, and of an SSLv2 header with at most 4095 bytes."""
 
-RECORD = frozenset(CONTENT_TYPES)
+RECORD: Final = frozenset(CONTENT_TYPES)
 
-HELLO = frozenset({1, 2})
+HELLO: Final = frozenset({1, 2})
 """First bytes of a handshake message that another protocol carried."""
 
-GREASE = frozenset(0x0A0A + 0x1010 * step for step in range(16))  # RFC 8701 section 2
-RECORD_LIMIT = 2**14 + 2048  # RFC 5246 section 6.2.3; RFC 8446 section 5.2 allows less
-HELLO_LIMIT = 2**16
+GREASE: Final = frozenset(0x0A0A + 0x1010 * step for step in range(16))  # RFC 8701 section 2
+RECORD_LIMIT: Final = 2**14 + 2048  # RFC 5246 section 6.2.3; RFC 8446 section 5.2 allows less
+HELLO_LIMIT: Final = 2**16
 """Longest hello that is looked at, bytes; real ones stay under 4000 even with post-quantum key shares."""
 
-_PLAIN_HANDSHAKE = frozenset({0, 1, 2, 4, 8, 11, 12, 13, 14, 15, 16, 20, 22})  # RFC 8446 section 4, 5246 section 7.4
-_HOST = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:"
-_JA4_VERSION = {
+HELLOS: Final = 256
+"""Fingerprints remembered: a network's clients are of few kinds."""
+ORDINARY: Final = 256
+"""Numbers in all lists of a hello whose fingerprint is worth remembering."""
+
+_PLAIN_HANDSHAKE: Final = frozenset({0, 1, 2, 4, 8, 11, 12, 13, 14, 15, 16, 20, 22})  # RFC 8446 4, RFC 5246 7.4
+_HOST: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:"
+_JA4_VERSION: Final = {
     0x0304: "13", 0x0303: "12", 0x0302: "11", 0x0301: "10", 0x0300: "s3", 0x0002: "s2",
     0xFEFF: "d1", 0xFEFD: "d2", 0xFEFC: "d3",
 }  # fmt: skip
-_NOTHING = "0" * 12
+_NOTHING: Final = "0" * 12
 
 
 class ClientHello(NamedTuple):
@@ -50,6 +57,10 @@ class ClientHello(NamedTuple):
     alpn: list[bytes]
     sni: bytes | None
     srtp: list[int]
+
+    @property
+    def ordinary(self) -> bool:
+        return len(self.ciphers) + len(self.extensions) + len(self.groups) + len(self.signatures) <= ORDINARY
 
 
 def decode(payload: memoryview) -> Layer | None:
@@ -293,8 +304,13 @@ def newest(versions: list[int]) -> int:
 
 def ja3(hello: ClientHello) -> str:
     """JA3 (Salesforce, 2017): md5 of version, ciphers, extensions, groups and point formats, in decimal."""
-    lists = (hello.ciphers, hello.extensions, hello.groups, hello.formats)
-    text = ",".join([str(hello.version), *("-".join(map(str, numbers)) for numbers in lists)])
+    lists = tuple(hello.ciphers), tuple(hello.extensions), tuple(hello.groups), hello.formats
+    return (_ja3 if hello.ordinary else _ja3.__wrapped__)(hello.version, lists)
+
+
+@lru_cache(maxsize=HELLOS)
+def _ja3(version: int, lists: tuple[Sequence[int], ...]) -> str:
+    text = ",".join([str(version), *["-".join(map(str, numbers)) for numbers in lists]])
     return md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -303,12 +319,19 @@ def ja4(hello: ClientHello, transport: str) -> str:
     version = _JA4_VERSION.get(newest(hello.versions) or hello.version, "00")
     host = "i" if hello.sni is None else "d"
     counts = f"{min(len(hello.ciphers), 99):02}{min(len(hello.extensions), 99):02}"
-    ciphers = ",".join([f"{number:04x}" for number in sorted(hello.ciphers)])
-    # 0000 and 0010 are already told by the first part
-    extensions = ",".join([f"{number:04x}" for number in sorted(hello.extensions) if number not in (0, 16)])
-    if extensions and hello.signatures:
-        extensions += "_" + ",".join([f"{number:04x}" for number in hello.signatures])
-    return "_".join([f"{transport}{version}{host}{counts}{_ja4_alpn(hello.alpn)}", *map(_short, (ciphers, extensions))])
+    lists = _ja4_lists if hello.ordinary else _ja4_lists.__wrapped__
+    offered = lists(tuple(hello.ciphers), tuple(hello.extensions), tuple(hello.signatures))
+    return f"{transport}{version}{host}{counts}{_ja4_alpn(hello.alpn)}_{offered}"
+
+
+@lru_cache(maxsize=HELLOS)
+def _ja4_lists(ciphers: tuple[int, ...], extensions: tuple[int, ...], signatures: tuple[int, ...]) -> str:
+    """The second and third part. 0000 and 0010 are already told by the first."""
+    first = ",".join([f"{number:04x}" for number in sorted(ciphers)])
+    second = ",".join([f"{number:04x}" for number in sorted(extensions) if number not in (0, 16)])
+    if second and signatures:
+        second += "_" + ",".join([f"{number:04x}" for number in signatures])
+    return f"{_short(first)}_{_short(second)}"
 
 
 def _ja4_alpn(names: list[bytes]) -> str:

@@ -7,10 +7,12 @@ apart by their own shape: GTPv2-C (3GPP TS 29.274 5.1), Kerberos in DER (RFC 412
 
 from __future__ import annotations
 
+from typing import Final
+
 from appid.wire import Fact, Layer
 
-FIRST = frozenset(range(0x40, 0x80))
-HEADER = 4
+FIRST: Final = frozenset(range(0x40, 0x80))
+HEADER: Final = 4
 
 
 def decode(data: memoryview) -> Layer | None:

@@ -7,27 +7,28 @@ namespace or attributes that no other XML on TCP has. No XML parser runs: tags a
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from appid.wire import Fact, Layer
 
-FIRST = frozenset(b"< \t\r\n")
+FIRST: Final = frozenset(b"< \t\r\n")
 
-HEADER_LIMIT = 4096
+HEADER_LIMIT: Final = 4096
 """Bytes in which a stream header or a first tag must end."""
 
-_SPACE = b" \t\r\n"
-_DECLARATION = re.compile(rb"<\?xml [^<>]{0,200}\?>\s{0,16}")
-_TAG = re.compile(rb"<(/?[A-Za-z][\w:.-]{0,40})([^<>]{0,4000})>")
-_ATTRIBUTE = re.compile(rb"""([\w:.-]{1,64})\s{0,4}=\s{0,4}(?:"([^"]{0,1023})"|'([^']{0,1023})')""")
-_STREAMS = b"http://etherx.jabber.org/streams"  # RFC 6120 section 4.8.1
-_STARTTLS = b"urn:ietf:params:xml:ns:xmpp-tls"
-_OWN = (b"urn:ietf:params:xml:ns:xmpp-", b"jabber:client", b"jabber:server", b"jabber:iq:", b"jabber:component:")
-_STANZAS = frozenset({b"iq", b"message", b"presence"})
-_NEGOTIATION = frozenset(
+_SPACE: Final = b" \t\r\n"
+_DECLARATION: Final = re.compile(rb"<\?xml [^<>]{0,200}\?>\s{0,16}")
+_TAG: Final = re.compile(rb"<(/?[A-Za-z][\w:.-]{0,40})([^<>]{0,4000})>")
+_ATTRIBUTE: Final = re.compile(rb"""([\w:.-]{1,64})\s{0,4}=\s{0,4}(?:"([^"]{0,1023})"|'([^']{0,1023})')""")
+_STREAMS: Final = b"http://etherx.jabber.org/streams"  # RFC 6120 section 4.8.1
+_STARTTLS: Final = b"urn:ietf:params:xml:ns:xmpp-tls"
+_OWN: Final = (b"urn:ietf:params:xml:ns:xmpp-", b"jabber:client", b"jabber:server", b"jabber:iq:", b"jabber:component:")
+_STANZAS: Final = frozenset({b"iq", b"message", b"presence"})
+_NEGOTIATION: Final = frozenset(
     {b"starttls", b"proceed", b"failure", b"auth", b"challenge", b"response", b"success", b"abort"}
 )
-_IQ_TYPES = frozenset({b"get", b"set", b"result", b"error"})  # section 8.2.3
-_TYPES = frozenset(
+_IQ_TYPES: Final = frozenset({b"get", b"set", b"result", b"error"})  # section 8.2.3
+_TYPES: Final = frozenset(
     b"chat error groupchat headline normal probe subscribe subscribed unavailable unsubscribe unsubscribed".split()
 )  # RFC 6121 sections 4.7.1 and 5.2.2
 

@@ -13,20 +13,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from struct import Struct
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, Final, NamedTuple, Self
 
 Frame = tuple[int, int, int, memoryview]
 """Number from 1; time in ns since 1970; LINKTYPE_ number; captured bytes (a view into a chunk: copy what you keep)."""
 
-CHUNK = 1 << 16  # larger ones leave the cache: 1 MiB costs half as much again per frame
-MAX_FRAME = 262_144  # Wireshark's limit for a frame, and tcpdump's largest snapshot length
-MAX_BLOCK = 16 << 20  # Wireshark's limit for a pcapng block
+CHUNK: Final = 1 << 16  # larger ones leave the cache: 1 MiB costs half as much again per frame
+MAX_FRAME: Final = 262_144  # Wireshark's limit for a frame, and tcpdump's largest snapshot length
+MAX_BLOCK: Final = 16 << 20  # Wireshark's limit for a pcapng block
 
-SECTION, INTERFACE, PACKET, SIMPLE, ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
-JOURNAL = 9  # a systemd journal entry: no packet, but Wireshark numbers it
+SECTION: Final = 0x0A0D0D0A
+INTERFACE: Final = 1
+PACKET: Final = 2
+SIMPLE: Final = 3
+ENHANCED: Final = 6
+JOURNAL: Final = 9  # a systemd journal entry: no packet, but Wireshark numbers it
 
 # magic -> byte order, ns per unit of the fraction, size of a record header
-_PCAP = {
+_PCAP: Final[dict[bytes, tuple[str, int, int]]] = {
     b"\xd4\xc3\xb2\xa1": ("<", 1000, 16),
     b"\xa1\xb2\xc3\xd4": (">", 1000, 16),
     b"\x4d\x3c\xb2\xa1": ("<", 1, 16),
@@ -83,6 +87,7 @@ def _pcap(file: str, data: bytes, read: Callable[[int], bytes]) -> Iterator[Fram
     linktype = Struct(order + "I").unpack_from(data, 20)[0] & 0xFFFF
     # before version 2.3 a record had its two lengths the other way round (libpcap, sf-pcap.c)
     swapped = Struct(order + "HH").unpack_from(data, 4) < (2, 3)
+    record: Callable[[bytes, int], tuple[int, int, int]]
     record = Struct(order + ("II4xI" if swapped else "III")).unpack_from
     number, offset = 0, 24
     while True:

@@ -134,7 +134,7 @@ class Replay:
     def run(self, path: str | Path) -> Replayed:
         """The whole capture; what could be read before an error is in the result, with the error."""
         result = self.result = Replayed(str(path))
-        kernel, engine, forward = self.kernel, self.engine, self.kernel.forward
+        kernel, engine = self.kernel, self.engine
         deadline, enforced = engine.deadline, self.enforced
         progress, observer = self.progress, self.observer
         now = 0.0
@@ -160,16 +160,17 @@ class Replay:
                 if deadline is not None and now >= deadline:
                     self._tick(now, number - 1)
                     deadline = engine.deadline
-                entry = forward(data, now, number)
+                entry = kernel.forward(data, now, number)
                 if kernel.ended:  # an old life of this 5-tuple, before the new one is told of
                     self._ended(now)
-                if entry == "queue":
+                if isinstance(entry, Entry):
+                    if entry.slot is None:
+                        self._kernel_only(entry, data, now, number)
+                elif entry == "queue":
                     self._queued(data, now, number)
                     deadline = engine.deadline
-                elif entry == "invalid":
+                else:
                     self._stray(data, now, number)
-                elif entry.slot is None:
-                    self._kernel_only(entry, data, now, number)
                 if kernel.ended:
                     self._ended(now)
                 if pieces and kernel.current is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import count
+from typing import Final
 
 from appid.alg.expectation import Expectation
 from appid.alg.lessons import LIFETIME, Asked, Lesson, Lessons
@@ -38,13 +39,13 @@ from appid.wire import TCP, UDP, DecodeError, Endpoint, Fact, Layer
 MAX_FLOWS = 65536
 """Flows undecided or watched; beyond that the one seen longest ago is given up (docs/explanation/limits.md)."""
 
-SWEEP = 60.0
+SWEEP: Final = 60.0
 """Seconds between two looks for mappings whose signalling flow is followed no more."""
 
-PEERS_SPEAK = frozenset({"stun", "turn", "dtls", "rtp", "rtcp"})
+PEERS_SPEAK: Final = frozenset({"stun", "turn", "dtls", "rtp", "rtcp"})
 """What a learned peer's flow may begin with, beside what no decoder reads; anything else is named for what it is."""
 
-ALLOW_ALL = Decision("allow", "defaults")
+ALLOW_ALL: Final = Decision("allow", "defaults")
 
 OnRead = Callable[[FlowRecord, int, bool, tuple[Layer, ...]], None]
 """Told of each packet that is read: its flow, number, whether it goes the way of the first one, its layers."""

@@ -7,7 +7,7 @@ section 6).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from appid.decode import Peeled, peel
 from appid.decode.quic import join
@@ -16,12 +16,12 @@ from appid.flow.stream import Stream
 from appid.packet import SYN, Packet
 from appid.wire import TCP, UDP, DecodeError, Endpoint, Fact, Layer
 
-MAX_CRYPTO = 32
+MAX_CRYPTO: Final = 32
 """CRYPTO pieces kept of a flow whose ClientHello is not whole."""
-START = 16
+START: Final = 16
 """Bytes of a datagram that no decoder reads, shown to signatures of private protocols as `flow.start`."""
-NOTHING: tuple[Layer, ...] = ()
-NO_LAYERS = Peeled(NOTHING, (), 0)
+NOTHING: Final[tuple[Layer, ...]] = ()
+NO_LAYERS: Final = Peeled(NOTHING, (), 0)
 
 
 class Read(NamedTuple):

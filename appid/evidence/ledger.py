@@ -15,17 +15,18 @@ Derived facts (one packet alone proves little, RFC 3550 appendix A.1: a source i
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from appid.wire import Fact, FactValue
 
-MAX_FACTS = 512
+MAX_FACTS: Final = 512
 """Facts kept per flow; what comes later is matched with its own packet, and forgotten."""
-MAX_RUNS = 16
-_COUNTED = frozenset(
+MAX_RUNS: Final = 16
+_COUNTED: Final = frozenset(
     {"rtp.ssrc", "rtp.sequence", "rtcp.ssrc", "turn.channel", "turn.exact", "quic.short_header", "relayframe.content"}
 )
 """What runs are made of."""
-SEQUENCE_WINDOW = 64
+SEQUENCE_WINDOW: Final = 64
 """RTP sequence numbers that may be missing between two packets of one run."""
 
 

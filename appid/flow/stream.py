@@ -7,11 +7,13 @@ arrived first wins. Everything is bounded, and the work for a segment does not g
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import Final
 
-_HALF, _MODULUS = 1 << 31, 1 << 32
-MAX_HELD = 128  # segments that wait for the one before them
-_NONE = bytearray()
-_NOTHING = memoryview(_NONE).toreadonly()
+_HALF: Final = 1 << 31
+_MODULUS: Final = 1 << 32
+MAX_HELD: Final = 128  # segments that wait for the one before them
+_NONE: Final = bytearray()
+_NOTHING: Final = memoryview(_NONE).toreadonly()
 
 
 class Stream:

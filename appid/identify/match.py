@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import islice
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from appid.evidence.ledger import FactSet
 from appid.identify.application import Application, Condition, Operator, Scope, Signature
@@ -20,11 +20,13 @@ from appid.wire import Fact, FactValue
 
 _Anchor = tuple[str, str, FactValue]
 
-ALWAYS = frozenset({"flow.proto", "flow.destination", "flow.destination_port", "flow.source", "flow.source_port"})
+ALWAYS: Final = frozenset(
+    {"flow.proto", "flow.destination", "flow.destination_port", "flow.source", "flow.source_port"}
+)
 """Facts that each packet has: an anchor among them would be met by every packet, so it is the last choice."""
 
 
-WIDER: tuple[Scope, ...] = ("flow", "host", "call")
+WIDER: Final[tuple[Scope, ...]] = ("flow", "host", "call")
 
 
 class Match(NamedTuple):
@@ -41,7 +43,7 @@ class _Filed(NamedTuple):
 
 
 Candidates = Mapping[int, _Filed]
-_NOBODY: list[_Filed] = []
+_NOBODY: Final[list[_Filed]] = []
 
 
 class _Index:

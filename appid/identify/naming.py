@@ -17,12 +17,13 @@ read say so (docs/decisions/0012).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from appid.identify.application import Application
 from appid.identify.identification import STRENGTHS, Because, Confidence, Identification
 from appid.identify.match import ALWAYS, Match
 
-_RANK: Mapping[Confidence, int] = {strength: rank for rank, strength in enumerate(STRENGTHS)}
+_RANK: Final[Mapping[Confidence, int]] = {strength: rank for rank, strength in enumerate(STRENGTHS)}
 
 
 class Lineage:

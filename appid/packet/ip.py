@@ -7,26 +7,36 @@ entered: the outer flow is what the gateway forwards. `flow_id` is the hot path:
 from __future__ import annotations
 
 from builtins import memoryview  # noqa: A004 - mypyc looks for it among the names of this module
+from collections.abc import Callable
 from struct import Struct
 from struct import error as struct_error
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from appid.wire import ICMP, ICMPV6, TCP, UDP, DecodeError, FlowKey
+from appid.wire import ICMP, ICMPV6, TCP, UDP, Buffer, DecodeError, FlowKey
 
-SCTP, DCCP, UDPLITE = 132, 33, 136
-FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+SCTP: Final = 132
+DCCP: Final = 33
+UDPLITE: Final = 136
+FIN: Final = 1
+SYN: Final = 2
+RST: Final = 4
+PSH: Final = 8
+ACK: Final = 16
 
 _HOPOPTS, _IPIP, _IPV6, _ROUTING, _FRAGMENT, _GRE, _ESP, _AH, _NONE, _DSTOPTS = 0, 4, 41, 43, 44, 47, 50, 51, 59, 60
-_EXTENSIONS = frozenset((_HOPOPTS, _ROUTING, _DSTOPTS, 135, 139, 140))  # + mobility RFC 6275, HIP 7401, shim6 5533
-_MAX_EXTENSIONS = 8
+# with mobility RFC 6275, HIP 7401, shim6 5533
+_EXTENSIONS: Final = frozenset((_HOPOPTS, _ROUTING, _DSTOPTS, 135, 139, 140))
+_MAX_EXTENSIONS: Final = 8
 # (IP version, protocol) -> name
-_TUNNELS = {(v, p): n for p, n in ((_GRE, "gre"), (_ESP, "esp"), (_AH, "ah")) for v in (4, 6)} | {
+_TUNNELS: Final = {(v, p): n for p, n in ((_GRE, "gre"), (_ESP, "esp"), (_AH, "ah")) for v in (4, 6)} | {
     (4, _IPIP): "ipip",
     (4, _IPV6): "6in4",
     (6, _IPIP): "4in6",
     (6, _IPV6): "6in6",
 }
-_VXLAN_PORT, _GTPU_PORT, _TEREDO_PORT = 4789, 2152, 3544  # RFC 7348, 3GPP TS 29.281, RFC 4380
+_VXLAN_PORT: Final = 4789  # RFC 7348, 3GPP TS 29.281, RFC 4380
+_GTPU_PORT: Final = 2152
+_TEREDO_PORT: Final = 3544
 
 
 class Packet(NamedTuple):
@@ -52,11 +62,16 @@ class Packet(NamedTuple):
 
 # --- the hot path: a flow's name without a Packet ---
 
-_v4 = Struct("!BxHxxHxB2x12s").unpack_from  # version+IHL, total length, flags+offset, protocol, addresses+ports
-_v6 = Struct("!BxxxHBx36s").unpack_from  # version, payload length, next header, addresses+ports
-_split4, _split6 = Struct("!B4s4sHH").unpack, Struct("!B16s16sHH").unpack
-_join4, _join6 = Struct("!B4s4sHH").pack, Struct("!B16s16sHH").pack
-_PREFIX = {TCP: bytes((TCP,)), UDP: bytes((UDP,))}
+# version+IHL, total length, flags+offset, protocol, addresses+ports
+_v4: Final[Callable[[Buffer], tuple[int, int, int, int, bytes]]] = Struct("!BxHxxHxB2x12s").unpack_from
+# version, payload length, next header, addresses+ports
+_v6: Final[Callable[[Buffer], tuple[int, int, int, bytes]]] = Struct("!BxxxHBx36s").unpack_from
+_Split = Callable[[bytes], tuple[int, bytes, bytes, int, int]]
+_split4: Final[_Split] = Struct("!B4s4sHH").unpack
+_split6: Final[_Split] = Struct("!B16s16sHH").unpack
+_join4: Final = Struct("!B4s4sHH").pack
+_join6: Final = Struct("!B16s16sHH").pack
+_PREFIX: Final = {TCP: bytes((TCP,)), UDP: bytes((UDP,))}
 
 
 def flow_id(data: memoryview | bytes) -> bytes | None:
@@ -64,18 +79,19 @@ def flow_id(data: memoryview | bytes) -> bytes | None:
 
     None for all else (options, extension headers, fragments, other protocols, short packets): ask `parse`.
     """
-    rest: bytes
     try:
         first, length, fragment, proto, rest = _v4(data)
         if first == 0x45:
             if fragment & 0x3FFF or (length < 24 and length):  # 0: left to the network card
                 return None
-            return _PREFIX[proto] + rest
+            prefix = _PREFIX.get(proto)
+            return prefix + rest if prefix is not None else None
         if first >> 4 != 6:
             return None
         first, length, proto, rest = _v6(data)
-        return None if length < 4 and length else _PREFIX[proto] + rest
-    except (struct_error, KeyError):
+        prefix = _PREFIX.get(proto)
+        return None if prefix is None or (length < 4 and length) else prefix + rest
+    except struct_error:
         return None
 
 
@@ -102,11 +118,11 @@ def id_of(key: FlowKey) -> bytes:
 
 # --- IP ---
 
-_ipv4 = Struct("!BxHxxHxBxx4s4s").unpack_from
-_ipv6 = Struct("!4xHBx16s16s").unpack_from
-_tcp = Struct("!HHI4xBB").unpack_from
-_udp = Struct("!HHH").unpack_from
-_ports = Struct("!HH").unpack_from
+_ipv4: Final[Callable[[memoryview], tuple[int, int, int, int, bytes, bytes]]] = Struct("!BxHxxHxBxx4s4s").unpack_from
+_ipv6: Final[Callable[[memoryview], tuple[int, int, bytes, bytes]]] = Struct("!4xHBx16s16s").unpack_from
+_tcp: Final[Callable[[memoryview, int], tuple[int, int, int, int, int]]] = Struct("!HHI4xBB").unpack_from
+_udp: Final[Callable[[memoryview, int], tuple[int, int, int]]] = Struct("!HHH").unpack_from
+_ports: Final[Callable[[memoryview, int], tuple[int, int]]] = Struct("!HH").unpack_from
 
 
 def parse(data: memoryview) -> Packet | None:
@@ -233,7 +249,7 @@ def _short(protocol: str, at: int, size: int, length: int) -> Packet | None:
 
 # --- encapsulations in UDP: by port and by structure ---
 
-_UDP_TUNNELS = frozenset((_VXLAN_PORT, _GTPU_PORT, _TEREDO_PORT))
+_UDP_TUNNELS: Final = frozenset((_VXLAN_PORT, _GTPU_PORT, _TEREDO_PORT))
 
 
 def _udp_tunnel(sport: int, dport: int, payload: memoryview) -> str | None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import error as struct_error
+from typing import Final
 
-ETHERNET, RAW = 1, 101
-_IP_TYPES = frozenset((0x0800, 0x86DD))
-_VLAN_TYPES = frozenset((0x8100, 0x88A8, 0x9100, 0x9200))
-_MPLS_TYPES = frozenset((0x8847, 0x8848))
-_PPPOE_SESSION = 0x8864
-_FABRICPATH = 0x8903  # Cisco: a 2-byte tag, then an Ethernet frame
-_MAX_TAGS = 8
+ETHERNET: Final = 1
+RAW: Final = 101
+_IP_TYPES: Final = frozenset((0x0800, 0x86DD))
+_VLAN_TYPES: Final = frozenset((0x8100, 0x88A8, 0x9100, 0x9200))
+_MPLS_TYPES: Final = frozenset((0x8847, 0x8848))
+_PPPOE_SESSION: Final = 0x8864
+_FABRICPATH: Final = 0x8903  # Cisco: a 2-byte tag, then an Ethernet frame
+_MAX_TAGS: Final = 8
 
 
 def strip(linktype: int, frame: memoryview) -> memoryview | None:
@@ -177,7 +179,7 @@ def _nflog(frame: memoryview) -> memoryview | None:
     return None
 
 
-_LINKS: dict[int, Callable[[memoryview], memoryview | None]] = {
+_LINKS: Final[dict[int, Callable[[memoryview], memoryview | None]]] = {
     0: _null,
     9: _ppp,
     12: _raw,
