@@ -6,6 +6,7 @@ whether a call foresaw it, in either direction.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from itertools import count
 
 from appid.alg.expectation import Expectation
@@ -14,6 +15,9 @@ from appid.flow.key import FlowKey
 PER_CALL = 16
 PER_HOST = 64
 PER_GATEWAY = 65536
+LEFT = 10.0
+"""Seconds for which a closed expectation's place is remembered."""
+MAX_LEFT = 4096
 
 _Place = tuple[int, bytes, int, bytes]
 
@@ -31,6 +35,7 @@ class Book:
         self._by_call: dict[int, list[int]] = {}
         self._hosts: dict[bytes, int] = {}
         self.numbers = count(first, step)
+        self._left: OrderedDict[_Place, tuple[str, int, float]] = OrderedDict()
 
     def foreseen(self, key: FlowKey) -> tuple[int, Expectation] | None:
         """The expectation that this 5-tuple fulfils: inbound to the inside port, or outbound from it."""
@@ -38,6 +43,12 @@ class Book:
         if number is None:
             number = self._places.get((key.proto, key.src, key.sport, key.dst))
         return None if number is None else (number, self.open[number])
+
+    def left(self, key: FlowKey, now: float) -> tuple[str, int] | None:
+        """The application and call of media that was here until a moment ago: what goes on there is no new flow."""
+        found = self._left.get((key.proto, key.dst, key.dport, key.src))
+        found = found or self._left.get((key.proto, key.src, key.sport, key.dst))
+        return None if found is None or now - found[2] >= LEFT else found[:2]
 
     def holder(self, expectation: Expectation) -> int | None:
         """The number of the expectation that stands at the same place."""
@@ -61,9 +72,16 @@ class Book:
         self._hosts[expectation.inside] = self._hosts.get(expectation.inside, 0) + 1
         return number
 
-    def remove(self, number: int) -> Expectation:
+    def remove(self, number: int, now: float | None = None) -> Expectation:
+        """`now`: the media is cut at this time (seconds)."""
         expectation = self.open.pop(number)
-        del self._places[_place(expectation)]
+        place = _place(expectation)
+        if now is not None:
+            self._left.pop(place, None)
+            self._left[place] = (expectation.application, expectation.call, now)
+            while len(self._left) > MAX_LEFT:
+                self._left.popitem(last=False)
+        del self._places[place]
         mine = self._by_call[expectation.call]
         mine.remove(number)
         if not mine:

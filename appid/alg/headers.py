@@ -1,8 +1,9 @@
 """Addresses in SIP's start line and headers, translated. In: a message's head as sent, Names. Out: the head.
 
 Request-URI, Via with `received` and `rport` (RFC 3261 section 20.42, RFC 3581), Contact, Route, Record-Route, Path
-(RFC 3327), Content-Length. Bytes that name no address of ours stay as they were sent: case, spaces, folds, order. From
-and To are left alone: they name people, and a dialog is compared by their tags (RFC 3261 section 12).
+(RFC 3327), Content-Length. From, To and others that name people go along, both ways alike, so that a dialog's ends stay
+what they are to each side; a port that such a URI leaves out stays out, for it is nobody's to call. Bytes that name no
+address of ours stay as they were sent: case, spaces, folds, order.
 """
 
 from __future__ import annotations
@@ -14,7 +15,19 @@ from appid.decode.sip import COMPACT
 from appid.wire import Endpoint, packed, text
 
 DEFAULT_PORT = 5060
-_WITH_URIS = frozenset({"contact", "route", "record-route", "path"})
+_WITH_URIS = frozenset({"contact", "route", "record-route", "path", "service-route"})
+_PEOPLE = frozenset(
+    {
+        "from",
+        "to",
+        "reply-to",
+        "refer-to",
+        "referred-by",
+        "p-asserted-identity",
+        "p-preferred-identity",
+        "p-called-party-id",
+    }
+)
 
 _HOST = rb"(\[[0-9A-Fa-f:.]{2,45}\]|\d{1,3}(?:\.\d{1,3}){3})"
 _URI = re.compile(
@@ -39,8 +52,8 @@ def translate_head(head: bytes, names: Names, length: int | None = None) -> byte
         if name == "via":
             head_name, colon, values = line.partition(b":")
             lines[index] = head_name + colon + b",".join(_via(each, names) for each in values.split(b","))
-        elif name in _WITH_URIS:
-            lines[index] = _uris(line, names)
+        elif name in _WITH_URIS or name in _PEOPLE:
+            lines[index] = _uris(line, names, people=name in _PEOPLE)
         elif name == "content-length" and length is not None:
             lines[index] = _LENGTH.sub(rb"\g<1>%d" % length, line)
     return b"".join(lines)
@@ -73,9 +86,11 @@ def _write(named: Endpoint, port: bytes | None) -> bytes:
     return (host if port is None and named.port == DEFAULT_PORT else f"{host}:{named.port}").encode()
 
 
-def _uris(line: bytes, names: Names) -> bytes:
+def _uris(line: bytes, names: Names, people: bool = False) -> bytes:
     def replaced(found: re.Match[bytes]) -> bytes:
         scheme, host, port, maddr, other = found.groups()
+        if scheme is not None and people and port is None:
+            return scheme + _bare(host, names)
         if scheme is not None:
             here = endpoint(host, port)
             there = names.signalling(here) if here is not None else None

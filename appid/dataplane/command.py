@@ -31,6 +31,13 @@ class SetMark:
 
 
 @dataclass(frozen=True, slots=True)
+class CutFlow:
+    """Delete the conntrack entry of `key`, if there is one: its next packet begins anew."""
+
+    key: FlowKey
+
+
+@dataclass(frozen=True, slots=True)
 class OpenPinhole:
     """Put the expectation into the pinhole set with `mark` as its skbmark and (expires - now) as its timeout."""
 
@@ -94,5 +101,14 @@ class Report(NamedTuple):
 
 
 Command = (
-    SetVerdict | SetMark | OpenPinhole | ClosePinhole | BindNat | UnbindNat | RewritePayload | ReplaceChains | Report
+    SetVerdict
+    | SetMark
+    | CutFlow
+    | OpenPinhole
+    | ClosePinhole
+    | BindNat
+    | UnbindNat
+    | RewritePayload
+    | ReplaceChains
+    | Report
 )

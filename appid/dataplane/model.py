@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from appid.alg.expectation import Expectation
 from appid.dataplane.bytecode import watched
-from appid.dataplane.command import ClosePinhole, Command, OpenPinhole, SetMark, SetVerdict
+from appid.dataplane.command import ClosePinhole, Command, CutFlow, OpenPinhole, SetMark, SetVerdict
 from appid.dataplane.marks import ALLOW, DENY, UNDECIDED, Marks
 from appid.flow.key import FlowKey
 from appid.packet import ACK, FIN, RST, SYN, Packet, flow_id, id_of, parse, reversed_id
@@ -287,6 +287,10 @@ class Kernel:
         match command:
             case SetMark(key, mark, create):
                 self._set_mark(key, mark, create, now)
+            case CutFlow(key):
+                entry = self.entry(key)
+                if entry is not None and entry.confirmed:
+                    self._remove(entry)
             case OpenPinhole(_, expectation, mark, timeout):
                 self._pinholes[_pinhole(expectation)] = (mark, now + timeout)
             case ClosePinhole(_, expectation):

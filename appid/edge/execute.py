@@ -13,6 +13,7 @@ from appid.dataplane.command import (
     BindNat,
     ClosePinhole,
     Command,
+    CutFlow,
     OpenPinhole,
     ReplaceChains,
     Report,
@@ -76,6 +77,8 @@ class Executor:
                 if create and key.proto in (ICMP, ICMPV6):
                     return  # a FlowKey does not hold what tells one echo from another: each one is asked about
                 self.conntrack.set_mark(key, mark & self.marks.saved, self.marks.saved, create)
+            case CutFlow(key):
+                self.conntrack.delete(key)
             case OpenPinhole(_, expectation, mark, timeout):
                 self.desired.note(command, now)
                 self.pinholes.open(expectation, mark & self.marks.saved, self.marks.mask, timeout)

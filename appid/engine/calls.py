@@ -6,6 +6,7 @@ closed, reports of calls. Nothing is opened for an application that policy does 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from appid.alg.book import Book
 from appid.alg.dialog import Change, Dialog, Dialogs, Signal
 from appid.alg.expectation import Expectation
 from appid.alg.media import MediaPort, agreed, described
-from appid.dataplane.command import BindNat, ClosePinhole, Command, OpenPinhole, Report, UnbindNat
+from appid.dataplane.command import BindNat, ClosePinhole, Command, CutFlow, OpenPinhole, Report, UnbindNat
 from appid.decode.sdp import Description
 from appid.engine.nat import NatKeeper
 from appid.engine.record import FlowRecord, Settings, Topology
@@ -30,6 +31,8 @@ PINHOLE_TIMEOUT = 300
 """Seconds the kernel keeps a pinhole or binding without hearing of it again: the bound if the engine is gone."""
 REFRESH = 100.0
 """Seconds between two renewals of a call's pinholes."""
+MAX_DENIED = 4096
+"""Refused datagram flows that are remembered, should a call announce them."""
 CALL = "call"
 """The characteristic of applications each flow of which serves a call."""
 OPENS_MEDIA, MEDIA = "opens-media-flows", "rtp"
@@ -46,6 +49,7 @@ class CallKeeper:
         self.dialogs = Dialogs()
         self.book = Book(first, step)
         self.nat = NatKeeper(settings, topology)
+        self.denied: OrderedDict[tuple[int, bytes, int, bytes], FlowKey] = OrderedDict()
         self.by_call_id: dict[str, int] = {}
         self.quiet: set[int] = set()
         self.bound: dict[int, BindNat] = {}
@@ -110,6 +114,14 @@ class CallKeeper:
             if call is not None:
                 self._add(call, record)
         return found
+
+    def was_denied(self, record: FlowRecord) -> None:
+        """A datagram flow that policy refused: a call may announce it yet."""
+        place = (record.key.proto, record.host, record.host_port, record.remote)
+        self.denied.pop(place, None)
+        self.denied[place] = record.key
+        if len(self.denied) > MAX_DENIED:
+            self.denied.popitem(last=False)
 
     def moved(self, record: FlowRecord, packet: int, now: float) -> None:
         """A packet of the flow was seen."""
@@ -253,7 +265,7 @@ class CallKeeper:
         if self.dialogs.living(change.dialog.call_id):
             for number, expectation in self.book.of_call(call.id):
                 if expectation.inside == change.dialog.host:
-                    yield from self._close(number, packet)
+                    yield from self._close(number, packet, now)
             yield from self.nat.release((change.dialog.call_id, change.dialog.host))
             return
         yield from self.end(call, change.end, packet, now)
@@ -279,7 +291,7 @@ class CallKeeper:
         standing = {(e.port, e.peer): n for n, e in self.book.of_call(call.id) if e.inside == record.host}
         for place_key, number in standing.items():
             if place_key not in wanted:
-                yield from self._close(number, packet)
+                yield from self._close(number, packet, now)
         for place_key, expectation in wanted.items():
             if place_key not in standing:
                 yield from self._open(expectation, packet, now)
@@ -345,6 +357,9 @@ class CallKeeper:
             )
             self.bound[number] = binding
             yield binding
+        early = self.denied.pop((expectation.proto, expectation.inside, expectation.port, expectation.peer), None)
+        if early is not None:
+            yield CutFlow(early)  # what came too early was refused, and the kernel would go on refusing it
         yield OpenPinhole(number, expectation, self.pinhole_mark(expectation), PINHOLE_TIMEOUT)
         yield Report("pinhole", PinholeReport(number, expectation, None))
         if self.refresh_at is None:
@@ -369,8 +384,8 @@ class CallKeeper:
         qos = judge.qos_of(decision) if judge is not None and decision is not None else 0
         return self.settings.marks.encode("allow", application.number, watch=application.watch, qos=qos)
 
-    def _close(self, number: int, packet: int) -> Iterator[Command]:
-        expectation = self.book.remove(number)
+    def _close(self, number: int, packet: int, now: float) -> Iterator[Command]:
+        expectation = self.book.remove(number, now)
         if number in self.quiet:
             self.quiet.remove(number)
             return
@@ -391,7 +406,7 @@ class CallKeeper:
         elif answered:
             call.ended_at = packet
         for number, _ in self.book.of_call(call.id):
-            yield from self._close(number, packet)
+            yield from self._close(number, packet, now)
         self.calls.remove(call)
         self.decisions.pop(call.id, None)
         self.situations.pop(call.id, None)
@@ -422,7 +437,7 @@ class CallKeeper:
     def _refresh(self, packet: int, now: float) -> Iterator[Command]:
         for number, expectation in list(self.book.open.items()):
             if now >= expectation.expires:
-                yield from self._close(number, packet)
+                yield from self._close(number, packet, now)
                 continue
             if number in self.quiet:
                 continue

@@ -39,6 +39,8 @@ from appid.wire import TCP, UDP, DecodeError, Endpoint, Fact, Layer
 MAX_FLOWS = 65536
 """Flows undecided or watched; beyond that the one seen longest ago is given up (docs/explanation/limits.md)."""
 
+PATIENCE: Final = 128
+"""Packets of a stream within which a message that came in pieces counts as one."""
 SWEEP: Final = 60.0
 """Seconds between two looks for mappings whose signalling flow is followed no more."""
 
@@ -114,7 +116,7 @@ class Engine:
                 self.stamps.drop(key)
             else:
                 stamp = self.stamps.find(key, now, self.calls.book.open)
-            if stamp is not None:
+            if stamp is not None and not self._announced(key, stamp):
                 out.append(SetVerdict(event.packet, "repeat", stamp))
                 return out
             record, outward = self._create(packet, event, now), True
@@ -128,6 +130,11 @@ class Engine:
             self.calls.moved(record, event.packet, now)
         self._answer(record, event.packet, now, out)
         return out
+
+    def _announced(self, key: FlowKey, stamp: int) -> bool:
+        """Whether a call has announced this flow since it was refused."""
+        refused = self.settings.marks.decode(stamp).action not in (None, "allow")
+        return refused and self.calls.book.foreseen(key) is not None
 
     def _record(self, key: FlowKey) -> tuple[FlowRecord | None, bool]:
         """What is kept of the flow, and whether `key` is the direction of its first packet."""
@@ -190,6 +197,9 @@ class Engine:
     def _foresee(self, record: FlowRecord, number: int) -> None:
         found = self.calls.foresee(record)
         if found is None:
+            left = self.calls.book.left(record.key, record.last_seen)
+            if left is not None:  # a call that is over cut it: what goes on is no new flow
+                record.naming.take(left[0], "conclusive", [_left_because(left[1], number)], number)
             return
         pinhole, expectation = found
         record.foreseen = pinhole
@@ -205,6 +215,8 @@ class Engine:
         if packet.payload:
             record.payload_packets += 1
         layers, facts, anomalies = read(record, packet, outward)
+        if layers and layers[-1].consumed == 0 and layers[-1].name == "sip" and record.userspace_packets < PATIENCE:
+            record.payload_packets -= 1  # the head of a message in small segments is one packet, not many
         if self.on_read is not None:
             self.on_read(record, number, outward, layers)
         for error in anomalies:
@@ -279,6 +291,8 @@ class Engine:
             # its first packet dies: nothing else would keep the decision
             out.append(SetMark(record.key, mark, create=True))
         self._forget(record)
+        if record.decision.action != "allow" and record.key.proto == UDP:
+            self.calls.was_denied(record)
         self.stamps.put(record.key, mark, now, record.foreseen)
 
     def glance(self, key: FlowKey, packet: int) -> FlowReport | None:
@@ -467,6 +481,10 @@ def _taught(lesson: Lesson) -> Match:
         (Fact("peer.endpoint", lesson.endpoint),),
         excludes=False,
     )
+
+
+def _left_because(call: int, packet: int) -> Because:
+    return Because(packet, f"left by call {call}", ())
 
 
 def _foreseen_because(expectation: Expectation, packet: int) -> Because:

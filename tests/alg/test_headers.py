@@ -14,7 +14,7 @@ def test_an_invite_going_out_names_the_gateway() -> None:
     out = fields(told(sip(lf(SDP))))
     assert out["Via"] == f"SIP/2.0/UDP {GATE}:6060;branch=z9hG4bKnashds8;rport"
     assert out["Contact"] == f'"sip:x@{PHONE}" <sip:alice@{GATE}:6060>', "a display name is only words"
-    assert out["From"] == f"Alice <sip:alice@{PHONE}>;tag=1928301774", "it names a person"
+    assert out["From"] == f"Alice <sip:alice@{GATE}>;tag=1928301774", "a port is not for calling a person"
     assert out["To"] == "Bob <sip:bob@biloxi.example.com>"
 
 
@@ -40,7 +40,9 @@ HEADS = [
      "Via: SIP/2.0/UDP 203.0.113.77:6060;branch=a,SIP/2.0/UDP p.example;received=203.0.113.77"),
     ("Via: SIP/2.0/UDP 10.1.3.9:5060;branch=b", "Via: SIP/2.0/UDP 10.1.3.9:5060;branch=b"),
     ("Subject: call 10.1.3.33 at sip:a@10.1.3.33", "Subject: call 10.1.3.33 at sip:a@10.1.3.33"),
-    ("P-Asserted-Identity: <sip:a@10.1.3.33>", "P-Asserted-Identity: <sip:a@10.1.3.33>"),
+    ("P-Asserted-Identity: <sip:a@10.1.3.33>", "P-Asserted-Identity: <sip:a@203.0.113.77>"),
+    ("f: <sip:a@10.1.3.33:5060>;tag=1", "f: <sip:a@203.0.113.77:6060>;tag=1"),
+    ("To: sip:b@p.example", "To: sip:b@p.example"),
     ("Contact:\r\n <sip:a@10.1.3.33>", "Contact:\r\n <sip:a@203.0.113.77:6060>"),
 ]  # fmt: skip
 

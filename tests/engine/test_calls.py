@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appid.alg.book import PER_HOST
-from appid.dataplane.command import BindNat, ClosePinhole, OpenPinhole, SetVerdict, UnbindNat
+from appid.dataplane.command import BindNat, ClosePinhole, CutFlow, OpenPinhole, SetVerdict, UnbindNat
 from appid.engine import AnomalyReport, CallReport, FlowReport, PinholeReport
 from appid.engine.calls import LIFETIME, PINHOLE_TIMEOUT, REFRESH
 from appid.engine.event import Activity
@@ -261,3 +261,32 @@ def test_a_plain_sip_call_opens_with_its_answer(names: set[str] | None) -> None:
     media = play.queue(udp(End(PEER.host, 3456), End(CLIENT.host, 49172), b"\x80\x00" + bytes(170)))
     named = [report.identification.application for report in bodies(media, FlowReport)]
     assert named == ([] if names == {"dns"} else ["rtp"]), "SIP is the signalling; what it opens is media"
+
+
+def test_what_came_before_its_call_was_known_is_let_in_when_it_is() -> None:
+    """RTP overtakes the 200: refused at first, and the kernel's entry would go on refusing it."""
+    play = Play(settings(ALLOW))
+    call = play.call()
+    call.invite()
+    early = udp(PEER._replace(port=40000), CLIENT, b"\x80\x60" + bytes(30))
+    marks = play.engine.settings.marks
+    assert marks.decode(verdict(play.queue(early)).mark).action == "deny"
+    answered = call.answer()
+    (cut,) = of(answered, CutFlow)
+    assert (text(cut.key.src), cut.key.sport, cut.key.dport) == (PEER.host, 40000, CLIENT.port)
+    assert marks.decode(verdict(play.queue(early)).mark).action == "allow"
+
+
+def test_media_that_goes_on_after_its_call_is_no_new_flow() -> None:
+    """Nothing of it is let pass for being undecided yet, whichever side sends it."""
+    rule = PolicyRule("calls", "allow", ("inside",), applications=frozenset({"sip"}), service="any")
+    play, a, b = Play(settings(rule)), CLIENT._replace(port=5060), PEER._replace(port=5060)
+    play.queue(udp(a, b, sip("INVITE sip:b@y.example SIP/2.0", "1 INVITE", host=CLIENT.host, port=16402)))
+    play.queue(udp(b, a, sip("SIP/2.0 200 OK", "1 INVITE", ";tag=b", host=PEER.host, port=16402)))
+    play.queue(udp(a, b, sip("BYE sip:b@y.example SIP/2.0", "2 BYE", ";tag=b")))
+    play.queue(udp(b, a, sip("SIP/2.0 200 OK", "2 BYE", ";tag=b")))
+    assert play.engine.calls.book.open == {}
+    marks = play.engine.settings.marks
+    assert marks.decode(verdict(play.queue(udp(CLIENT, PEER, b"\x80late"))).mark).action == "deny"
+    play.now = 30.0
+    assert marks.decode(verdict(play.queue(udp(CLIENT, PEER._replace(port=40009), b"x"))).mark).action is None
