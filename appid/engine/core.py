@@ -198,7 +198,9 @@ class Engine:
         found = self.calls.foresee(record)
         if found is None:
             left = self.calls.book.left(record.key, record.last_seen)
-            if left is not None:  # a call that is over cut it: what goes on is no new flow
+            if (
+                left is not None and left[0] in self.settings.applications
+            ):  # a call that is over cut it: what goes on is no new flow
                 record.naming.take(left[0], "conclusive", [_left_because(left[1], number)], number)
             return
         pinhole, expectation = found
