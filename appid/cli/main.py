@@ -30,7 +30,7 @@ COMMANDS = {
     "check": Command("check", "name the applications in captures, exactly as the gateway would see them"),
     "explain": Command("explain", "why: the evidence, packet by packet, as a ladder of the call"),
     "run": Command("run", "the inline gateway on NFQUEUE"),
-    "rules": Command("rules", "the iptables, ip6tables and ipset rule sets: render, diff, apply, remove"),
+    "rules": Command("rules", "the iptables, ip6tables and ipset rule sets: render, diff, apply, confirm, remove"),
     "policy": Command("policy", "check a policy, try it on captures, hand it to the running gateway"),
     "apps": Command("apps", "the applications known; one in full"),
     "flows": Command("ask", "the flows of the running gateway"),
@@ -106,11 +106,16 @@ def _fault(error: Exception) -> int:
     from appid.edge.capture import CaptureError
     from appid.edge.errors import RuleErrors
     from appid.edge.netlink import KernelError
+    from appid.edge.preflight import UnfitError
 
     if isinstance(error, RuleErrors):
         for fault in error.errors:
             _tell(fault)
         return USAGE
+    if isinstance(error, UnfitError):
+        for problem in error.problems:
+            _tell(problem)
+        return KERNEL
     if isinstance(error, KernelError):
         _tell(error)
         return KERNEL

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from appid.edge.config import load_config
+from appid.edge.privileges import keep_for_rules
 from appid.edge.service import Service
 
 
@@ -20,5 +21,6 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     logging.basicConfig(stream=sys.stderr, level=config.level.upper(), format="%(levelname)s %(message)s", force=True)
     with Service(config, arguments.monitor) as service:
+        keep_for_rules()
         service.run()
     return 0

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from appid.dataplane.chain import FAMILIES, Family, Topology
 from appid.dataplane.converge import Step, program, steps
@@ -42,6 +43,13 @@ def run(command: Sequence[str], text: str | None = None) -> str:
     if done.returncode:
         raise KernelError(" ".join(command), " ".join(done.stderr.split()) or f"exit status {done.returncode}")
     return done.stdout
+
+
+def variant_of(choice: Literal["auto", "nft", "legacy"]) -> Variant:
+    """As configured; "auto" is what `iptables` is on this host."""
+    if choice != "auto":
+        return choice
+    return "nft" if "nf_tables" in run(["iptables", "--version"]) else "legacy"
 
 
 def saved(variant: Variant, family: Family, table: str) -> str:
@@ -135,7 +143,7 @@ def undo(before: RuleSets) -> list[KernelError]:
     return errors
 
 
-def remove(*_: object) -> None:
+def remove() -> None:
     """Take out all that is ours, of both variants; what is not there is passed over. KernelError names what would not
     go; everything else is gone then."""
     if errors := undo(NOTHING):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import shutil
 import signal
 import socket
 import time
@@ -18,11 +17,11 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from appid.dataplane.chain import PINHOLES, Topology
 from appid.dataplane.command import Report
-from appid.edge import iptables, metrics, worker
+from appid.edge import iptables, metrics, preflight, worker
 from appid.edge.children import Child
 from appid.edge.config import Config
 from appid.edge.control import ControlSocket, Reply
@@ -87,6 +86,7 @@ class Service:
             self._warn()
             self.loop = Loop(self._tick)
             opened.callback(self.loop.close)
+            preflight.check(self.plan.topology(), iptables.variant_of(self.config.iptables))
             self._workers(opened)
             self._chains(opened)
             self.control = ControlSocket(self.config.control, self.loop, self.answer, self.config.group)
@@ -129,24 +129,24 @@ class Service:
         opened.callback(self.fleet.stop)
 
     def _chains(self, opened: ExitStack) -> None:
-        variant = self._variant()
+        variant = iptables.variant_of(self.config.iptables)
         topology = self.plan.topology()
         self._found = PINHOLES[4] in iptables.run(["ipset", "-n", "list"]).split()
         iptables.apply(topology, variant)
         self.applied = topology
-        opened.callback(self._leave, variant)
+        opened.callback(self._leave)
         options = self.plan.options()
         self.queues = Queues(variant, self.tallies, options.fail_open)
         self.queues.begin()
         self.fleet.ask("placed", None, lambda answers: None)
 
-    def _leave(self, variant: Literal["nft", "legacy"]) -> None:
+    def _leave(self) -> None:
         """At the end: decided flows go on by the chains that stay, or the chains go, as configured."""
         kept = self.config.on_stop == "keep" and self.stopped != signal.SIGINT
         if kept and (self.stopped is not None or self._found):
             return
         try:
-            iptables.remove(self.applied or self.plan.topology(), variant)
+            iptables.remove()
         except KernelError as error:
             log.error("%s", error)
 
@@ -278,7 +278,7 @@ class Service:
 
     def _apply(self, topology: Topology) -> None:
         if topology != self.applied:
-            iptables.apply(topology, self._variant())
+            iptables.apply(topology, iptables.variant_of(self.config.iptables))
             self.applied = topology
 
     def _swapped(self, plan: Plan, answers: dict[int, Answer], reply: Reply) -> None:
@@ -308,14 +308,6 @@ class Service:
         for warning in self.plan.warnings:
             log.warning("policy: %s: %s", warning.kind, warning)
             self.events.write(Report("config", {"warning": warning.kind, "text": str(warning)}), time.time())
-
-    def _variant(self) -> Literal["nft", "legacy"]:
-        if self.config.iptables != "auto":
-            return self.config.iptables
-        program = shutil.which("iptables")
-        if program is None:
-            raise KernelError("iptables", "not installed")
-        return "nft" if "nf_tables" in iptables.run([program, "--version"]) else "legacy"
 
     # -- what is asked -------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from appid.edge.gateway import Gateway
 from appid.edge.links import interfaces
 from appid.edge.netlink import KernelError
 from appid.edge.plan import Plan
+from appid.edge.privileges import drop_to_net_admin
 from appid.edge.tally import Tally
 from appid.edge.told import Counted, Told
 from appid.edge.unknown import UnknownFlows
@@ -39,6 +40,7 @@ log = logging.getLogger("appid")
 
 def work(plan: Plan, index: int, tally: Tally, directory: Path, connection: socket.socket) -> None:
     """The life of a worker's process. What keeps it from serving is told to the supervisor, then raised."""
+    drop_to_net_admin()
     metrics.share(directory, f"w{index}")
     worker = Worker(plan, index, tally, connection)
     try:

@@ -1,0 +1,146 @@
+"""`appid rules`, as an operator uses it, in a namespace of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from appid.cli.main import main
+from tests.netns.live import ALL, ROOT, ZONES
+from tests.netns.net import Namespace, Net, until
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "policy.toml").write_text(ZONES + ALL)
+    file = tmp_path / "appid.toml"
+    file.write_text(
+        f'[gateway]\niptables = "nft"\n[listen]\ncontrol = "{tmp_path}/control.sock"\n[paths]\n'
+        f'policy = "{tmp_path}/policy.toml"\nrules = "{tmp_path}/rules"\n'
+    )
+    return file
+
+
+Outcome = tuple[int, str, str]
+Rules = Callable[..., Outcome]
+
+
+def start(space: Namespace, config: Path, *words: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    """As a process of its own."""
+    return subprocess.Popen(
+        ["ip", "netns", "exec", space.name, sys.executable, "-m", "appid.cli.main", "rules", *words, "-c", str(config)],
+        cwd=ROOT, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def rules(space: Namespace, config: Path, capsys: pytest.CaptureFixture[str]) -> Rules:
+    """Status, standard output and standard error of `appid rules WORDS`."""
+
+    def run(*words: str) -> Outcome:
+        capsys.readouterr()
+        status = space.call(lambda: main(["rules", *words, "-c", str(config)]))
+        return (status, *capsys.readouterr())
+
+    return run
+
+
+def test_render_diff_apply_remove(space: Namespace, config: Path, rules: Rules) -> None:
+    status, out, _ = rules("diff")
+    assert status == 1
+    assert {line[0] for line in out.splitlines()} == {"+"}
+    assert rules("apply") == (0, "in force: iptables-nft, IPv4 and IPv6\n", "")
+    assert rules("diff") == (0, "the kernel holds what is configured\n", "")
+    space.run("iptables-nft", "-D", "APPID", "-m", "connmark", "--mark", "0x3/0x3", "-j", "DROP")
+    status, out, _ = rules("diff", "--json")
+    assert (status, json.loads(out)) == (1, {
+        "type": "difference", "sign": "+", "where": "iptables-nft filter",
+        "text": "-A APPID -m connmark --mark 0x3/0x3 -j DROP",
+    })  # fmt: skip
+    assert rules("remove")[0] == 0
+    assert space.run("nft", "list", "ruleset") + space.run("ipset", "list") == ""
+
+
+def test_what_is_rendered_is_what_apply_makes(space: Namespace, config: Path, rules: Rules) -> None:
+    """Each part into its program by hand; then there is no difference."""
+    status, out, _ = rules("render", "--json")
+    assert status == 0
+    for part in map(json.loads, out.splitlines()):
+        space.run(*part["command"], text=part["text"])
+    assert rules("diff")[0] == 0
+    _, whole, _ = rules("render")
+    assert [line for line in whole.splitlines() if line.startswith("# ip") or line == "# nft -f -"] == [
+        "# ipset -exist restore", "# nft -f -", "# iptables-restore --noflush", "# ip6tables-restore --noflush"
+    ]  # fmt: skip
+
+
+def test_the_documented_ports_say_what_they_open(space: Namespace, config: Path, rules: Rules) -> None:
+    status, out, _ = rules("render", "--static", "facetime", "--part", "iptables")
+    assert status == 0
+    assert "# outward 4 tcp ports and 34 udp ports: from 256 IPv4" in out
+    space.run("iptables-restore", "--noflush", "--test", text=out)
+    assert rules("render", "--static", "nothing") == (
+        2, "", "appid: --static: nothing: no such application\n"
+    )  # fmt: skip
+
+
+def test_faults_have_their_status(space: Namespace, config: Path, rules: Rules) -> None:
+    space.run("iptables-nft", "-t", "mangle", "-A", "PREROUTING", "-j", "MARK", "--set-mark", "1")
+    space.run("iptables-nft", "-A", "FORWARD", "-j", "NFQUEUE", "--queue-num", "0")
+    status, _, err = rules("apply")
+    assert status == 3
+    assert [line.split()[1] for line in err.splitlines()] == ["mark", "queue"], "one line each"
+    assert "APPID" not in space.run("iptables-nft-save")
+    (config.parent / "policy.toml").write_text("colour = 1\n")
+    status, _, err = rules("diff")
+    assert (status, err) == (2, f"appid: {config.parent}/policy.toml: colour: no such key\n")
+
+
+def test_enter_or_confirm_keeps_it(space: Namespace, config: Path, rules: Rules) -> None:
+    process = start(space, config, "apply", "--confirm", "60", stdin=subprocess.PIPE)
+    out, _ = process.communicate("\n", timeout=60)
+    assert process.returncode == 0
+    assert out.splitlines()[-1] == "confirmed: it stays"
+    process = start(space, config, "apply", "--confirm", "60", "--json")
+    assert until(lambda: (config.parent / "rules.sock").exists(), 20)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["state"] == "applied"
+    assert rules("apply")[0] == 1, "one change at a time"
+    assert rules("remove")[0] == 1
+    assert rules("confirm") == (0, "confirmed: it stays\n", "")
+    assert process.wait(20) == 0
+    assert rules("confirm")[0] == 1
+
+
+def test_a_locked_out_admin_gets_back_in(bare: Net, config: Path) -> None:
+    """Policy: nothing passes without the engine, and none runs. The session that the change cut off dies with it (its
+    whole process group is killed); what it was before is back in time, and so is the admin's way in."""
+    server = bare.peer.listen("198.51.100.2", 2222)
+    with bare.client.tcp("10.77.1.2") as before:
+        before.connect(("198.51.100.2", 2222))
+    process = start(bare.gateway, config, "apply", "--confirm", "3")
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("in force for 3 s")
+    os.killpg(process.pid, signal.SIGHUP)
+    time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(10)
+    with bare.client.tcp("10.77.1.2") as out:
+        out.settimeout(0.5)
+        with pytest.raises(OSError, match=r"timed out|unreachable"):
+            out.connect(("198.51.100.2", 2222))
+    assert "APPID" in bare.gateway.run("iptables-nft-save")
+    assert until(lambda: "APPID" not in bare.gateway.run("iptables-nft-save"), 20)
+    with bare.client.tcp("10.77.1.2") as again:
+        again.connect(("198.51.100.2", 2222))
+    server.close()

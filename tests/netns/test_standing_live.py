@@ -1,0 +1,79 @@
+"""How `appid run` stands on the host: with which capabilities, and before which hosts it refuses to start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from appid.dataplane.ruleset import Variant
+from appid.edge.privileges import NET_ADMIN, NET_RAW, held
+from tests.netns.live import ALL, ROOT, ZONES, live, rule
+from tests.netns.net import CLIENT4, PEER4, Net, received
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
+
+
+def test_workers_hold_net_admin_alone_and_rules_still_change(bare: Net, tmp_path: Path, variant: Variant) -> None:
+    with live(bare, tmp_path, ALL, variant) as gateway:
+        (stats,) = gateway.ask("stats")
+        for worker in stats["workers"]:
+            for kind in ("CapEff", "CapPrm", "CapInh", "CapAmb"):
+                assert held(worker["pid"], kind) == {NET_ADMIN}, kind
+        supervisor = int(
+            bare.gateway.run("sh", "-c", f"grep PPid /proc/{stats['workers'][0]['pid']}/status").split()[1]
+        )
+        assert held(supervisor) == {NET_ADMIN}
+        assert held(supervisor, "CapPrm") == {NET_ADMIN, NET_RAW}, "for the programs that change rules"
+        peer = bare.peer.udp(PEER4, 6000)
+        bare.client.udp(CLIENT4, 5000).sendto(b"through", (PEER4, 6000))
+        assert received(peer) == [b"through"]
+        (answer,) = gateway.load(rule("all", "allow", service='"any"', dscp="46"))  # a chain more in mangle
+        assert answer["type"] == "loaded", answer
+        assert "--set-dscp 0x2e" in bare.gateway.run(f"iptables-{variant}-save", "-t", "mangle")
+
+
+def test_what_stands_in_the_way_is_named_and_the_status_is_3(bare: Net, tmp_path: Path, variant: Variant) -> None:
+    program = f"iptables-{variant}"
+    bare.gateway.run(program, "-t", "mangle", "-A", "PREROUTING", "-j", "MARK", "--set-mark", "0x4000/0x4000")
+    bare.gateway.run(
+        program, "-t", "raw", "-A", "PREROUTING", "-p", "udp", "--dport", "5060", "-j", "CT", "--helper", "sip"
+    )
+    bare.gateway.run(program, "-A", "FORWARD", "-j", "NFQUEUE", "--queue-num", "0", "--queue-bypass")
+    before = bare.gateway.run(f"{program}-save")
+    (tmp_path / "policy.toml").write_text(ZONES + ALL)
+    config = tmp_path / "appid.toml"
+    config.write_text(f'[gateway]\niptables = "{variant}"\n[listen]\ncontrol = "{tmp_path}/control.sock"\n'
+                      f'[paths]\npolicy = "{tmp_path}/policy.toml"\nrules = "{tmp_path}/rules"\n'
+                      '[log]\nevents = "off"\n')  # fmt: skip
+    done = subprocess.run(
+        ["ip", "netns", "exec", bare.gateway.name, sys.executable, "-m", "appid.cli.main", "run", "-c", str(config)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("appid:")]
+    assert len(lines) == 3
+    assert "mark bits 0x00004000" in lines[0]
+    assert "mark_mask = " in lines[0], "a way out is shown"
+    assert "queue 0" in lines[1]
+    assert "SIP helper" in lines[2]
+    assert [line for line in before.splitlines() if line[0] != "#"] == [
+        line for line in bare.gateway.run(f"{program}-save").splitlines() if line[0] != "#"
+    ]
+
+
+def test_a_second_gateway_on_the_same_queue_is_refused(bare: Net, tmp_path: Path) -> None:
+    with live(bare, tmp_path, ALL, "nft"):
+        other = tmp_path / "other"
+        other.mkdir()
+        config = (tmp_path / "appid.toml").read_text().replace("control.sock", "other/control.sock")
+        (other / "appid.toml").write_text(config.replace('"127.0.0.1:9466"', '"off"'))
+        done = subprocess.run(
+            ["ip", "netns", "exec", bare.gateway.name, sys.executable, "-m", "appid.cli.main", "run", "-c",
+             str(other / "appid.toml")],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 3
+        assert "queue 0 has a listener already" in done.stderr
