@@ -18,6 +18,7 @@ from rich.console import Console
 
 from appid.cli import check
 from appid.cli.ladder import draw
+from appid.cli.page import page
 from appid.dataplane.model import Kernel
 from appid.edge.config import load_config
 from appid.edge.control import ask
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="an inside network; repeatable")  # fmt: skip
     parser.add_argument("--rules", metavar="DIR", help="the operator's applications, over the shipped ones by name")
     parser.add_argument("--json", action="store_true", help="JSON lines")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write it as one self-contained page")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -57,10 +59,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _tell(arguments: argparse.Namespace, story: Story, error: object) -> int:
+    if arguments.html is not None:
+        with arguments.html.open("w", encoding="utf-8") as out:
+            out.writelines(page(story))
     if arguments.json:
         for line in lines(story):
             print(json.dumps(line, separators=(",", ":")))
-    else:
+    elif arguments.html is None:
         draw(Console(highlight=False, markup=False, emoji=False), story)
     if error is not None:
         print(f"appid: {error}", file=sys.stderr)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from appid.story import Fold, FoldLine, Step, Story, Stream, Tale
 from appid.story.plain import ends
-from appid.story.words import quoted
+from appid.story.words import recounted
 
 LEAST = 80
 TEXT = 26
@@ -261,15 +261,10 @@ def _others(console: Console, story: Story) -> None:
         for line in _hanging(f"  flow {flow['id']:<4}", _flow(flow), width):
             show(console, line)
         for reason in flow["because"]:
-            facts = ", ".join(f"{name} {_value(value)}" for name, value in reason["facts"].items())
-            words = f"{reason['packet']}: {reason['signature']}: {facts}"
+            words = f"{reason['packet']}: {reason['signature']}: {recounted(reason['facts'])}"
             for line in _hanging(" " * 11, words, width):
                 line.stylize("dim")
                 show(console, line)
     total = story.summary.get("flows", 0) - sum(len(tale.flows) for tale in story.tales)
     if total > min(len(story.others), OTHERS):
         show(console, Text(f"  and {total - OTHERS:,} more: --flow N tells of one, --json of all"))
-
-
-def _value(value: object) -> str:
-    return " ".join(quoted(one) for one in value) if isinstance(value, list) else quoted(value)

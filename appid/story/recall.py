@@ -12,7 +12,7 @@ from typing import Any
 
 from appid.story.lanes import Cast
 from appid.story.step import Effect, Step, Story, Tale
-from appid.story.words import quoted, say
+from appid.story.words import recounted, say
 from appid.wire import Endpoint, Fact, Layer, packed
 
 Line = dict[str, Any]
@@ -91,7 +91,7 @@ def _steps(flow: Line) -> Iterator[Step]:
         last = names[-1] if names else flow["application"]
         sure = f", {flow['confidence']}" if packet == flow["identified_at"] else ""
         made = flow["decision"] if packet == flow["identified_at"] else None
-        effects = [Effect("named", f"{last}{sure}", tuple((r["signature"], _facts(r["facts"])) for r in reasons))]
+        effects = [Effect("named", f"{last}{sure}", tuple((r["signature"], recounted(r["facts"])) for r in reasons))]
         effects += [Effect("decided", f"{made['action']} by {made['rule']}")] if made else []
         src, dst = (back, there) if answers else (there, back)
         yield Step(packet, 0, flow["id"], src, dst, None, said.kind, what, said.details, tuple(effects))
@@ -124,16 +124,6 @@ def _layers(reasons: Iterable[Line]) -> Iterator[Layer]:
     ):
         if protocol in found:
             yield Layer(protocol, tuple(found[protocol]), 0)
-
-
-def _facts(facts: Line) -> str:
-    shown = []
-    for name, value in facts.items():
-        values = value if isinstance(value, list) else [value]
-        numbers = name in ("stun.attribute", "stun.type", "turn.channel", "tls.version")
-        words = [f"0x{v:04x}" if numbers and isinstance(v, int) else quoted(v) for v in values]
-        shown.append(f"{name} {' '.join(words)}")
-    return ", ".join(shown)
 
 
 def _of_call(told: Line) -> Iterator[tuple[int, Effect]]:

@@ -7,8 +7,8 @@ running gateway remembers of a packet is told in the same words; `message` and p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from appid.decode import sip
 from appid.decode.sdp import Description
@@ -93,7 +93,7 @@ def shown(name: str, value: FactValue) -> str:
         return text(value) if address else value.hex()
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int) and name in ("stun.attribute", "stun.type", "turn.channel", "tls.version"):
+    if isinstance(value, int) and name in NUMBERS:
         return f"0x{value:04x}"
     if isinstance(value, tuple):
         return "(" + ", ".join(shown("", one) for one in value) + ")"
@@ -108,6 +108,24 @@ def reason(facts: Iterable[Fact]) -> str:
         if one not in known:
             known.append(one)
     return ", ".join(f"{name} {' '.join(known)}" for name, known in values.items())
+
+
+NUMBERS = frozenset({"stun.attribute", "stun.type", "turn.channel", "tls.version"})
+"""Facts whose numbers the standards write in hexadecimal."""
+
+
+def recounted(facts: Mapping[str, Any]) -> str:
+    """The same of a reason as JSON lines have it: name -> value, or a list of values."""
+    words = []
+    for name, value in facts.items():
+        values = value if isinstance(value, list) else [value]
+        shown = [f"0x{v:04x}" if name in NUMBERS and isinstance(v, int) else quoted(_json(v)) for v in values]
+        words.append(f"{name} {' '.join(shown)}")
+    return ", ".join(words)
+
+
+def _json(value: object) -> object:
+    return ("yes" if value else "no") if isinstance(value, bool) else value
 
 
 # ---- one function for each protocol --------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -75,3 +76,14 @@ def test_a_fold_in_words() -> None:
     few = FoldLine(1, A, B, None, "STUN Binding request", 3, 9, 0, 4_000_000_000, 3, 1, set(), [3, 5, 9])
     assert folded(few) == "3 STUN Binding request, frames 3, 5, 9, every 2.0 s"
     assert (counted(1, "packet"), counted(1204, "byte")) == ("1 packet", "1,204 bytes")
+
+
+def test_the_readme_shows_what_is_printed() -> None:
+    """Each line of README's ladder is one of session 1, at 80 columns."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    block = readme.partition("<!-- explain-output: begin")[2].partition("<!-- explain-output: end")[0]
+    printed = drawn(1)
+    shown = [line[4:] for line in block.splitlines()[2:] if line.strip()]
+    assert len(shown) > 15
+    for line in shown:
+        assert line in printed, line
