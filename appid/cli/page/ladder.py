@@ -113,12 +113,12 @@ def _controls(number: int) -> Html:
 
     return el(
         "div",
-        el("span", button("−", "out", "Zoom out"), button("100 %", "reset", "Zoom as it was"),
-           button("+", "in", "Zoom in"), class_="group"),
+        el("span", button("−", "out", "Smaller"), button("100 %", "reset", "Size as it was"),
+           button("+", "in", "Larger"), class_="group"),
         el("span", button("messages", "few", pressed="false"), button("and effects", "some", pressed="true"),
            button("everything", "all", pressed="false"), class_="group"),
         el("span", "Keys: ", el("kbd", "↑"), " ", el("kbd", "↓"), " move, ", el("kbd", "Enter"), " opens, ",
-           el("kbd", "+"), " ", el("kbd", "−"), " zoom", class_="quiet hint"),
+           el("kbd", "+"), " ", el("kbd", "−"), " size", class_="quiet hint"),
         class_="controls", role="toolbar", aria_label="Ladder", hidden=True, data_for=ladder,
     )  # fmt: skip
 
