@@ -291,11 +291,23 @@ class Engine:
             return
         if record.userspace_packets == 1 and record.decision.action != "allow" and not self.settings.monitor:
             # its first packet dies: nothing else would keep the decision
+            if self._awaited(record):
+                self._forget(record)
+                return
             out.append(SetMark(record.key, mark, create=True))
         self._forget(record)
         if record.decision.action != "allow" and record.key.proto == UDP:
             self.calls.was_denied(record)
         self.stamps.put(record.key, mark, now, record.foreseen)
+
+    def _awaited(self, record: FlowRecord) -> bool:
+        """Whether the refusal ends with its packet: a peer's check that came before the client's own. The client's,
+        a moment later, begins the flow inside on the same 5-tuple (policy.md point 3); a kept refusal would cut it."""
+        situation, name = record.situation, record.naming.name
+        if situation is None or name is None or not situation.begun_outside or record.key.proto != UDP:
+            return False
+        known = self.settings.applications
+        return any(known[one].inbound == "foreseen" for one in (name, *self.lineage.descendants[name]))
 
     def glance(self, key: FlowKey, packet: int) -> FlowReport | None:
         """The name of a flow that the kernel dealt with alone: foreseen by a call, or plain from its 5-tuple."""

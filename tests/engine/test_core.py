@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,8 +26,9 @@ from appid.flow.key import FlowKey
 from appid.policy.evaluate import Judge
 from appid.policy.rule import PolicyRule
 from appid.wire import TCP, UDP, packed
-from tests.corpus import sessions
+from tests.corpus import facetime2023, sessions
 from tests.corpus.expected import Case
+from tests.corpus.stage import Stage
 from tests.corpus.variation import Variation
 from tests.corpus.writer import ACK, SYN, End
 from tests.engine.play import ALL, PUBLIC, Play, applications, bodies, of, settings, tcp, udp, verdict
@@ -253,6 +255,25 @@ def test_a_flow_refused_at_its_first_packet_gets_its_entry(action: str) -> None:
     assert play.settings.marks.decode(marked.mark).action == action
     assert marked.mark == verdict(commands).mark
     assert len(play.engine.flows) == 0
+
+
+def test_a_peers_check_that_comes_first_is_refused_and_does_not_cut_the_clients_own() -> None:
+    """Without a NAT: what is refused is not kept, and the client's own begins the flow inside (point 3)."""
+    rule = PolicyRule("calls", "allow", ("inside",), ("outside",), applications=frozenset({"facetime"}))
+    play, stage = Play(settings(rule)), Stage(random.Random(1))
+    own, far = End("172.16.42.9", 16393), End("198.51.100.9", 16393)
+    for _ in range(3):
+        commands = play.queue(udp(far, own, facetime2023.check(stage.rng, stage.transaction())))
+        assert play.settings.marks.decode(verdict(commands).mark).action == "deny"
+        assert of(commands, SetMark) == []
+    commands = play.queue(udp(own, far, facetime2023.check(stage.rng, stage.transaction())))
+    assert play.settings.marks.decode(verdict(commands).mark).action == "allow"
+
+
+def test_a_stranger_who_asks_for_what_is_no_call_is_refused_for_good() -> None:
+    play = Play(settings(PolicyRule("calls", "allow", applications=frozenset({"facetime"}))))
+    commands = play.queue(udp(End("198.51.100.9", 5000), End("172.16.42.9", 53), QUERY))
+    assert [mark.create for mark in of(commands, SetMark)] == [True]
 
 
 def test_a_flow_refused_later_has_its_entry_already() -> None:
