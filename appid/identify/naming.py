@@ -49,10 +49,11 @@ class Lineage:
 
 
 class Naming:
-    """What one flow has been called, and why."""
+    """What one flow has been called, and why. `overruled`: names that evidence of this strength spoke for in vain."""
 
     __slots__ = (
-        "because", "confidence", "excluded", "identified_at", "name", "path", "readable", "shifts", "supporting",
+        "because", "confidence", "excluded", "identified_at", "name", "overruled", "path", "readable", "shifts",
+        "supporting",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -64,6 +65,7 @@ class Naming:
         self.identified_at: int | None = None
         self.excluded: set[str] = set()
         self.supporting: dict[str, dict[str, Because]] = {}
+        self.overruled: dict[str, Confidence] = {}
         self.readable: set[str] = set()
 
     @property
@@ -101,12 +103,14 @@ class Naming:
                 self._candidate(candidates, application, signature.strength, [reason])
         for name in excluded & candidates.keys():
             if candidates[name][0] == "supporting":
-                del candidates[name]
+                self._overrule(name, candidates.pop(name)[0])
         before = self.name
         order = sorted(candidates, key=lambda n: (-lineage.generality(n), n)) if len(candidates) > 1 else candidates
         for name in order:
             if name not in self.excluded:
                 self._consider(name, *candidates[name], packet, lineage)
+            else:
+                self._overrule(name, candidates[name][0])
         self.excluded |= excluded  # from the next packet on: what this one shows of a name counts more
         return self.name != before
 
@@ -134,9 +138,16 @@ class Naming:
             return  # where two names may become one another, the later one stays
         if current is not None and not lineage.leads_to(current, name):
             general = lineage.leads_to(name, current)
-            if general or _RANK[confidence] <= _RANK[self.confidence or "supporting"]:
+            if general:
                 return
+            if _RANK[confidence] <= _RANK[self.confidence or "supporting"]:
+                self._overrule(name, confidence)
+                return
+            self._overrule(current, self.confidence or "supporting")
         self._call(name, confidence, reasons, packet)
+
+    def _overrule(self, name: str, confidence: Confidence) -> None:
+        self.overruled[name] = max(confidence, self.overruled.get(name, confidence), key=lambda s: _RANK[s])
 
     def take(self, name: str, confidence: Confidence, reasons: Iterable[Because], packet: int) -> None:
         """Call the flow `name` from `packet` on, because of what was read elsewhere: its call foresaw it."""

@@ -115,10 +115,11 @@ def sure(
         for key, label in labels.read(label_file(path), run.flows)
     }
     counts, wrong = confidence.count(first, pairs, told, decided)
-    print(f"\n{confidence.table(counts)}")
+    spoken, vain = confidence.evidence(first, pairs, told, decided)
+    print(f"\n{confidence.table(counts)}\n\n{confidence.table(spoken, 'evidence')}")
     if given.wrong:
-        print("\n".join(wrong))
-    return truth.missed(first) + ([] if given.captures else confidence.unordered(counts))
+        print("\n".join(wrong + vain))
+    return truth.missed(first) + ([] if given.captures else confidence.unordered(counts, spoken))
 
 
 def stability(paths: list[Path], first: list[Run], given: argparse.Namespace) -> list[str]:

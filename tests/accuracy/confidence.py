@@ -1,5 +1,9 @@
 """What our confidence is worth: of the flows called conclusive, strong, supporting, the share that is right.
 
+Two counts. Names: what a flow is called in the end. Evidence: every application that any signature spoke for on a flow,
+by the strongest of them, whether it named the flow or was overruled; a single circumstance, such as a network or a
+port, names nothing, and is a claim of the weakest kind all the same.
+
 Who says what is right, in this order: facetime_flows.tsv; for base protocols nDPI where it agrees and tshark (or a
 person) where it does not (compare.py); for applications nDPI's name of the application, or the application that a
 capture of one call is named after. A flow of which nobody says anything is not counted.
@@ -10,6 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from tests.accuracy import truth
 from tests.accuracy.compare import Pair, outcome
@@ -18,6 +23,7 @@ from tests.accuracy.ours import NAMES, Named, Run
 from tests.accuracy.verdicts import Verdicts
 
 STRENGTHS = ("conclusive", "strong", "supporting")
+BASE = NAMES | {"webrtc": "DTLS"}
 RIGHT = frozenset({"agreed", "appid right", "both right"})
 THEIRS: Mapping[str, frozenset[str]] = {
     "whatsapp-call": frozenset({"WhatsAppCall"}),
@@ -101,6 +107,35 @@ def count(
     return counts, wrong
 
 
+def evidence(
+    runs: Iterable[Run],
+    pairs: Mapping[tuple[str, Tuple], Pair],
+    labels: Mapping[tuple[str, Tuple], Label],
+    decided: Verdicts,
+) -> tuple[dict[str, Counter[bool]], list[str]]:
+    """Strength -> how many claims of evidence are right and wrong; the wrong ones, one line each."""
+    rows = truth.read()
+    counts: dict[str, Counter[bool]] = {strength: Counter() for strength in STRENGTHS}
+    wrong = []
+    for run in runs:
+        for key, flow in run.flows.items():
+            place, names = (run.capture, key), {life.application for life in flow.lives}
+            for application, strength in flow.spoken.items():
+                life = Named(application, strength, None, flow.first_packet)
+                label, verdict = labels.get(place), decided.get(place)
+                if application in names or application not in BASE or truth.label_of(rows, *place) is not None:
+                    right = judge(run, key, life, pairs.get(place), label, decided, rows)
+                else:  # overruled: was the protocol there?
+                    base = BASE[application]
+                    right = None if label is None else base == label.base or base in (verdict or {})
+                if right is None:
+                    continue
+                counts[strength][right] += 1
+                if not right:
+                    wrong.append(f"{strength:10} {run.capture} {' '.join(key)}: spoke for {application}")
+    return counts, wrong
+
+
 def share(counted: Counter[bool]) -> float:
     return counted[True] / counted.total() if counted.total() else 0.0
 
@@ -113,16 +148,22 @@ def least(counted: Counter[bool]) -> float:
     return (p + Z * Z / (2 * n) - Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))) / (1 + Z * Z / n)
 
 
-def table(counts: Mapping[str, Counter[bool]]) -> str:
+def table(counts: Mapping[str, Counter[bool]], what: str = "names") -> str:
     """With the least share that so many judged flows prove (Wilson's interval)."""
-    lines = [f"{'confidence':12}{'judged':>9}{'right':>9}{'share':>10}{'at least':>10}"]
+    lines = [f"{what:12}{'judged':>9}{'right':>9}{'share':>10}{'at least':>10}"]
     for strength, counted in counts.items():
         shares = f"{100 * share(counted):10.2f}{100 * least(counted):10.2f}"
         lines.append(f"{strength:12}{counted.total():9}{counted[True]:9}{shares}")
     return "\n".join(lines)
 
 
-def unordered(counts: Mapping[str, Counter[bool]]) -> list[str]:
-    """The shares must fall with the strength."""
-    shares = [share(counts[strength]) for strength in STRENGTHS if counts[strength].total()]
-    return [] if shares == sorted(shares, reverse=True) else ["the share of right names does not fall with confidence"]
+def unordered(names: Mapping[str, Counter[bool]], spoken: Mapping[str, Counter[bool]]) -> list[str]:
+    """What names are worth must not rise where the strength falls; what evidence is worth must fall with it."""
+    wrong = []
+    given = [share(names[strength]) for strength in STRENGTHS if names[strength].total()]
+    if given != sorted(given, reverse=True):
+        wrong.append("the share of right names rises where the confidence falls")
+    said = [share(spoken[strength]) for strength in STRENGTHS]
+    if any(stronger <= weaker for stronger, weaker in pairwise(said)):
+        wrong.append("the share of right evidence does not fall with its strength")
+    return wrong

@@ -17,7 +17,10 @@ from appid.dataplane.model import Kernel
 from appid.edge.replay import Replay
 from appid.edge.rule_files import load_applications
 from appid.engine import Engine, Settings
-from appid.identify.naming import Lineage
+from appid.engine.record import FlowRecord
+from appid.identify.identification import STRENGTHS, Confidence
+from appid.identify.naming import Lineage, Naming
+from appid.wire import TCP, UDP, FlowKey, text
 from tests.accuracy.labels import Tuple, tuple_of
 
 NAMES = {
@@ -56,6 +59,8 @@ class Flow:
     empty: bool = True
     """Nothing but TCP segments without payload."""
     lives: list[Named] = field(default_factory=list)
+    spoken: dict[str, Confidence] = field(default_factory=dict)
+    """Application -> the strongest evidence that spoke for it, whether it named the flow or not."""
 
 
 @dataclass(slots=True)
@@ -91,7 +96,8 @@ def run(path: Path) -> Run:
     """One capture through a fresh engine."""
     loaded, beneath = settings()
     started = time.process_time()
-    engine = Engine(loaded)
+    engine, records = Engine(loaded), dict[int, FlowRecord]()
+    engine.on_read = lambda record, *_: records.__setitem__(record.id, record)
     replayed = Replay(engine, Kernel(loaded.marks, "pass")).run(path)
     told = list(lines(replayed, drops=False))
     seconds = time.process_time() - started
@@ -107,10 +113,28 @@ def run(path: Path) -> Run:
         flow.bases |= bases_of(line)
         flow.lineage |= beneath.get(line["application"], frozenset())
         flow.empty &= line["application"] == "incomplete"
+    for record in records.values():
+        key = tuple_of(*_ends(record.key))
+        if key in flows:
+            spoke(record.naming, flows[key].spoken)
     error = str(replayed.error) if replayed.error is not None else None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     kept = len(engine.flows) + len(engine.stamps)
     return Run(path.name, flows, replayed.packets, seconds, digest, kept, error, None, peak)
+
+
+def _ends(key: FlowKey) -> tuple[str, str, int, str, int]:
+    return {UDP: "udp", TCP: "tcp"}.get(key.proto, "ip"), text(key.src), key.sport, text(key.dst), key.dport
+
+
+def spoke(naming: Naming, told: dict[str, Confidence]) -> None:
+    """What the evidence of one life spoke for: its name, names overruled, and names of a single circumstance."""
+    found: dict[str, Confidence] = dict.fromkeys(naming.supporting, "supporting")
+    found |= naming.overruled
+    if naming.name is not None and naming.confidence is not None:
+        found[naming.name] = naming.confidence
+    for name, strength in found.items():
+        told[name] = max(strength, told.get(name, strength), key=STRENGTHS.index)
 
 
 def safe_run(path: Path) -> Run:

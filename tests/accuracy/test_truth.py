@@ -60,11 +60,25 @@ def test_the_share_of_right_names_must_fall_with_confidence() -> None:
         return Counter({True: right, False: wrong})
 
     fine = {"conclusive": counted(99, 1), "strong": counted(9, 1), "supporting": counted(1, 1)}
-    assert not confidence.unordered(fine)
-    assert confidence.unordered(fine | {"supporting": counted(95, 5)})
+    certain = dict.fromkeys(fine, counted(9, 0))
+    assert not confidence.unordered(fine, fine)
+    assert not confidence.unordered(certain, fine), "nothing given may be wrong; what evidence says must differ"
+    assert confidence.unordered(fine | {"supporting": counted(95, 5)}, fine)
+    assert confidence.unordered(fine, fine | {"strong": counted(99, 1)})
+    assert confidence.unordered(fine, certain)
     assert confidence.share(fine["strong"]) == 0.9
     # Wilson's interval of 9 in 10: 0.5958 to 0.9821
     assert round(confidence.least(fine["strong"]), 4) == 0.5958
+
+
+def test_evidence_counts_for_each_name_that_it_spoke_for() -> None:
+    """FaceTime's relay: conclusive for its name; what a single address said of another is a claim, and wrong."""
+    run = next(run for run in runs() if run.capture == CALLER)
+    assert run.flows[RELAY].spoken["facetime"] == "conclusive"
+    said = replace(run.flows[RELAY], spoken={"facetime": "conclusive", "zoom": "supporting"})
+    counts, wrong = confidence.evidence([replace(run, flows={RELAY: said})], {}, {}, {})
+    assert counts == {"conclusive": {True: 1}, "strong": {}, "supporting": {False: 1}}
+    assert [line.split()[-1] for line in wrong] == ["zoom"]
 
 
 def test_facetime_elsewhere_counts_as_wrong() -> None:
