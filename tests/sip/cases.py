@@ -1,0 +1,107 @@
+"""The cases: a conversation, and what must come of it.
+
+In: nothing. Out: CASES, by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.sip.conversations import (
+    AGAIN,
+    AT_MEDIA,
+    BOTH,
+    HELD,
+    LONG,
+    SAME_PORT,
+    Leg,
+    Phase,
+    attributed,
+    bye_by_callee,
+    cancel,
+    challenged,
+    changed,
+    declined,
+    early,
+    glare,
+    hold,
+    hurried,
+    late_offer,
+    moved,
+    prack,
+    prack_answers,
+    refused_again,
+    retransmissions,
+    routed,
+    simple,
+    two_answers,
+    two_phones,
+    two_phones_ring,
+    video_closed,
+    with_video,
+)
+from tests.sip.steps import sdp
+
+
+@dataclass(frozen=True)
+class Case:
+    """`media` must arrive whole at the other side. `rtcp`: the control port as an offset from the media port, tried
+    both ways while the call is up. `cut`: after the end nothing more passes. `tcp`; `pieces`: bytes a segment of
+    either side, 0: messages that follow each other share one. `ways`: who is inside: the caller (out), the callee (in),
+    both (within)."""
+
+    name: str
+    legs: tuple[Leg, ...]
+    media: tuple[Phase, ...] = BOTH
+    rtcp: int | None = None
+    cut: bool = False
+    tcp: bool = False
+    pieces: int | None = None
+    compact: bool = False
+    ways: tuple[str, ...] = ("out", "in")
+
+
+ALL = ("out", "in", "within")
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("call, BYE by the caller", simple(stay=900), rtcp=1, ways=ALL),
+        Case("call, BYE by the callee", bye_by_callee()),
+        Case("early media (183)", early(), AGAIN, ways=ALL),
+        Case("PRACK (RFC 3262), early media", prack(), AGAIN),
+        Case("offer in 183, answer in PRACK", prack_answers()),
+        Case("offer in 200, answer in ACK", late_offer()),
+        Case("UPDATE moves the port (RFC 3311)", moved("UPDATE"), AGAIN),
+        Case("re-INVITE moves the port", moved("INVITE"), AGAIN, ways=ALL),
+        Case("re-INVITE refused (488)", changed(refused_again()), AGAIN),
+        Case("hold by sendonly, resumed", hold(direction="sendonly"), (*HELD, ("caller", 2))),
+        Case("hold by inactive, resumed", hold(direction="inactive"), HELD),
+        Case("hold by 0.0.0.0, resumed", hold(connection="[held_ip]"), HELD, ways=ALL),
+        Case("video closed by port 0", video_closed(), AGAIN),
+        Case("CANCEL, 487", cancel(), cut=True, ways=ALL),
+        Case("CANCEL, never a 487", cancel(with_487=False)),
+        Case("declined after early media (603)", declined(), cut=True),
+        Case("forked outside: two answers", two_answers()),
+        Case("two phones ring, one answers", two_phones_ring(), ways=("in",)),
+        Case("retransmissions of all", retransmissions()),
+        Case("glare (491)", changed(glare()), AGAIN),
+        Case("challenged (401)", challenged()),
+        Case("compact headers", simple(), compact=True),
+        Case("Record-Route and Route", routed()),
+        Case("audio and video", with_video(), AGAIN),
+        Case("audio, video, RTCP on one port", simple(sdp(*SAME_PORT), sdp(*SAME_PORT), stay=900), rtcp=0),
+        Case("a=rtcp at another port (RFC 3605)", attributed("rtcp:{port+7}"), rtcp=7),
+        Case("RTCP on the media port (RFC 5761)", attributed("rtcp-mux"), rtcp=0),
+        Case("c= at the media only", simple(AT_MEDIA, AT_MEDIA)),
+        Case("INVITE longer than a packet", simple(sdp(more=LONG), sdp(more=LONG))),
+        Case("nothing passes after BYE", simple(), cut=True),
+        Case("two phones, the same ports", two_phones()),
+        Case("TCP", simple(stay=900), rtcp=1, tcp=True, ways=ALL),
+        Case("TCP: early media", early(), AGAIN, tcp=True),
+        Case("TCP: re-INVITE moves the port", moved("INVITE"), AGAIN, tcp=True),
+        Case("TCP: a message in many segments", simple(), tcp=True, pieces=90),
+        Case("TCP: several messages a segment", hurried(), tcp=True, pieces=0),
+        Case("TCP: two phones, the same ports", two_phones(), tcp=True),
+    )
+}

@@ -1,0 +1,301 @@
+"""One case played by sipp through a gateway, and what the witnesses say of it.
+
+In: a Case, a Town, a Place in it, a way (out: the caller is inside; in: the callee; within: both). Out: the faults.
+ Watched: both parties end as their scenario says; each media packet arrives, its bytes unchanged; under NAT
+nothing outside names an address of the inside, and what comes in names the phone's own again (RFC 3261 section 18.1.2:
+an answer whose topmost Via is another's is dropped).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from tests.netns.net import Namespace, until
+from tests.sip import media
+from tests.sip.cases import Case
+from tests.sip.conversations import Leg
+from tests.sip.pieces import Pieces
+from tests.sip.sipp import MEDIA, PATIENCE, SIP, Sipp, host_port
+from tests.sip.steps import PACKETS, Party, register, registrar, scenario
+from tests.sip.town import Place, Town
+from tests.sip.witness import Seen, Witness
+
+_VIA = re.compile(rb"^(?:Via|v):[^\r\n]*?SIP/2.0/\w+ ([^;\r\n]+)", re.MULTILINE | re.IGNORECASE)
+
+
+class Wire:
+    """What of a witness's packets is to or from the one outside party of a place."""
+
+    def __init__(self, witness: Witness, party: str) -> None:
+        self._witness, self._party = witness, party
+
+    @property
+    def seen(self) -> list[Seen]:
+        return [seen for seen in self._witness.seen if self._party in (seen.src, seen.dst)]
+
+
+class Played:
+    """A case as it is played: processes, witnesses, faults."""
+
+    def __init__(self, case: Case, where: Town, place: Place, way: str, folder: Path) -> None:
+        self.case, self.where, self.addresses, self.way, self.folder = case, where, place, way, folder
+        self.outer = where.other if way == "within" else where.peer
+        self.party = place.other if way == "within" else place.peer
+        self.nat = where.nat and way != "within"
+        self.inside, self.outside = (Wire(where.witnesses[s], self.party) for s in (where.client, self.outer))
+        folder.mkdir(parents=True, exist_ok=True)
+        self.faults: list[str] = []
+        self.running: list[tuple[Sipp, subprocess.Popen[bytes]]] = []
+        self.call_id = f"{os.getpid()}-{time.monotonic_ns() // 1000}"
+        self.forked = len({leg.port for leg in case.legs}) > 1
+
+    # -- processes
+
+    def start(self, sipp: Sipp, text: str) -> None:
+        """With a relay in between, its own ends are on the loop."""
+        (self.folder / f"{sipp.name}.xml").write_text(text)
+        at, to = (sipp.address, sipp.port), sipp.to
+        if self.case.pieces is not None:
+            at, to = (
+                ((self._loop, self._relay + 1), None) if to is None else ((at[0], SIP + 10), (self._loop, self._relay))
+            )
+        call_id = self.call_id if self.forked else f"{self.call_id}-{sipp.name}"
+        keys = {"held_ip": self.addresses.held, "own": host_port(sipp.address, sipp.port)}
+        if sipp.to is not None:
+            keys["far"] = host_port(*sipp.to)
+        self.running.append((sipp, sipp.start(self.folder, at, to, call_id, keys, self.case.tcp)))
+        if sipp.to is None:
+            self._wait_for(sipp, *at)
+
+    def _wait_for(self, sipp: Sipp, address: str, port: int) -> None:
+        flags = "-Htln" if self.case.tcp else "-Huln"
+        wanted = host_port(address, port)
+        if not until(lambda: wanted in sipp.space.run("ss", flags), 3):
+            self.faults.append(f"{sipp.name} does not listen")
+
+    def wait(self) -> None:
+        """Both end; one that fails leaves the other a second."""
+        end = time.monotonic() + PATIENCE + 1
+        waiting = dict(enumerate(self.running))
+        while waiting:
+            for number, (sipp, child) in list(waiting.items()):
+                if child.poll() is None and time.monotonic() < end:
+                    continue
+                del waiting[number]
+                if child.poll() is None:
+                    child.kill()
+                    child.wait()
+                    self.faults.append(f"{sipp.name} does not end")
+                elif child.returncode:
+                    end = min(end, time.monotonic() + 1)
+                    self.faults.append(f"{sipp.name} fails{sipp.last_error(self.folder)}")
+            time.sleep(0.01)
+
+    # -- parties
+
+    @property
+    def _relay(self) -> int:
+        """The relay's port inside; outside it is the next one."""
+        return 7000 + 2 * self.addresses.number
+
+    @property
+    def _loop(self) -> str:
+        return "::1" if ":" in self.addresses.public else "127.0.0.1"
+
+    @staticmethod
+    def _text(name: str, steps: list[str]) -> str:
+        """Literal ports where sipp would take [media_port] for a media line's."""
+        return re.sub(r"\{port\+(\d+)\}", lambda m: str(MEDIA + int(m[1])), scenario(name, steps))
+
+    def legs(self) -> Iterable[tuple[Leg, Sipp, Sipp, list[str], list[str]]]:
+        """Each leg with its outside and its inside party and their steps."""
+        tag = "fork" if self.forked else ""
+        caller, callee = Party("caller", compact=self.case.compact, tag=tag), Party("callee", compact=self.case.compact)
+        for number, leg in enumerate(self.case.legs):
+            inside = Sipp(self.where.client, f"inside-{number}", self.addresses.phones[leg.phone], SIP,
+                          (self.party, leg.port))  # fmt: skip
+            outside = Sipp(self.outer, f"outside-{number}", self.party, leg.port, None)
+            if self.way != "in":
+                yield leg, outside, inside, leg.callee(callee), leg.caller(caller)
+            else:
+                called = replace(caller, target="[$target]")
+                yield (
+                    leg,
+                    outside,
+                    inside,
+                    [*registrar(), *leg.caller(called)],
+                    [*register(callee), *leg.callee(callee)],
+                )
+
+    def play(self) -> None:
+        for who, phase in {*self.case.media, *((w, p) for w in ("caller", "callee") for p in (1, 2, 3))}:
+            media.write(self.folder, who, phase)
+        legs = list(self.legs())
+        with ExitStack() as stack:
+            servers: dict[int, int] = {}
+            for leg, *_ in legs:
+                servers[leg.port] = servers.get(leg.port, 0) + 1
+            for leg, server, _, steps, _ in legs:
+                if calls := servers.pop(leg.port, 0):
+                    self.start(replace(server, calls=calls), self._text(self.case.name, steps))
+            if self.case.pieces is not None:
+                self._relays(stack)
+            for _, _, client, _, steps in legs:
+                self.start(client, self._text(self.case.name, steps))
+            if self.case.rtcp is not None:
+                self._control()
+            self.wait()
+        if self.case.cut:
+            self._cut()
+
+    def _relays(self, stack: ExitStack) -> None:
+        a, size = self.addresses, self.case.pieces or 0
+        own = (self._loop, 0)
+        stack.enter_context(Pieces(self.outer, size, (self.party, SIP), own, (self._loop, self._relay + 1)))
+        phone = (a.phones[0], SIP)
+        stack.enter_context(Pieces(self.where.client, size, (self._loop, self._relay), phone, (self.party, SIP)))
+
+    # -- probes
+
+    def _mapped(self) -> int:
+        """The phone's media port as its last description says outside."""
+        found = MEDIA
+        for seen in self.outside.seen:
+            if seen.arriving and (named := re.search(rb"^m=audio (\d+) ", seen.payload, re.MULTILINE)):
+                found = int(named[1]) or found
+        return found
+
+    @staticmethod
+    def _probe(space: Namespace, own: tuple[str, int], to: tuple[str, int], what: bytes) -> None:
+        """By a raw socket, as sipp has the port."""
+        family = socket.AF_INET6 if ":" in own[0] else socket.AF_INET
+
+        def send() -> None:
+            with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_UDP) as sock:
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_CHECKSUM, 6)
+                sock.bind((own[0], 0))
+                sock.sendto(struct.pack(">HHHH", own[1], to[1], 8 + len(what), 0) + what, (to[0], 0))
+
+        space.call(send)
+
+    def _control(self) -> None:
+        """RTCP while the call is up: from outside first, then from inside."""
+        a, offset = self.addresses, self.case.rtcp or 0
+        wanted = {key for key in self._wanted() if key[1] == 1}
+        if not until(lambda: wanted <= _arrived(self.inside, self.outside), PATIENCE):
+            return  # told by the media that is missing
+        port = self._mapped() + (offset if offset < 7 or not self.nat else 0)
+        if offset > 1:
+            named = [re.search(rb"^a=rtcp:(\d+)", s.payload, re.MULTILINE) for s in self.outside.seen if s.arriving]
+            port = int(next((n[1] for n in reversed(named) if n), b"0"))
+        for space, own, to, what, witness in (
+            (
+                self.outer,
+                (self.party, MEDIA + offset),
+                (a.public if self.nat else a.phones[0], port),
+                b"in",
+                self.inside,
+            ),
+            (self.where.client, (a.phones[0], MEDIA + offset), (self.party, MEDIA + offset), b"out", self.outside),
+        ):
+            report = b"\x80\xc9\0\1" + what.ljust(4)
+            if port:
+                self._probe(space, own, to, report)
+            if not until(lambda w=witness, r=report: any(s.payload == r and s.arriving for s in w.seen), 0.5):  # type: ignore[misc]
+                self.faults.append(f"RTCP {what.decode()} is lost")
+
+    def _cut(self) -> None:
+        """After the end: from the peer's media port to the phone's, as it was."""
+        a = self.addresses
+        to = (a.public if self.nat else a.phones[0], self._mapped())
+        self._probe(self.outer, (self.party, MEDIA), to, b"\x80late in")
+        self._probe(self.where.client, (a.phones[0], MEDIA), (self.party, MEDIA), b"\x80late out")
+        time.sleep(0.15)
+        for witness, what in ((self.inside, b"\x80late in"), (self.outside, b"\x80late out")):
+            if any(seen.payload == what and seen.arriving for seen in witness.seen):
+                self.faults.append(f"passes after the end: {what[1:].decode()}")
+
+    # -- what the witnesses say
+
+    def _wanted(self) -> set[tuple[str, int, bytes]]:
+        """(who, phase, phone's address or none) of media that must arrive."""
+        several = len({leg.phone for leg in self.case.legs}) > 1 and not self.forked
+        phones = [a.encode() for a in self.addresses.phones] if several else [b""]
+        return {(who, phase, phone) for who, phase in self.case.media for phone in phones}
+
+    def judge(self) -> None:
+        arrived = _arrived(self.inside, self.outside)
+        inner = "callee" if self.way == "in" else "caller"
+        for who, phase, phone in sorted(self._wanted()):
+            if phone and who == inner:  # outside all phones look the same: as many packets as there are phones
+                whole = _count(self.outside, who, phase) >= PACKETS * len(self.addresses.phones)
+            elif phone:
+                whole = _count(self.inside, who, phase, phone.decode()) >= PACKETS
+            else:
+                whole = (who, phase, b"") in arrived
+            if not whole:
+                self.faults.append(f"media of {who} {phase}{' to ' + phone.decode() if phone else ''} is lost")
+        if self.nat:
+            self._names()
+
+    def _names(self) -> None:
+        """Addresses that SIP tells on either side of the NAT."""
+        own = self.addresses.inside.encode()
+        told = [s for s in self.outside.seen if s.arriving and _is_sip(s) and own in s.payload]
+        if told:
+            line = next(line for line in told[0].payload.split(b"\r\n") if own in line)
+            self.faults.append(f"outside is told {line.decode(errors='replace')}")
+        for seen in self.inside.seen:
+            if not (seen.arriving and seen.payload.startswith(b"SIP/2.0")):
+                continue
+            via = _VIA.search(seen.payload)
+            if via and via[1].decode() != host_port(seen.dst, seen.dport) and self.case.pieces is None:
+                self.faults.append(f"an answer's Via names {via[1].decode()}, not {seen.dst}:{seen.dport}")
+                return
+
+
+def _is_sip(seen: Seen) -> bool:
+    return 5060 in (seen.sport, seen.dport) or 5062 in (seen.sport, seen.dport)
+
+
+def _count(witness: Wire, who: str, phase: int, to: str = "") -> int:
+    start = f"{who}-{phase}-".encode()
+    mine = [s for s in witness.seen if s.arriving and s.payload[12:].startswith(start) and (not to or s.dst == to)]
+    whole = {media.packet(who, phase, number) for number in range(PACKETS)}
+    return sum(seen.payload in whole for seen in mine)
+
+
+def _arrived(*wires: Wire) -> set[tuple[str, int, bytes]]:
+    """Media of which each packet came, unchanged, on the other side."""
+    found: dict[tuple[str, int, bytes], set[bytes]] = {}
+    for witness in wires:
+        for seen in witness.seen:
+            named = re.match(rb"(caller|callee)-(\d)-", seen.payload[12:]) if seen.arriving else None
+            if named:
+                found.setdefault((named[1].decode(), int(named[2]), b""), set()).add(seen.payload)
+    return {key for key, got in found.items() if {media.packet(key[0], key[1], n) for n in range(PACKETS)} <= got}
+
+
+def run(case: Case, where: Town, place: Place, way: str, folder: Path) -> list[str]:
+    """The faults of one case."""
+    played = Played(case, where, place, way, folder)
+    try:
+        played.play()
+        time.sleep(0.1)  # a witness may be behind
+    finally:
+        for _, child in played.running:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+    played.judge()
+    return played.faults
