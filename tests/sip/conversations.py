@@ -164,7 +164,7 @@ def changed(*parts: tuple[Steps, Steps]) -> tuple[Leg, ...]:
 def refused_again() -> tuple[Steps, Steps]:
     def caller(p: Party) -> list[str]:
         branch = "z9hG4bK-[pid]-[call_number]-again"
-        return [p.request("INVITE", 2, sdp(MOVED, version=2), branch=branch), ignore(100), p.answered(488),
+        return [p.request("INVITE", 2, sdp(*VIDEO, version=2), branch=branch), ignore(100), p.answered(488),
                 p.request("ACK", 2, branch=branch), *_talk("caller", 2)]  # fmt: skip
 
     def callee(p: Party) -> list[str]:
@@ -370,8 +370,10 @@ HELD: tuple[Phase, ...] = (*BOTH, ("caller", 3), ("callee", 3))
 
 
 def moved(method: str) -> tuple[Leg, ...]:
-    """The caller's media goes to another port."""
-    return changed(again(method, sdp(MOVED, version=2), sdp(version=2)))
+    """Media goes to another port: the caller's after a re-INVITE, the callee's after UPDATE, as sipp sends media to
+    what it reads in INVITE and 200 only."""
+    offer, answer = sdp(MOVED, version=2), sdp(version=2)
+    return changed(again(method, offer, answer) if method == "INVITE" else again(method, answer, offer))
 
 
 def attributed(*attributes: str) -> tuple[Leg, ...]:

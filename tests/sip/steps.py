@@ -114,6 +114,9 @@ class Party:
     def contact(self) -> str:
         return f"<sip:{self.role}@{HERE};transport=[transport]>"
 
+    def _name(self, header: str) -> str:
+        return _COMPACT.get(header, header) if self.compact else header
+
     # -- requests
 
     def request(
@@ -161,13 +164,13 @@ class Party:
     def answered(self, status: int) -> str:
         """A response whose tag, Contact and challenge count."""
         more = ' rrs="true"' if status < 300 else ' auth="true"' if status == 401 else ""
-        return _recv(f'response="{status}"', _keep(";tag=.*", "To", "tag"), more)
+        return _recv(f'response="{status}"', _keep(";tag=.*", self._name("To"), "tag"), more)
 
     def asked(self) -> str:
         """An INVITE that `respond` answers, at once or later."""
         kept = (("Via", "via"), ("CSeq", "cseq"), ("From", "from"), ("To", "to"))
-        keep = "".join(_keep(".*", header, variable) for header, variable in kept)
-        return _recv('request="INVITE"', keep + _keep("sip:[^>]*", "Contact", "contact"))
+        keep = "".join(_keep(".*", self._name(header), variable) for header, variable in kept)
+        return _recv('request="INVITE"', keep + _keep("sip:[^>]*", self._name("Contact"), "contact"))
 
     @staticmethod
     def told(method: str) -> str:

@@ -1,0 +1,49 @@
+"""Real user agents through the gateway: each case holds under NAT; in full with both families, and beside the kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.sip.cases import CASES
+from tests.sip.table import faults, markdown, measure, play
+from tests.sip.town import town
+
+pytestmark = pytest.mark.kernel
+KERNEL_FAILS = {
+    "CANCEL, 487",
+    "declined after early media (603)",
+    "nothing passes after BYE",
+    "a=rtcp at another port (RFC 3605)",
+    "TCP: a message in many segments",
+}
+"""Whatever the network: CANCEL has no handler, an established media flow is not cut, RTCP is port + 1, a message must
+lie in one segment (nf_conntrack_sip.c)."""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
+def test_cases_under_nat(tmp_path: Path, v6: bool) -> None:
+    """A call to the phone and one from it; half of the cases each way, the other half in the other family."""
+    half = list(CASES.values())[v6::2]
+    with town("ours", True, tmp_path) as (where, _):
+        found = play(where, "ours", tmp_path, v6, ("out", "in"), half)
+    assert faults(found) == []
+
+
+@pytest.mark.timeout(120)
+def test_what_fails_without_a_firewall_would_be_the_cases_fault(tmp_path: Path) -> None:
+    some = [CASES[name] for name in ("early media (183)", "glare (491)", "TCP: several messages a segment")]
+    with town("plain", False, tmp_path) as (where, _):
+        found = play(where, "plain", tmp_path, False, ("out", "in"), some)
+    assert faults(found) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_all_cases_beside_the_kernels_helper(tmp_path: Path) -> None:
+    results = measure(("ours", "kernel"), tmp_path)
+    assert faults([result for result in results if result.kind == "ours"]) == [], markdown(results)
+    kernel = [result for result in results if result.kind == "kernel"]
+    assert {r.case for r in kernel} - {r.case for r in kernel if not r.faults} >= KERNEL_FAILS, markdown(results)
