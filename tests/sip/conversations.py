@@ -322,7 +322,7 @@ def hurried() -> tuple[Leg, ...]:
 
     def caller(p: Party) -> list[str]:
         return [p.invite(), ignore(100), ignore(180), ignore(183), p.answered(200), p.request("ACK", 1),
-                p.request("UPDATE", 2, sdp(MOVED, version=2)), done(), *_talk("caller"), *_bye(p)]  # fmt: skip
+                p.request("UPDATE", 2, sdp(version=2)), done(), *_talk("caller"), *_bye(p)]  # fmt: skip
 
     def callee(p: Party) -> list[str]:
         return [p.asked(), p.respond(180, "Ringing"), p.respond(183, "Session Progress", sdp()),
