@@ -1,4 +1,4 @@
-"""Real user agents through the gateway: each case holds under NAT; in full with both families, and beside the kernel."""
+"""Real user agents through the gateway: each case holds; in full with NAT, and beside the kernel's helper."""
 
 from __future__ import annotations
 
