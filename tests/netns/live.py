@@ -18,6 +18,11 @@ from tests.netns.net import Net, until
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN = 30.0
+ZONES = """
+[zones]
+inside = { interfaces = ["lan0"], networks = ["10.77.1.0/24", "fd00:77:1::/64"] }
+outside = { interfaces = ["wan0"] }
+"""
 
 
 def rule(name: str, action: str, *applications: str, **more: str) -> str:
@@ -41,7 +46,8 @@ class Live:
         self.policy, self.config = folder / "policy.toml", folder / "appid.toml"
         self.events_file, self.log = folder / "events.jsonl", folder / "appid.log"
         self.control = folder / "control.sock"
-        self.policy.write_text(net.zones + policy)
+        self.zones = getattr(net, "zones", ZONES)
+        self.policy.write_text(self.zones + policy)
         self.config.write_text(
             f'[gateway]\niptables = "{variant}"\n{gateway}\n'
             f'[listen]\nmetrics = "127.0.0.1:9466"\ncontrol = "{self.control}"\n'
@@ -82,12 +88,12 @@ class Live:
     def load(self, policy: str) -> list[dict[str, Any]]:
         """Another policy, handed over the control socket."""
         place = self.folder / "other.toml"
-        place.write_text(self.net.zones + policy)
+        place.write_text(self.zones + policy)
         return self.ask("load", policy=str(place))
 
     def hang_up(self, policy: str) -> None:
         """The configured file changes, then SIGHUP."""
-        self.policy.write_text(self.net.zones + policy)
+        self.policy.write_text(self.zones + policy)
         self.process.send_signal(signal.SIGHUP)
 
     def events(self, kind: str) -> list[dict[str, Any]]:

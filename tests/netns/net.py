@@ -20,12 +20,6 @@ _numbers = itertools.count(1)
 CLIENT4, GATEWAY4, PUBLIC4, PEER4 = "10.77.1.2", "10.77.1.1", "198.51.100.1", "198.51.100.2"
 CLIENT6, GATEWAY6, PUBLIC6, PEER6 = "fd00:77:1::2", "fd00:77:1::1", "fd00:77:2::1", "fd00:77:2::2"
 
-ZONES = """
-[zones]
-inside = { interfaces = ["lan0"], networks = ["10.77.1.0/24", "fd00:77:1::/64"] }
-outside = { interfaces = ["wan0"] }
-"""
-
 
 def sh(*command: str, text: str | None = None, check: bool = True) -> str:
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=30)
@@ -111,9 +105,7 @@ class Namespace:
 
 
 class Net:
-    """client -- gateway -- peer, both families; `masquerade` on the outside by request. `zones`: as a policy's text."""
-
-    zones = ZONES
+    """client -- gateway -- peer, both families; `masquerade` on the outside by request."""
 
     def __init__(self) -> None:
         self.all: list[Namespace] = []

@@ -15,8 +15,8 @@ import pytest
 
 from appid.cli.main import main
 from appid.dataplane.ruleset import Variant
-from tests.netns.live import ALL, live, rule
-from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, ZONES, Net, received, until
+from tests.netns.live import ALL, ZONES, live, rule
+from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, Net, received, until
 from tests.netns.test_policy_live import QUERY, asked, reset, web
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
