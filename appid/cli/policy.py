@@ -18,7 +18,8 @@ from appid.cli import trial
 from appid.edge.config import load_config
 from appid.edge.control import ask
 from appid.edge.errors import RuleErrors
-from appid.edge.policy_file import load_policy, schema
+from appid.edge.policy_file import load_policy
+from appid.edge.policy_tables import schema
 from appid.edge.rule_files import load_applications
 from appid.policy.lint import lint
 

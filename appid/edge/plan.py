@@ -16,10 +16,9 @@ from appid.dataplane.chain import Topology
 from appid.dataplane.marks import Marks
 from appid.dataplane.share import Share
 from appid.edge.config import Config
-from appid.edge.errors import RuleError, RuleErrors
 from appid.edge.gateway import GatewayOptions
 from appid.edge.links import addresses
-from appid.edge.policy_file import load_policy
+from appid.edge.policy_file import load_policy, uncollected
 from appid.edge.rule_files import load_applications
 from appid.edge.source_nat import masqueraded
 from appid.edge.tally import Tally
@@ -156,12 +155,10 @@ def load_plan(config: Config, monitor: bool = False, place: Path | None = None) 
     """Read the files: the policy at `place` (None: the configured one), and the applications."""
     place = place or config.policy
     applications = load_applications(config.rules if config.rules.is_dir() else None)
-    policy = load_policy(place, applications)
-    room = Marks(config.mark_mask, config.qos_mask).classes
-    if len(policy.qos) > room:
-        reason = f"{len(policy.qos)} different dscp and mark values; qos_mask has room for {room}"
-        raise RuleErrors([RuleError(str(place), "rule", "dscp", reason)])
-    warnings = tuple(lint(policy, applications))
+    classes = Marks(config.mark_mask, config.qos_mask).classes
+    with uncollected():
+        policy = load_policy(place, applications, classes)
+        warnings = tuple(lint(policy, applications))
     return Plan(config, monitor or config.monitor, applications, policy, warnings, place)
 
 

@@ -3,123 +3,160 @@
 In: a policy, the applications. Out: Missing, per rule and application: the names that it depends on and that are not
 allowed for the same zones, source and destination. A warning; it grants nothing.
 
-Answers are exact over zones and addresses. A rule for explicit ports counts as allowing a name where it holds all its
-standard ports, and as refusing it where it holds any.
+A rule for any application allows each one of which it holds all standard ports; so do the defaults, as a last rule.
+Where an application is refused, it needs nothing. Answers are exact over zones and addresses, but for policies so
+entangled that it would take too long: then the warning is given. Of rules for ports of their own, those count as
+allowing a name that hold all its standard ports, and as refusing it that hold any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
-from itertools import product
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from appid.identify.application import Application, PortRange
-from appid.policy.box import MAX_PIECES, boxes, intersection, subtract
-from appid.policy.index import RuleIndex, rows_of
-from appid.policy.rule import Policy, PolicyRule
+from appid.identify.application import Application
+from appid.policy.mask import lowest, rows_of
+from appid.policy.rule import DEFAULTS, Policy, PolicyRule
+from appid.policy.space import Remainder, Space, Spaces, covers
 
 
 class Missing(NamedTuple):
-    """`rule` allows `application`, which needs each of `names`."""
+    """`rule` (or the defaults) allows `application`, which needs each of `names`."""
 
     rule: str
     application: str
     names: tuple[str, ...]
 
     def __str__(self) -> str:
-        return (
-            f"rule {self.rule!r} allows {self.application}, which depends on {', '.join(self.names)}: not allowed there"
-        )
+        by = "the defaults allow" if self.rule == DEFAULTS else f"rule {self.rule!r} allows"
+        return f"{by} {self.application}, which depends on {', '.join(self.names)}: not allowed there"
 
 
 def missing(policy: Policy, applications: Mapping[str, Application]) -> list[Missing]:
-    """In the order of the rules, then of names."""
-    survey = _Survey(policy, applications)
-    found = []
-    for rule in policy.rules:
-        if rule.action != "allow" or rule.applications is None:
-            continue
-        for name in sorted(rule.applications):
-            application = applications.get(name)
-            if application is None or not application.depends_on:
-                continue
-            implicit = {entry.application for entry in application.implicit} if rule.implicit else set()
-            names = survey.lacking(rule, application.depends_on, implicit)
-            if names:
-                found.append(Missing(rule.name, name, names))
-    return found
+    """In the order of the rules, the defaults last, then of names."""
+    spaces = Spaces(with_defaults(policy))
+    survey = Survey(spaces, applications)
+    return [lack for row in range(len(spaces.rules)) for lack in survey.missing(Space(spaces, row))]
 
 
-class _Survey:
-    def __init__(self, policy: Policy, applications: Mapping[str, Application]) -> None:
-        self.policy = policy
+def with_defaults(policy: Policy) -> tuple[PolicyRule, ...]:
+    """The rules, and what the defaults allow as one more."""
+    if policy.default_action != "allow":
+        return policy.rules
+    return (*policy.rules, PolicyRule(DEFAULTS, "allow", service="any"))
+
+
+class _Holding(NamedTuple):
+    """The rules for flows of a name: on all of its standard ports, on some; of the first that allow, of the others that
+    refuse."""
+
+    every: int
+    some: int
+    allowing: int
+    refusing: int
+
+
+class Survey:
+    """Of the rules of `spaces`, the defaults among them."""
+
+    def __init__(self, spaces: Spaces, applications: Mapping[str, Application]) -> None:
         self.applications = applications
-        self.index = RuleIndex(policy.rules)
-        self.known: dict[tuple[object, ...], dict[tuple[str, bool], bool]] = {}
+        self.dependent = [each for each in applications.values() if each.depends_on]
+        self.index = spaces.index
+        self.known: dict[str, _Holding] = {}
 
-    def lacking(self, rule: PolicyRule, names: Iterable[str], implicit: Container[str]) -> tuple[str, ...]:
-        """Those of the names that are not allowed wherever `rule` holds; `implicit` ones are, where no rule matches."""
-        space = (rule.from_, rule.to, rule.source, rule.destination, rule.schedule)
-        known = self.known.setdefault(space, {})
-        wanted = [(name, name in implicit or self.policy.default_action == "allow") for name in names]
-        if any(one not in known for one in wanted):
-            zones = (*self.policy.zones, None)
-            rows = self.index.source.overlapping(rule.source) & self.index.destination.overlapping(rule.destination)
-            between = {
-                rows & self.index.between(from_zone, to_zone)
-                for from_zone, to_zone in product(rule.from_ or zones, rule.to or zones)
-            }
-            for name, otherwise in wanted:
-                naming = self.index.naming(name)
-                known[name, otherwise] = all(
-                    self._allowed_between(rule, name, otherwise, candidates & naming) for candidates in between
-                )
-        return tuple(name for name, otherwise in wanted if not known[name, otherwise])
+    def missing(self, space: Space) -> Iterator[Missing]:
+        """What this rule's applications lack, by their names."""
+        if space.rule.action == "allow":
+            for application in self.allowed(space.rule):
+                known: dict[tuple[int, bool], bool] = {}
+                names = tuple(name for name in application.depends_on if self._lacks(space, application, name, known))
+                if names:
+                    yield Missing(space.rule.name, application.name, names)
 
-    def _allowed_between(self, rule: PolicyRule, name: str, otherwise: bool, candidates: int) -> bool:
-        """`otherwise`: what holds where none of the candidates decides."""
-        if not candidates:
-            return otherwise
-        application = self.applications.get(name)
-        ports = application.default_ports if application is not None else ()
-        pieces = boxes(rule.source, rule.destination)
-        for row in rows_of(candidates):
-            other = self.policy.rules[row]
-            if other.action == "allow":
-                if other.schedule in (None, rule.schedule) and _holds_all(other, ports):
-                    for box in boxes(other.source, other.destination):
-                        pieces = subtract(pieces, box)
-            elif _holds_any(other, ports) and any(
-                intersection(piece, box) for box in boxes(other.source, other.destination) for piece in pieces
-            ):
-                return False
-            if not pieces:
+    def allowed(self, rule: PolicyRule) -> Iterator[Application]:
+        """The applications with dependencies that a rule which allows is for, by name."""
+        for application in self.dependent:
+            if rule.applications is not None:
+                if application.name in rule.applications:
+                    yield application
+            elif isinstance(rule.service, str) or all(covers(rule.service, p) for p in application.default_ports):
+                yield application
+
+    def _lacks(self, space: Space, application: Application, name: str, known: dict[tuple[int, bool], bool]) -> bool:
+        """The same for names that the same rules are for (`known`)."""
+        implicit = space.rule.implicit and any(entry.application == name for entry in application.implicit)
+        wanted = self._holding(name)
+        key = id(wanted), implicit
+        if key not in known:
+            known[key] = self.lacks(space, application, wanted, implicit)
+        return known[key]
+
+    def lacks(self, space: Space, application: Application, wanted: _Holding, implicit: bool) -> bool:
+        """Whether the application, where this rule allows it, must do without what is `wanted`, somewhere. `implicit`:
+        it is granted where no rule matches."""
+        rule, index = space.rule, self.index
+        allowing = wanted.allowing & space.meeting & index.always_or(rule.schedule)
+        if not allowing and not implicit:
+            return True
+        whole = allowing & space.covering
+        refusing = wanted.refusing & space.meeting
+        if not refusing and (whole or implicit):
+            return False
+        # Rules after the first that allows it everywhere do not matter.
+        within = (1 << lowest(whole)) - 1 if whole else -1
+        refusing &= within
+        needless = refusing & space.before & self._holding(application.name).some  # they refuse both
+        if refusing == needless and (whole or implicit):
+            return False
+        if self._seen(space, application, allowing | refusing, implicit):
+            return True
+        asleep = needless & ~index.always_or(None)  # whenever they refuse it, they refuse the application
+        deciding = (allowing & (within | whole)) | (refusing & ~asleep)
+        rest = self._needed(space, application)
+        for other in rows_of(deciding):
+            if (index.allowing | needless) >> other & 1:
+                rest.take(other)
+            elif rest.meets(other):
                 return True
-            if len(pieces) > MAX_PIECES:
-                return False
-        return otherwise
+            if rest.given_up or not rest.pieces:
+                return rest.given_up
+        return not implicit
 
+    def _seen(self, space: Space, application: Application, deciding: int, implicit: bool) -> bool:
+        """Whether one place shows it: this rule is the first rule for the application there, and refusal or nothing
+        decides about what it depends on."""
+        some = self._holding(application.name).some
+        for place in space.witnesses():
+            first, decided = place & some, place & deciding
+            if first and lowest(first) == space.row:
+                if not decided and not implicit:
+                    return True
+                if decided and not self.index.allowing >> lowest(decided) & 1:
+                    return True
+        return False
 
-def _holds_all(rule: PolicyRule, ports: Iterable[PortRange]) -> bool:
-    if isinstance(rule.service, str):
-        return True
-    return all(covers(rule.service, port) for port in ports)
+    def _needed(self, space: Space, application: Application) -> Remainder:
+        """The space without what earlier rules decide about the application."""
+        rest = Remainder(space)
+        earlier = space.meeting & space.before & self._holding(application.name).every
+        for other in rows_of(earlier & self.index.always_or(space.rule.schedule)):
+            rest.take(other)
+            if rest.given_up:
+                return Remainder(space)
+        return rest
 
-
-def _holds_any(rule: PolicyRule, ports: Iterable[PortRange]) -> bool:
-    if isinstance(rule.service, str):
-        return True
-    return any(
-        held.proto == port.proto and held.first <= port.last and port.first <= held.last
-        for held in rule.service
-        for port in ports
-    )
-
-
-def covers(ranges: Iterable[PortRange], wanted: PortRange) -> bool:
-    """Whether the ranges together hold every port of `wanted`."""
-    first = wanted.first
-    for held in sorted(r for r in ((r.first, r.last) for r in ranges if r.proto == wanted.proto)):
-        if held[0] <= first:
-            first = max(first, held[1] + 1)
-    return first > wanted.last
+    def _holding(self, name: str) -> _Holding:
+        known = self.known.get(name)
+        if known is None:
+            index = self.index
+            every, some = -1, 0
+            application = self.applications.get(name)
+            for ports in application.default_ports if application is not None else ():
+                held = index.ports.holding(ports)
+                some, every = some | held[0], every & held[1]
+            naming = index.naming(name)
+            every, some = naming & (every | index.named_service), naming & (some | index.named_service)
+            made = _Holding(every, some, every & index.allowing, some & ~index.allowing)
+            known = self.known[name] = next((one for one in self.known.values() if one == made), made)
+        return known

@@ -14,7 +14,8 @@ from appid.flow.key import FlowKey
 from appid.identify.application import Application, Implicit, PortRange
 from appid.identify.identification import INCOMPLETE, INSUFFICIENT_DATA, UNKNOWN_IP, UNKNOWN_TCP, UNKNOWN_UDP
 from appid.policy import Decision
-from appid.policy.index import PortIndex, RuleIndex, lowest, mask_of
+from appid.policy.index import PortIndex, RuleIndex
+from appid.policy.mask import lowest, mask_of
 from appid.policy.rule import DEFAULTS, Policy, PolicyRule
 from appid.wire import TCP, UDP
 
@@ -82,9 +83,8 @@ class Judge:
         self._rules = {rule.name: rule for rule in rules}
         self._default = Decision(policy.default_action, DEFAULTS)
         self._index = RuleIndex(rules, (ports for a in applications.values() for ports in _ports_of(a)))
-        self._allows = mask_of(i for i, rule in enumerate(rules) if rule.action == "allow")
         self._defaults = _stretches(applications, self._index.ports)
-        self._scheduled = [(1 << i, rule.schedule) for i, rule in enumerate(rules) if rule.schedule is not None]
+        self._scheduled = [(mask, each) for each, mask in self._index.schedules.items() if each is not None]
         self._grants = _grants(policy, applications, self._index.named)
         self._granting = mask_of(i for i, rule in enumerate(rules) if rule.implicit)
         self._asleep: tuple[int, int] = (-1, 0)
@@ -189,9 +189,9 @@ class Judge:
         minute = int(now // _MINUTE)
         if self._asleep[0] != minute:
             mask = 0
-            for bit, schedule in self._scheduled:
+            for rules, schedule in self._scheduled:
                 if not schedule.active(now):
-                    mask |= bit
+                    mask |= rules
             self._asleep = (minute, mask)
         return self._asleep[1]
 
@@ -213,7 +213,7 @@ class Judge:
         matching = rules & service & self._index.naming(name)
         if place.unforeseen and self._foreseen_only(name):
             # Point 3: no rule allows it by name. One that refuses it still does; one for any application holds.
-            matching &= ~self._allows | self._index.named[None]
+            matching &= ~self._index.allowing | self._index.named[None]
         if matching:
             return self._decisions[lowest(matching)]
         if rules & self._granting:

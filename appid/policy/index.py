@@ -1,69 +1,18 @@
-"""Which rules hold for an address, a port? Rules as bits: rule i is bit i, a set of rules is one int, "and" is `&`.
+"""Which rules hold for a port, between two zones, for an application, of one schedule? All rules of a policy by each
+thing that they match.
 
-In: each rule's networks and ports. Out: masks. A look-up costs a few dictionary accesses, however many rules there are.
+In: the rules. Out: masks (mask.py).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 
 from appid.identify.application import PortRange
-from appid.policy.rule import Network, PolicyRule
-
-_FEW = 8
-"""Up to so many rules of one network are kept as a tuple; more become a mask, which is as long as the policy."""
-
-
-class NetworkIndex:
-    """Rules by the networks that they name; a rule that names none holds everywhere."""
-
-    def __init__(self, rules: Sequence[Sequence[Network]]) -> None:
-        self.anywhere = mask_of(i for i, networks in enumerate(rules) if not networks)
-        members: dict[tuple[int, int], dict[int, list[int]]] = {}
-        for i, networks in enumerate(rules):
-            for base, prefix in networks:
-                shift = 8 * len(base) - prefix
-                number = int.from_bytes(base, "big") >> shift
-                members.setdefault((len(base), shift), {}).setdefault(number, []).append(i)
-        self._tables: dict[int, list[tuple[int, dict[int, tuple[int, ...] | int]]]] = {4: [], 16: []}
-        self._starts: dict[int, list[tuple[int, int]]] = {4: [], 16: []}
-        for i, networks in enumerate(rules):
-            for base, _ in networks:
-                self._starts[len(base)].append((int.from_bytes(base, "big"), i))
-        for starts in self._starts.values():
-            starts.sort()
-        for (width, shift), table in sorted(members.items()):
-            short = {number: tuple(rows) if len(rows) <= _FEW else mask_of(rows) for number, rows in table.items()}
-            self._tables[width].append((shift, short))
-
-    def find(self, address: bytes) -> int:
-        """The mask of the rules that hold for a packed address."""
-        mask = self.anywhere
-        number = int.from_bytes(address, "big")
-        for shift, table in self._tables[len(address)]:
-            rows = table.get(number >> shift)
-            if rows is None:
-                continue
-            if isinstance(rows, int):
-                mask |= rows
-            else:
-                for row in rows:
-                    mask |= 1 << row
-        return mask
-
-    def overlapping(self, networks: Sequence[Network]) -> int:
-        """The mask of the rules that hold for any address of these networks; -1 (all rules) for none given."""
-        if not networks:
-            return -1
-        mask = self.anywhere
-        for base, prefix in networks:
-            low = int.from_bytes(base, "big")
-            starts = self._starts[len(base)]
-            first = bisect_left(starts, (low, 0))
-            last = bisect_left(starts, (low + (1 << (8 * len(base) - prefix)), 0))
-            mask |= self.find(base) | mask_of(row for _, row in starts[first:last])
-        return mask
+from appid.policy.mask import by_key, by_name, mask_of
+from appid.policy.networks import NetworkIndex
+from appid.policy.rule import PolicyRule, Schedule
 
 
 class PortIndex:
@@ -99,6 +48,18 @@ class PortIndex:
         masks = self._masks.get(proto)
         return 0 if masks is None else masks[stretch]
 
+    def at(self, proto: int, port: int) -> int:
+        return self.find(proto, self.stretch(proto, port))
+
+    def holding(self, ports: PortRange) -> tuple[int, int]:
+        """The rules whose ports hold some of these, and those that hold all."""
+        some, every = 0, -1
+        for stretch in range(self.stretch(ports.proto, ports.first), self.stretch(ports.proto, ports.last) + 1):
+            held = self.find(ports.proto, stretch)
+            some |= held
+            every &= held
+        return some, every
+
 
 class RuleIndex:
     """All rules of a policy by each thing that they match."""
@@ -109,8 +70,12 @@ class RuleIndex:
         self.named = by_name(rule.applications for rule in rules)
         self.source = NetworkIndex([rule.source for rule in rules])
         self.destination = NetworkIndex([rule.destination for rule in rules])
+        self.schedules: dict[Schedule | None, int] = by_key(rule.schedule for rule in rules)
+        self._always: dict[Schedule | None, int] = {}
+        self.allowing = mask_of(i for i, rule in enumerate(rules) if rule.action == "allow")
         self.any_service = mask_of(i for i, rule in enumerate(rules) if rule.service == "any")
         self.default_service = mask_of(i for i, rule in enumerate(rules) if rule.service == "application-default")
+        self.named_service = self.any_service | self.default_service
         explicit = [(i, rule.service) for i, rule in enumerate(rules) if not isinstance(rule.service, str)]
         self.ports = PortIndex(explicit, others)
 
@@ -122,45 +87,12 @@ class RuleIndex:
         """The rules that list the application, or any."""
         return self.named.get(application, self.named[None])
 
-
-def by_name(rules: Iterable[Iterable[str] | None]) -> dict[str | None, int]:
-    """name -> the rules that list it or list nothing (None); None -> the rules that list nothing."""
-    listed: dict[str, list[int]] = {}
-    anything = []
-    for i, names in enumerate(rules):
-        if names is None:
-            anything.append(i)
-            continue
-        for name in names:
-            listed.setdefault(name, []).append(i)
-    nothing = mask_of(anything)
-    masks: dict[str | None, int] = {name: mask_of(rows) | nothing for name, rows in listed.items()}
-    masks[None] = nothing
-    return masks
-
-
-def rows_of(mask: int) -> Iterator[int]:
-    """The rules of a mask, in order."""
-    while mask:
-        row = lowest(mask)
-        yield row
-        mask ^= 1 << row
-
-
-def mask_of(rows: Iterable[int]) -> int:
-    """Row numbers -> one int; linear in the highest row, not in their product."""
-    numbers = list(rows)
-    if not numbers:
-        return 0
-    bits = bytearray(max(numbers) // 8 + 1)
-    for number in numbers:
-        bits[number >> 3] |= 1 << (number & 7)
-    return int.from_bytes(bits, "little")
-
-
-def lowest(mask: int) -> int:
-    """The first rule of a mask that is not 0."""
-    return (mask & -mask).bit_length() - 1
+    def always_or(self, schedule: Schedule | None) -> int:
+        """The rules that hold at every time at which this schedule does: those without one, and with the same."""
+        mask = self._always.get(schedule)
+        if mask is None:
+            mask = self._always[schedule] = self.schedules.get(None, 0) | self.schedules.get(schedule, 0)
+        return mask
 
 
 def _merged(ranges: Iterable[PortRange]) -> list[tuple[int, int, int]]:

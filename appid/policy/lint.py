@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice
 from typing import Literal
 
 from appid.identify.application import Application
 from appid.identify.identification import STATES
-from appid.policy.box import MAX_PIECES, boxes, subtract
-from appid.policy.dependencies import covers, missing
-from appid.policy.index import RuleIndex, rows_of
+from appid.policy.box import boxes
+from appid.policy.dependencies import Survey, with_defaults
+from appid.policy.mask import rows_of
 from appid.policy.rule import Policy, PolicyRule
+from appid.policy.space import PATIENCE, Remainder, Space, Spaces, covers
 
 Kind = Literal["dependency", "shadowed", "contradiction", "unreachable"]
+_TRIED = 64
+"""Rules with ports of their own that are looked at, one by one, for one that shadows alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,95 +43,111 @@ class Finding:
 
 
 def lint(policy: Policy, applications: Mapping[str, Application]) -> list[Finding]:
-    """Every finding, by rule, a rule's dependencies last."""
-    shade = _Shade(policy, applications)
-    found: dict[str, list[Finding]] = {}
-    for row, rule in enumerate(policy.rules):
-        finding = _unreachable(rule) or shade.finding(row, rule)
+    """Every finding, by rule, a rule's dependencies last; what is said of the defaults comes at the end."""
+    spaces = Spaces(with_defaults(policy))
+    shade, survey = _Shade(spaces, applications), Survey(spaces, applications)
+    found: list[Finding] = []
+    for row, rule in enumerate(spaces.rules):
+        space = Space(spaces, row)
+        finding = (_unreachable(rule) or shade.finding(space)) if row < len(policy.rules) else None
         if finding is not None:
-            found.setdefault(rule.name, []).append(finding)
-    for lack in missing(policy, applications):
-        found.setdefault(lack.rule, []).append(Finding("dependency", lack.rule, str(lack), lack.names))
-    return [finding for rule in policy.rules for finding in found.get(rule.name, ())]
+            found.append(finding)
+        found += (Finding("dependency", lack.rule, str(lack), lack.names) for lack in survey.missing(space))
+    return found
 
 
 def _unreachable(rule: PolicyRule) -> Finding | None:
     if rule.applications is not None and not rule.applications:
         return Finding("unreachable", rule.name, f"rule {rule.name!r} names filters or groups that hold no application")
-    if not boxes(rule.source, rule.destination):
+    if next(boxes(rule.source, rule.destination), None) is None:
         reason = f"rule {rule.name!r} has a source and a destination of different IP versions: nothing matches it"
         return Finding("unreachable", rule.name, reason)
     return None
 
 
 class _Shade:
-    def __init__(self, policy: Policy, applications: Mapping[str, Application]) -> None:
-        self.policy = policy
+    def __init__(self, spaces: Spaces, applications: Mapping[str, Application]) -> None:
+        self.rules = spaces.rules
         self.applications = applications
-        self.index = RuleIndex(policy.rules)
-        self.every_name = (*sorted(STATES), *applications)
+        self.index = spaces.index
+        self._alike: dict[frozenset[str] | None, list[str]] = {}
 
-    def finding(self, row: int, rule: PolicyRule) -> Finding | None:
-        """Whether the rules before `row` leave anything to it."""
+    def finding(self, space: Space) -> Finding | None:
+        """Whether the rules before this one leave anything to it."""
+        rule = space.rule
         if rule.implicit:
             return None  # it grants implicit use even where it matches nothing itself
-        earlier = (1 << row) - 1
-        earlier &= self.index.source.overlapping(rule.source) & self.index.destination.overlapping(rule.destination)
-        earlier &= self._same_ports(rule)
-        if not earlier:
+        if not all(space.before & place for place in islice(space.witnesses(), 1)):
             return None
-        zones = (*self.policy.zones, None)
+        earlier = space.before & self.index.always_or(rule.schedule) & self._same_ports(rule)
         shading: set[int] = set()
-        for from_zone, to_zone in product(rule.from_ or zones, rule.to or zones):
-            between = earlier & self.index.between(from_zone, to_zone)
-            for name in self.every_name if rule.applications is None else sorted(rule.applications):
-                rows = self._covering(rule, name, between & self.index.naming(name))
-                if rows is None:
-                    return None
-                shading |= rows
-        return self._told(rule, [self.policy.rules[i] for i in sorted(shading)])
+        for name in self._names(rule.applications):
+            candidates = earlier & self.index.naming(name) & self._deciding(rule, name)
+            if not candidates or not all(candidates & place for place in space.witnesses()):
+                return None
+            rows = self._covering(space, candidates)
+            if rows is None:
+                return None
+            shading |= rows
+        return self._told(rule, [self.rules[i] for i in sorted(shading)])
+
+    def _names(self, given: frozenset[str] | None) -> list[str]:
+        """One of each kind of names that the rules treat alike; None: of all names. Those that few rules name come
+        first: most rules decide something, and it shows there."""
+        kinds = self._alike.get(given)
+        if kinds is None:
+            found: dict[tuple[object, ...], str] = {}
+            for name in sorted({*STATES, *self.applications} if given is None else given):
+                one = self.applications.get(name)
+                traits = (one.default_ports, one.inbound) if one is not None else ()
+                found.setdefault((self.index.naming(name), traits), name)
+            kinds = self._alike[given] = sorted(found.values(), key=lambda name: name in self.index.named)
+        return kinds
 
     def _same_ports(self, rule: PolicyRule) -> int:
         """The rules whose service may hold all of this one's."""
-        if isinstance(rule.service, str) or not rule.service:
-            return -1
-        first = rule.service[0]
-        explicit = self.index.ports.find(first.proto, self.index.ports.stretch(first.proto, first.first))
-        return self.index.any_service | self.index.default_service | explicit
+        index = self.index
+        if isinstance(rule.service, str):
+            return index.named_service
+        explicit = -1
+        for ports in rule.service:
+            explicit &= index.ports.at(ports.proto, ports.first) & index.ports.at(ports.proto, ports.last)
+        return index.named_service | explicit
 
-    def _covering(self, rule: PolicyRule, name: str, candidates: int) -> set[int] | None:
-        """The rules that leave nothing of flows of this name to `rule`; None if something is left, or may be."""
-        pieces, used = boxes(rule.source, rule.destination), set()
-        for row in rows_of(candidates):
-            other = self.policy.rules[row]
-            if other.schedule not in (None, rule.schedule) or not self._decides(other, rule, name):
-                continue
-            for box in boxes(other.source, other.destination):
-                left = subtract(pieces, box)
-                if left != pieces:
-                    used.add(row)
-                pieces = left
-            if not pieces:
-                return used
-            if len(pieces) > MAX_PIECES:
-                return None
-        return None
-
-    def _decides(self, other: PolicyRule, rule: PolicyRule, name: str) -> bool:
-        """Whether `other` holds for every service and origin for which `rule` holds, for flows of this name."""
+    def _deciding(self, rule: PolicyRule, name: str) -> int:
+        """The rules that hold for every service and origin for which `rule` holds, for flows of this name; of rules
+        with ports of their own, all that may."""
+        index = self.index
+        mask = -1
         application = self.applications.get(name)
-        foreseen_only = application is not None and application.inbound == "foreseen"
-        if foreseen_only and _allows_by_name(other) and not _allows_by_name(rule):
-            return False  # point 3: what began outside is left to `rule`
-        if other.service == "any":
-            return True
         standard = application.default_ports if application is not None else ()
-        if other.service == "application-default":
-            if not standard or rule.service == "application-default":
-                return True
-            return not isinstance(rule.service, str) and all(covers(standard, ports) for ports in rule.service)
-        # application-default also holds for foreseen flows, on any port (point 4), so explicit ports never cover it.
-        return not isinstance(rule.service, str) and all(covers(other.service, ports) for ports in rule.service)
+        if standard and rule.service != "application-default":
+            within = not isinstance(rule.service, str) and all(covers(standard, ports) for ports in rule.service)
+            mask = mask if within else ~index.default_service
+        if application is not None and application.inbound == "foreseen" and not _allows_by_name(rule):
+            mask &= ~index.allowing | index.named[None]  # point 3: what began outside is left to `rule`
+        return mask
+
+    def _covering(self, space: Space, candidates: int) -> set[int] | None:
+        """The candidates that leave nothing of it; None if something is left, or may be."""
+        for other in islice(rows_of(candidates & space.covering), _TRIED):
+            if self._holds_ports(other, space.rule):
+                return {other}
+        rest, used = Remainder(space), set[int]()
+        for other in islice(rows_of(candidates & space.meeting), PATIENCE):
+            if self._holds_ports(other, space.rule) and rest.take(other):
+                used.add(other)
+            if rest.given_up or not rest.pieces:
+                break
+        return None if rest.given_up or rest.pieces else used
+
+    def _holds_ports(self, row: int, rule: PolicyRule) -> bool:
+        """Of a rule with ports of its own: whether they hold all of `rule`'s. application-default also holds for
+        foreseen flows, on any port (point 4), so ports never cover it."""
+        service = self.rules[row].service
+        if isinstance(service, str):
+            return True
+        return not isinstance(rule.service, str) and all(covers(service, ports) for ports in rule.service)
 
     def _told(self, rule: PolicyRule, others: Iterable[PolicyRule]) -> Finding:
         names = tuple(other.name for other in others)

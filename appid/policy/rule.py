@@ -24,12 +24,14 @@ UNDECIDED_PACKETS = 10
 @dataclass(frozen=True, slots=True)
 class Zone:
     """A side of the gateway. Without networks it is where every address lies that no zone's networks hold.
-    `undecided_packets`: the budget of flows that begin here, if it is not that of [defaults]."""
+    `undecided_packets`: the budget of flows that begin here, if it is not that of [defaults]. `outside`: whether it is
+    on the internet's side (None: not said)."""
 
     name: str
     interfaces: tuple[str, ...] = ()
     networks: tuple[Network, ...] = ()
     undecided_packets: int | None = None
+    outside: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

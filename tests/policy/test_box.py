@@ -38,7 +38,7 @@ def test_intersection(one: Box, other: Box) -> None:
 
 def test_families_do_not_mix() -> None:
     v4, v6 = (packed("10.0.0.0"), 8), (packed("fd00::"), 8)
-    assert boxes([v4], [v6]) == []
+    assert list(boxes([v4], [v6])) == []
     assert [box.width for box in boxes([v4], [])] == [4]
     assert sorted(box.width for box in boxes([], [])) == [4, 16]
     assert intersection(*boxes([], [])) is None

@@ -9,9 +9,10 @@ import pytest
 from appid.edge.rule_files import load_applications
 from appid.identify.application import PortRange
 from appid.policy import Action
-from appid.policy.dependencies import covers, missing
+from appid.policy.dependencies import missing
 from appid.policy.evaluate import IMPLICIT
 from appid.policy.rule import Policy, PolicyRule, Zone
+from appid.policy.space import covers
 from appid.wire import UDP, packed
 
 SHIPPED = load_applications()

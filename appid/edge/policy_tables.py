@@ -1,0 +1,266 @@
+"""The tables of the policy file, each for itself: which keys they have and how their values are written
+(docs/reference/policy.md). What names mean from one table to another is policy_file.py's.
+
+In: a table of TOML. Out: a model of it, or pydantic's faults; the JSON Schema of all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, get_args
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
+
+from appid.edge import toml_values
+from appid.identify.application import Application, PortRange
+from appid.policy.evaluate import IMPLICIT
+from appid.policy.rule import DEFAULTS, UNDECIDED_PACKETS, PacketMark
+
+ANY = "any"
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = get_args(Day)
+
+_INTERFACE = re.compile(r"""[^\s/:+"'\\\x00-\x1f]{1,15}""")
+
+Action = Literal["allow", "deny", "drop"]
+
+
+def group_name(text: str) -> str:
+    if text == ANY:
+        raise ValueError("'any' is everything; choose another name")
+    return toml_values.name(text)
+
+
+Name = Annotated[str, AfterValidator(group_name)]
+
+
+def _listed(value: Any) -> Any:
+    """`any`, or leaving the key out, is the empty list; one value is a list of one."""
+    if value == ANY or value == [ANY]:
+        return []
+    if value == []:
+        raise ValueError('is empty; leave it out, or write "any", where everything is meant')
+    return [value] if isinstance(value, str) else value
+
+
+def _network_text(text: str) -> str:
+    toml_values.network(text)
+    return text
+
+
+def _rule_name(text: str) -> str:
+    if text == DEFAULTS or text.startswith(IMPLICIT):
+        raise ValueError(f"{text!r} is how decisions of others are told; choose another name")
+    if not text.isprintable() or text.strip() != text:
+        raise ValueError(f"{text!r} is no name: printable text, without blanks at its ends")
+    return text
+
+
+def _interface(text: str) -> str:
+    if _INTERFACE.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is no interface: at most 15 characters, no blanks, no / : + or quotes")
+    return text
+
+
+def _service(value: Any) -> Any:
+    if value in (ANY, "application-default"):
+        return value
+    return _port_ranges(value, 'write "application-default", "any", or ports such as ["tcp/443", "udp/3478-3497"]')
+
+
+def _ports(value: Any) -> Any:
+    return () if value == ANY else _port_ranges(value, 'write ports such as ["tcp/443", "udp/3478-3497"]')
+
+
+def _port_ranges(value: Any, instead: str) -> tuple[PortRange, ...]:
+    ports = [value] if isinstance(value, str) else value
+    if not isinstance(ports, list) or not ports or not all(isinstance(port, str) for port in ports):
+        raise ValueError(instead)
+    return tuple(toml_values.port_range(port) for port in ports)
+
+
+def _minute(text: Any) -> Any:
+    found = re.fullmatch(r"([01]\d|2[0-4]):([0-5]\d)", text) if isinstance(text, str) else None
+    minute = int(found[1]) * 60 + int(found[2]) if found else -1
+    if not 0 <= minute <= 24 * 60:
+        raise ValueError(f"{text!r} is no time of day; write 08:00")
+    return minute
+
+
+def _timezone(text: Any) -> Any:
+    try:
+        return ZoneInfo(text)
+    except (KeyError, OSError, ValueError, TypeError):
+        raise ValueError(f"{text!r} is no time zone; write Europe/Berlin") from None
+
+
+def _dscp(value: Any) -> Any:
+    """A name of the registry (RFC 2474, 2597, 3246, 5865, 8622) or the number itself."""
+    if isinstance(value, str) and value in DSCP:
+        return DSCP[value]
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 63:
+        raise ValueError(f"{value!r} is no DSCP: 0 to 63, or one of {', '.join(DSCP)}")
+    return value
+
+
+def _packet_mark(value: Any) -> Any:
+    """ "0x10/0xf0", "0x10" or 16: bits to set, and which of them count (all)."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    try:
+        given, _, masked = text.partition("/")
+        mark = PacketMark(int(given, 0), int(masked or "0xffffffff", 0))
+    except (AttributeError, ValueError):
+        mark = PacketMark(-1, 0)
+    if not (0 <= mark.value <= 0xFFFFFFFF and 0 < mark.mask <= 0xFFFFFFFF) or mark.value & ~mark.mask:
+        raise ValueError(f'{value!r} is no mark; write "0x10/0xf0": a value within its mask, 32 bits')
+    return mark
+
+
+DSCP = {
+    "cs0": 0, "cs1": 8, "cs2": 16, "cs3": 24, "cs4": 32, "cs5": 40, "cs6": 48, "cs7": 56,
+    "af11": 10, "af12": 12, "af13": 14, "af21": 18, "af22": 20, "af23": 22, "af31": 26, "af32": 28, "af33": 30,
+    "af41": 34, "af42": 36, "af43": 38, "ef": 46, "va": 44, "le": 1,
+}  # fmt: skip
+_TEXT: dict[str, Any] = {"type": "string"}
+_PORTS: dict[str, Any] = {"type": "string", "pattern": "^(tcp|udp)/[0-9]{1,5}(-[0-9]{1,5})?$"}
+_PORT_LIST: dict[str, Any] = {"anyOf": [_PORTS, {"type": "array", "items": _PORTS}]}
+_TIME: dict[str, Any] = {"type": "string", "pattern": "^([01][0-9]|2[0-4]):[0-5][0-9]$"}
+
+Names = Annotated[
+    list[str],
+    BeforeValidator(_listed),
+    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}),
+]
+Minute = Annotated[int, BeforeValidator(_minute), WithJsonSchema(_TIME)]
+TimeZone = Annotated[Any, BeforeValidator(_timezone), WithJsonSchema(_TEXT)]
+ServiceText = Annotated[
+    Any,
+    BeforeValidator(_service),
+    WithJsonSchema({"anyOf": [{"enum": [ANY, "application-default"]}, *_PORT_LIST["anyOf"]]}),
+]
+Dscp = Annotated[
+    Any,
+    BeforeValidator(_dscp),
+    WithJsonSchema({"anyOf": [{"enum": list(DSCP)}, {"type": "integer", "minimum": 0, "maximum": 63}]}),
+]
+Mark = Annotated[
+    Any,
+    BeforeValidator(_packet_mark),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^(0x)?[0-9a-f]+(/(0x)?[0-9a-f]+)?$"}]}
+    ),
+]
+Ports = Annotated[Any, BeforeValidator(_ports), WithJsonSchema(_PORT_LIST)]
+Budget = Annotated[int, Field(ge=0, le=1000)]
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=False)
+
+
+class ZoneTable(Table):
+    interfaces: list[Annotated[str, AfterValidator(_interface)]] = []
+    outside: bool | None = None
+    networks: list[Annotated[str, AfterValidator(_network_text)]] = []
+    undecided_packets: Budget | None = None
+
+
+class DefaultsTable(Table):
+    action: Action = "deny"
+    undecided_packets: Budget = UNDECIDED_PACKETS
+    log: bool = True
+    capture_unknown: bool = True
+    timezone: TimeZone = None
+
+
+class FilterTable(Table):
+    category: list[str] = []
+    risk: list[Annotated[int, Field(ge=1, le=5)]] = []
+    characteristic: list[str] = []
+
+    def holds(self, application: Application) -> bool:
+        return (
+            (not self.category or application.category in self.category)
+            and (not self.risk or application.risk in self.risk)
+            and (not self.characteristic or bool(set(self.characteristic) & set(application.characteristics)))
+        )
+
+
+class ScheduleTable(Table):
+    days: Annotated[list[Day], Field(min_length=1)] = list(DAYS)
+    start: Annotated[Minute, Field(alias="from")] = 0
+    end: Annotated[Minute, Field(alias="to")] = 24 * 60
+    timezone: TimeZone = None
+
+
+class RuleTable(Table):
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_rule_name)]
+    action: Action
+    from_: Annotated[Names, Field(alias="from")] = []
+    to: Names = []
+    source: Names = []
+    destination: Names = []
+    applications: Names = []
+    service: ServiceText = None  # left out: application-default to allow, any to refuse
+    schedule: ScheduleTable | None = None
+    implicit: bool = False
+    alg: bool = True
+    log: bool = True
+    dscp: Dscp = None
+    mark: Mark = None
+    capture_unknown: bool = True
+
+
+class OverrideTable(Table):
+    application: str
+    source: Names = []
+    destination: Names = []
+    ports: Ports = []
+
+
+class GroupsTable(Table):
+    addresses: dict[Name, list[Annotated[str, AfterValidator(_network_text)]]] = {}
+    applications: dict[Name, list[str]] = {}
+    filters: dict[Name, FilterTable] = {}
+
+
+_STRICT = ConfigDict(strict=True)
+GROUPS: dict[str, TypeAdapter[dict[str, Any]]] = {
+    "addresses": TypeAdapter(dict[str, list[Annotated[str, AfterValidator(_network_text)]]], config=_STRICT),
+    "applications": TypeAdapter(dict[str, list[str]], config=_STRICT),
+    "filters": TypeAdapter(dict[str, FilterTable]),
+}
+"""What the tables of groups hold."""
+
+
+class Document(Table):
+    """The policy file of appid. Names of zones, groups and applications are checked when it is loaded."""
+
+    zones: dict[Name, ZoneTable] = {}
+    defaults: DefaultsTable = DefaultsTable()
+    groups: GroupsTable = GroupsTable()
+    rule: list[RuleTable] = []
+    override: list[OverrideTable] = []
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the policy file, made from what reads it."""
+    made = Document.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_plain(made), "title": "appid policy"}
+
+
+def _plain(value: Any) -> Any:
+    """Without pydantic's titles (names of classes and keys again) and its nulls: TOML has none."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    kinds = [one for one in value.get("anyOf", ()) if one != {"type": "null"}]
+    if len(kinds) == 1:
+        value = {**{key: one for key, one in value.items() if key != "anyOf"}, **kinds[0]}
+    return {
+        key: _plain(one)
+        for key, one in value.items()
+        if not (key == "title" and isinstance(one, str)) and not (key == "default" and one is None)
+    }

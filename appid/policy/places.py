@@ -1,0 +1,89 @@
+"""Where a flow stands, and what the operator says it is: zones and overrides, looked up at about the same cost however
+many there are.
+
+In: a policy. Out: the zone of an address, whether a zone is outside, the application that an override gives a flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from appid.flow.key import FlowKey
+from appid.policy.index import PortIndex
+from appid.policy.mask import lowest, mask_of
+from appid.policy.networks import NetworkIndex
+from appid.policy.rule import Policy, Zone
+
+
+class Zones:
+    """The zone of one side of a flow: by interface where one is known and named, else by the longest network that holds
+    the address, else the first zone without networks; None if there is none."""
+
+    def __init__(self, zones: Collection[Zone]) -> None:
+        self._interfaces: dict[str, str] = {}
+        self._networks: dict[tuple[int, int], dict[int, str]] = {}
+        for zone in zones:
+            for interface in zone.interfaces:
+                self._interfaces.setdefault(interface, zone.name)
+            for base, prefix in zone.networks:
+                table = self._networks.setdefault((len(base), 8 * len(base) - prefix), {})
+                table.setdefault(int.from_bytes(base, "big") >> 8 * len(base) - prefix, zone.name)
+        self._lengths = {width: sorted(s for w, s in self._networks if w == width) for width in (4, 16)}
+        self._elsewhere = next((zone.name for zone in zones if not zone.networks), None)
+
+    def of(self, address: bytes, interface: str = "") -> str | None:
+        if interface and (named := self._interfaces.get(interface)) is not None:
+            return named
+        width, number = len(address), int.from_bytes(address, "big")
+        for shift in self._lengths[width]:
+            zone = self._networks[width, shift].get(number >> shift)
+            if zone is not None:
+                return zone
+        return self._elsewhere
+
+
+class Overrides:
+    """The application that the first matching [[override]] gives a flow."""
+
+    def __init__(self, policy: Policy) -> None:
+        given = policy.overrides
+        self._applications = [override.application for override in given]
+        self._source = NetworkIndex([override.source for override in given])
+        self._destination = NetworkIndex([override.destination for override in given])
+        self._ports = PortIndex((i, override.ports) for i, override in enumerate(given) if override.ports)
+        self._any_port = mask_of(i for i, override in enumerate(given) if not override.ports)
+
+    def of(self, key: FlowKey) -> str | None:
+        """`key` is the direction of the flow's first packet."""
+        if not self._applications:
+            return None
+        held = self._any_port | self._ports.at(key.proto, key.dport)
+        held = held and held & self._source.find(key.src)
+        held = held and held & self._destination.find(key.dst)
+        return self._applications[lowest(held)] if held else None
+
+
+def with_sides(policy: Policy, uplinks: Collection[str] = ()) -> Policy:
+    """The policy, each zone with its side where that can be told. `uplinks`: the interfaces by which default routes
+    leave.
+
+    A zone is outside if it says so; else not, if it has networks; else if it has an uplink; else, where no such zone has
+    one, if there are zones with networks (or said to be inside) that it is the other side of. Of zones with interfaces
+    alone, none of which has an uplink, nothing is known: then addresses tell (None).
+    """
+    open_ = [zone for zone in policy.zones.values() if zone.outside is None and not zone.networks]
+    leading = {zone.name for zone in open_ if not zone.interfaces or any(each in uplinks for each in zone.interfaces)}
+    stated = any(zone.outside for zone in policy.zones.values())
+    others = any(zone.networks or zone.outside is False for zone in policy.zones.values())
+
+    def side(zone: Zone) -> bool | None:
+        if zone.outside is not None:
+            return zone.outside
+        if zone.networks:
+            return False
+        if leading or stated:
+            return zone.name in leading
+        return True if others else None
+
+    return replace(policy, zones={name: replace(zone, outside=side(zone)) for name, zone in policy.zones.items()})
