@@ -22,6 +22,7 @@ from appid.edge.rule_files import load_applications
 from appid.engine import Engine, Settings
 from appid.engine.record import DEFAULT_INSIDE
 from appid.policy.evaluate import Judge
+from appid.policy.places import with_sides, without_interfaces
 from appid.policy.rule import Network
 from appid.wire import TCP
 
@@ -71,8 +72,8 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     inside = tuple(arguments.inside or ())
     if not arguments.policy:
         return Settings(applications, inside=inside or DEFAULT_INSIDE)
-    policy = load_policy(Path(arguments.policy), applications)
-    zoned = tuple(network for zone in policy.zones.values() for network in zone.networks)
+    policy = without_interfaces(with_sides(load_policy(Path(arguments.policy), applications)), inside or DEFAULT_INSIDE)
+    zoned = tuple(network for zone in policy.zones.values() if not zone.outside for network in zone.networks)
     return Settings(applications, Judge(policy, applications), inside or zoned or DEFAULT_INSIDE)
 
 

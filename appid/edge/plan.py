@@ -17,7 +17,7 @@ from appid.dataplane.marks import Marks
 from appid.dataplane.share import Share
 from appid.edge.config import Config
 from appid.edge.gateway import GatewayOptions
-from appid.edge.links import addresses
+from appid.edge.links import Routes, addresses, read_routes
 from appid.edge.policy_file import load_policy, uncollected
 from appid.edge.rule_files import load_applications
 from appid.edge.source_nat import masqueraded
@@ -31,6 +31,7 @@ from appid.policy import Decision
 from appid.policy.evaluate import Judge
 from appid.policy.exception import Cause, Failure
 from appid.policy.lint import Finding, lint
+from appid.policy.places import with_sides
 from appid.policy.rule import Network, Policy, PolicyRule, Qos
 from appid.wire import packed, text
 
@@ -45,6 +46,7 @@ class Plan:
     policy: Policy
     warnings: tuple[Finding, ...]
     place: Path
+    routes: Routes
     loaded: float = field(default_factory=time.time)
 
     @cached_property
@@ -80,7 +82,10 @@ class Plan:
 
     @cached_property
     def inside(self) -> tuple[Network, ...]:
-        return tuple(n for zone in self.policy.zones.values() for n in zone.networks) or DEFAULT_INSIDE
+        """The networks of the inside zones, and those behind their interfaces."""
+        zones = [zone for zone in self.policy.zones.values() if zone.outside is False]
+        behind = self.routes.behind([interface for zone in zones for interface in zone.interfaces])
+        return tuple(dict.fromkeys((*(n for zone in zones for n in zone.networks), *behind))) or DEFAULT_INSIDE
 
     @property
     def queues(self) -> tuple[int, ...]:
@@ -92,7 +97,7 @@ class Plan:
         return Share(index, self.config.workers, Inside(self.inside).inside)
 
     def outside_interfaces(self) -> tuple[str, ...]:
-        return tuple(name for zone in self.policy.zones.values() if not zone.networks for name in zone.interfaces)
+        return tuple(name for zone in self.policy.zones.values() if zone.outside for name in zone.interfaces)
 
     @cached_property
     def outside_addresses(self) -> frozenset[bytes]:
@@ -152,14 +157,16 @@ class Plan:
 
 
 def load_plan(config: Config, monitor: bool = False, place: Path | None = None) -> Plan:
-    """Read the files: the policy at `place` (None: the configured one), and the applications."""
+    """Read the files: the policy at `place` (None: the configured one), and the applications. What zones leave open the
+    host's routes say."""
     place = place or config.policy
     applications = load_applications(config.rules if config.rules.is_dir() else None)
     classes = Marks(config.mark_mask, config.qos_mask).classes
     with uncollected():
-        policy = load_policy(place, applications, classes)
+        routes = read_routes()
+        policy = with_sides(load_policy(place, applications, classes), routes.uplinks)
         warnings = tuple(lint(policy, applications))
-    return Plan(config, monitor or config.monitor, applications, policy, warnings, place)
+    return Plan(config, monitor or config.monitor, applications, policy, warnings, place, routes)
 
 
 def media_range(applications: Mapping[str, Application]) -> tuple[int, int]:

@@ -21,7 +21,6 @@ from appid.edge.channel import Channel, send_last
 from appid.edge.events import Events
 from appid.edge.fleet import Answer, Request
 from appid.edge.gateway import Gateway
-from appid.edge.links import interfaces
 from appid.edge.netlink import KernelError
 from appid.edge.plan import Plan
 from appid.edge.privileges import drop_to_net_admin
@@ -160,10 +159,9 @@ class Worker:
         owns, state = self.gateway.options.owns, self.plan.marks.state
         entries = self.gateway.execute.conntrack.entries()
         kept = tuple(Kept(entry.key, entry.mark) for entry in entries if entry.mark & state and owns(entry.key))
-        with interfaces() as interface_of:
-            several = sum(not zone.networks for zone in self.plan.policy.zones.values()) > 1
-            event = RulesLoaded(self.plan.settings(self.index), kept, interface_of if several else nowhere, restarted)
-            self.gateway.handle(event)
+        wired = any(zone.interfaces for zone in self.plan.policy.zones.values())
+        interface_of = self.plan.routes.finder() if wired else nowhere
+        self.gateway.handle(RulesLoaded(self.plan.settings(self.index), kept, interface_of, restarted))
 
     # -- what the loop tells -------------------------------------------------------------------------------------
 

@@ -143,13 +143,15 @@ class Engine:
 
     def _create(self, packet: Packet, event: PacketQueued, now: float) -> FlowRecord:
         key = packet.key
-        from_inside, to_inside = self.topology.inside(key.src), self.topology.inside(key.dst)
-        situation = None
-        if self.settings.judge is not None:
-            zone_of = self.settings.judge.policy.zone_of
-            zones = zone_of(key.src, event.indev), zone_of(key.dst, event.outdev)
-            situation = Situation(key, *zones, begun_outside=not from_inside and to_inside, now=now)
-        host_first = from_inside or not to_inside
+        judge, situation = self.settings.judge, None
+        if judge is not None:
+            from_zone, to_zone = judge.zone_of(key.src, event.indev), judge.zone_of(key.dst, event.outdev)
+            from_outside = self.topology.outside(key.src, judge.outside(from_zone))
+            to_outside = self.topology.outside(key.dst, judge.outside(to_zone))
+            situation = Situation(key, from_zone, to_zone, from_outside and not to_outside, now=now)
+        else:
+            from_outside, to_outside = self.topology.outside(key.src), self.topology.outside(key.dst)
+        host_first = not from_outside or to_outside
         record = FlowRecord(next(self._numbers), key, host_first, event.packet, situation, self.matcher.wide["flow"])
         self.flows[key] = record
         if len(self.flows) > MAX_FLOWS:
@@ -189,7 +191,7 @@ class Engine:
         """The operator knows better: the name stands from the first packet on, and nothing is read of the flow."""
         assert self.settings.judge is not None
         key = record.key
-        name = self.settings.judge.policy.overridden(key.proto, key.src, key.dst, key.dport)
+        name = self.settings.judge.overridden(key)
         if name is not None and record.foreseen is None:
             record.naming.take(name, "conclusive", [Because(number, "override", record.facts)], number)
             record.state = name
@@ -420,7 +422,7 @@ class Engine:
         known = settings.applications
         for record in [r for r in self.flows.values() if any(name not in known for name in r.naming.path)]:
             self._forget(record)  # its name is gone from the rules: its next packet begins anew
-        reload = Reload(before, settings, self.lineage, self.topology.inside, event.interface_of, now)
+        reload = Reload(before, settings, self.lineage, self.topology.outside, event.interface_of, now)
         refused: dict[int, Decision] = {}
         yield from self.calls.reload(settings, self.topology, reload.moved, refused)
         cut = {key for key, call in calls.items() if call in refused}  # their entries went with the call's pinholes

@@ -72,6 +72,10 @@ class Topology:
 
         self.inside = lru_cache(maxsize=8192)(inside)
 
+    def outside(self, address: bytes, zone: bool | None = None) -> bool:
+        """Whether one side of a flow is outside: as its zone says (policy.places), else by its address."""
+        return not self.inside(address) if zone is None else zone
+
 
 class FlowRecord:
     """One flow, undecided, or decided and watched. `key` is its first packet's direction; `host` the inside host."""

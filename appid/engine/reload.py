@@ -34,12 +34,12 @@ class Reload:
     """One change of settings. `interface_of` tells the interface that leads to an address ("" where unknown)."""
 
     def __init__(
-        self, before: Settings, now: Settings, lineage: Lineage, inside: Callable[[bytes], bool],
+        self, before: Settings, now: Settings, lineage: Lineage, outside: Callable[[bytes, bool | None], bool],
         interface_of: Callable[[bytes], str], time: float,
     ) -> None:  # fmt: skip
         self.before, self.now = before, now
         self.lineage = lineage
-        self.inside = inside
+        self.outside = outside
         self.interface_of = interface_of
         self.time = time
         self.zone_of = lru_cache(maxsize=65536)(self._zone_of)
@@ -49,18 +49,15 @@ class Reload:
 
     def _zone_of(self, address: bytes) -> str | None:
         judge = self.now.judge
-        return judge.policy.zone_of(address, self.interface_of(address)) if judge is not None else None
+        return judge.zone_of(address, self.interface_of(address)) if judge is not None else None
 
     def situation(self, key: FlowKey) -> Situation:
         """Where a flow stands under the new policy, its first packet long gone."""
-        from_inside, to_inside = self.inside(key.src), self.inside(key.dst)
-        return Situation(
-            key,
-            self.zone_of(key.src),
-            self.zone_of(key.dst),
-            begun_outside=not from_inside and to_inside,
-            now=self.time,
-        )
+        from_zone, to_zone = self.zone_of(key.src), self.zone_of(key.dst)
+        judge = self.now.judge
+        from_outside = self.outside(key.src, judge.outside(from_zone) if judge is not None else None)
+        to_outside = self.outside(key.dst, judge.outside(to_zone) if judge is not None else None)
+        return Situation(key, from_zone, to_zone, begun_outside=from_outside and not to_outside, now=self.time)
 
     def moved(self, situation: Situation) -> Situation:
         """The same flow, its zones as the new policy has them; where those did not change, as they were."""
@@ -92,7 +89,7 @@ class Reload:
             spared = restarted and application is not None and application.inbound == "foreseen"
             foreseen = call is not None or (spared and mark.action == "allow")
             situation = self.situation(flow.key)._replace(foreseen=foreseen, call=call)
-            override = judge.policy.overridden(flow.key.proto, flow.key.src, flow.key.dst, flow.key.dport)
+            override = judge.overridden(flow.key)
             if override is None and mark.action != "allow" and self._may_begin_anew(situation, name, judge):
                 yield Judged(flow.key, flow.mark, 0, None, None)
                 continue

@@ -16,6 +16,7 @@ from appid.identify.identification import INCOMPLETE, INSUFFICIENT_DATA, UNKNOWN
 from appid.policy import Decision
 from appid.policy.index import PortIndex, RuleIndex
 from appid.policy.mask import lowest, mask_of
+from appid.policy.places import Overrides, Zones
 from appid.policy.rule import DEFAULTS, Policy, PolicyRule
 from appid.wire import TCP, UDP
 
@@ -36,7 +37,7 @@ class Situation(NamedTuple):
     """What point 1 asks of a flow: everything is that of its first packet.
 
     key            its 5-tuple, from the side that sent the first packet
-    from_zone, to_zone   Policy.zone_of of its two sides
+    from_zone, to_zone   Judge.zone_of of its two sides
     begun_outside  the first packet came from outside
     foreseen       an expectation of a call foresaw it
     call           that call's decision, where foreseen (point 4)
@@ -93,6 +94,9 @@ class Judge:
         self._places: dict[tuple[object, ...], int] = {}
         self._cache: dict[tuple[object, ...], Decision] = {}
         self._passing: dict[tuple[object, ...], bool] = {}
+        self.zone_of = Zones(policy.zones.values()).of
+        self.overridden = Overrides(policy).of
+        self._outside = {name: zone.outside for name, zone in policy.zones.items()}
         self._budgets = {zone: policy.budget(zone) for zone in policy.zones}
         self._closed = frozenset(rule.name for rule in rules if not rule.alg)
         classes = {qos: number for number, qos in enumerate(policy.qos, 1)}
@@ -101,6 +105,10 @@ class Judge:
     def budget(self, zone: str | None) -> int:
         """Policy.budget."""
         return self._budgets.get(zone, self.policy.undecided_packets)  # type: ignore[arg-type]
+
+    def outside(self, zone: str | None) -> bool | None:
+        """Whether the zone is outside; None where only addresses tell."""
+        return self._outside.get(zone)  # type: ignore[arg-type]
 
     def opens(self, decision: Decision) -> bool:
         """Whether calls under this decision open pinholes and are translated (`alg`)."""

@@ -16,18 +16,21 @@ from appid.identify.identification import STATES
 from appid.policy.box import boxes
 from appid.policy.dependencies import Survey, with_defaults
 from appid.policy.mask import rows_of
+from appid.policy.places import with_sides
 from appid.policy.rule import Policy, PolicyRule
 from appid.policy.space import PATIENCE, Remainder, Space, Spaces, covers
 
-Kind = Literal["dependency", "shadowed", "contradiction", "unreachable"]
+Kind = Literal["zones", "dependency", "shadowed", "contradiction", "unreachable"]
 _TRIED = 64
 """Rules with ports of their own that are looked at, one by one, for one that shadows alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A warning about `rule`. `others`: the missing names of a dependency; the rules that shadow it.
+    """A warning about `rule` ("" for zones). `others`: the missing names of a dependency; the rules that shadow it; the
+    zones in doubt.
 
+    zones          which of them is outside is not known
     shadowed       rules before it decide all that it would, as it would
     contradiction  rules before it decide all that it would, some of it otherwise
     unreachable    nothing can match it
@@ -43,10 +46,10 @@ class Finding:
 
 
 def lint(policy: Policy, applications: Mapping[str, Application]) -> list[Finding]:
-    """Every finding, by rule, a rule's dependencies last; what is said of the defaults comes at the end."""
+    """Every finding: of zones, then by rule, a rule's dependencies last; the defaults come at the end."""
     spaces = Spaces(with_defaults(policy))
     shade, survey = _Shade(spaces, applications), Survey(spaces, applications)
-    found: list[Finding] = []
+    found = _sides(policy)
     for row, rule in enumerate(spaces.rules):
         space = Space(spaces, row)
         finding = (_unreachable(rule) or shade.finding(space)) if row < len(policy.rules) else None
@@ -54,6 +57,14 @@ def lint(policy: Policy, applications: Mapping[str, Application]) -> list[Findin
             found.append(finding)
         found += (Finding("dependency", lack.rule, str(lack), lack.names) for lack in survey.missing(space))
     return found
+
+
+def _sides(policy: Policy) -> list[Finding]:
+    names = tuple(zone.name for zone in with_sides(policy).zones.values() if zone.outside is None)
+    if not names:
+        return []
+    said = f"which of the zones {', '.join(names)} is outside only a default route can tell: write outside = true"
+    return [Finding("zones", "", said, names)]
 
 
 def _unreachable(rule: PolicyRule) -> Finding | None:

@@ -13,7 +13,7 @@ from appid.flow.key import FlowKey
 from appid.policy.index import PortIndex
 from appid.policy.mask import lowest, mask_of
 from appid.policy.networks import NetworkIndex
-from appid.policy.rule import Policy, Zone
+from appid.policy.rule import Network, Policy, Zone
 
 
 class Zones:
@@ -68,22 +68,33 @@ def with_sides(policy: Policy, uplinks: Collection[str] = ()) -> Policy:
     """The policy, each zone with its side where that can be told. `uplinks`: the interfaces by which default routes
     leave.
 
-    A zone is outside if it says so; else not, if it has networks; else if it has an uplink; else, where no such zone has
-    one, if there are zones with networks (or said to be inside) that it is the other side of. Of zones with interfaces
-    alone, none of which has an uplink, nothing is known: then addresses tell (None).
+    What a zone says itself holds. One with networks is inside; one without networks and interfaces, where everything
+    else lies, is outside. Of those with interfaces alone, the ones with an uplink are outside. If none has one, all of
+    them are, where there are zones with networks for them to be the other side of; none is, where another zone is
+    outside. Else nothing is known (None), and addresses tell.
     """
-    open_ = [zone for zone in policy.zones.values() if zone.outside is None and not zone.networks]
-    leading = {zone.name for zone in open_ if not zone.interfaces or any(each in uplinks for each in zone.interfaces)}
-    stated = any(zone.outside for zone in policy.zones.values())
-    others = any(zone.networks or zone.outside is False for zone in policy.zones.values())
+    zones = policy.zones.values()
+    stated = any(zone.outside for zone in zones)
+    networks = any(zone.networks or zone.outside is False for zone in zones)
+    elsewhere = any(not zone.networks and not zone.interfaces for zone in zones)
+    wired = [zone for zone in zones if zone.outside is None and not zone.networks and zone.interfaces]
+    leading = {zone.name for zone in wired if any(each in uplinks for each in zone.interfaces)}
 
     def side(zone: Zone) -> bool | None:
-        if zone.outside is not None:
-            return zone.outside
-        if zone.networks:
-            return False
-        if leading or stated:
-            return zone.name in leading
-        return True if others else None
+        if zone.outside is not None or zone.networks:
+            return bool(zone.outside)
+        if not zone.interfaces or leading or stated:
+            return not zone.interfaces or zone.name in leading
+        return True if networks else False if elsewhere else None
 
     return replace(policy, zones={name: replace(zone, outside=side(zone)) for name, zone in policy.zones.items()})
+
+
+def without_interfaces(policy: Policy, inside: tuple[Network, ...]) -> Policy:
+    """The policy for traffic whose interfaces are not known (a capture). Where no zone has networks, `inside` are those
+    of the first inside zone, and the first other one is everywhere else."""
+    zones = policy.zones
+    first = next((zone for zone in zones.values() if zone.outside is False), None)
+    if first is None or any(zone.networks for zone in zones.values()):
+        return policy
+    return replace(policy, zones={**zones, first.name: replace(first, networks=inside)})

@@ -76,14 +76,6 @@ class Override:
     destination: tuple[Network, ...] = ()
     ports: tuple[PortRange, ...] = ()
 
-    def holds(self, proto: int, source: bytes, destination: bytes, port: int) -> bool:
-        """For a flow whose first packet is this."""
-        return (
-            (not self.ports or any(p.proto == proto and p.first <= port <= p.last for p in self.ports))
-            and (not self.destination or any(holds(network, destination) for network in self.destination))
-            and (not self.source or any(holds(network, source) for network in self.source))
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
@@ -126,29 +118,6 @@ class Policy:
         """Payload packets for which the name of a flow that begins in this zone may stay open (point 2)."""
         own = self.zones[zone].undecided_packets if zone in self.zones else None
         return self.undecided_packets if own is None else own
-
-    def overridden(self, proto: int, source: bytes, destination: bytes, port: int) -> str | None:
-        """The application that the first matching [[override]] gives a flow."""
-        for override in self.overrides:
-            if override.holds(proto, source, destination, port):
-                return override.application
-        return None
-
-    def zone_of(self, address: bytes, interface: str = "") -> str | None:
-        """The zone of one side of a flow: by interface where one is known and named, else by the longest network that
-        holds the address, else the first zone without networks; None if there is none."""
-        if interface:
-            for zone in self.zones.values():
-                if interface in zone.interfaces:
-                    return zone.name
-        best, length = None, -1
-        for zone in self.zones.values():
-            for network, prefix in zone.networks:
-                if prefix > length and holds((network, prefix), address):
-                    best, length = zone.name, prefix
-        if best is not None:
-            return best
-        return next((zone.name for zone in self.zones.values() if not zone.networks), None)
 
 
 def holds(network: Network, address: bytes) -> bool:

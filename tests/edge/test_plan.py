@@ -73,7 +73,7 @@ def test_qos_classes_need_room_in_the_marks(config: Config, tmp_path: Path) -> N
     place = tmp_path / "policy.toml"
     rules = (f'[[rule]]\nname = "{i}"\naction = "allow"\ndscp = {i}\n' for i in range(1, 17))
     place.write_text("".join(rules))
-    with pytest.raises(RuleErrors, match=r"policy.toml: rule: dscp: 16 different dscp and mark values.*room for 15"):
+    with pytest.raises(RuleErrors, match=r"policy.toml: rule\[16\]: dscp: the 16th different value.*room for 15"):
         load_plan(replace(config, policy=place))
     place.write_text('[[rule]]\nname = "x"\naction = "allow"\ndscp = "ef"\n')
     with pytest.raises(RuleErrors, match="room for 0"):

@@ -68,9 +68,9 @@ def test_the_reference_policy(tmp_path: Path) -> None:
     assert (rule.applications, rule.service) == (frozenset({"facetime"}), "application-default")
     assert (rule.implicit, rule.alg, rule.schedule) == (True, True, None)
     assert (policy.default_action, policy.undecided_packets) == ("deny", 10)
-    assert policy.zone_of(packed("172.16.42.187")) == "inside"
-    assert policy.zone_of(packed("fd00:42::1")) == "inside"
-    assert policy.zone_of(packed("17.173.254.35")) == "outside"
+    assert Judge(policy, SHIPPED).zone_of(packed("172.16.42.187")) == "inside"
+    assert Judge(policy, SHIPPED).zone_of(packed("fd00:42::1")) == "inside"
+    assert Judge(policy, SHIPPED).zone_of(packed("17.173.254.35")) == "outside"
 
 
 def test_groups_filters_services_schedules(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_groups_in_a_long_chain_and_in_a_ring(tmp_path: Path) -> None:
         f'[groups.applications]\n{chain}last = ["g7", "sip"]\n'.replace('g499 = ["g0"]', 'g499 = ["g0", "dns"]')
         + '[[rule]]\nname = "a"\napplications = ["last"]\naction = "allow"\n',
     )
-    assert policy.rules[0].applications == {"dns", "sip"}
+    assert policy.rules[0].applications == frozenset({"dns", "sip"})
 
 
 def test_what_was_loaded_can_be_handed_to_another_process(tmp_path: Path) -> None:
@@ -359,11 +359,12 @@ def test_dscp_mark_overrides_and_budgets(tmp_path: Path) -> None:
     assert (policy.budget("inside"), policy.budget("outside"), policy.budget(None)) == (0, 5, 5)
     assert [rule.capture_unknown for rule in policy.rules] == [True, False, True]
     assert policy.capture_unknown is False
+    overridden = Judge(policy, SHIPPED).overridden
     here, phone, elsewhere = packed("172.16.42.9"), packed("198.51.100.7"), packed("198.51.100.8")
-    assert policy.overridden(UDP, here, phone, 5061) == "sip"
-    assert policy.overridden(TCP, packed("172.16.42.8"), phone, 5061) is None
-    assert policy.overridden(UDP, packed("fd00:42::1"), packed("fd00:42::7"), 5060) == "sip"
-    assert policy.overridden(TCP, here, elsewhere, 99) == "jabber"
+    assert overridden(FlowKey(UDP, here, 1, phone, 5061)) == "sip"
+    assert overridden(FlowKey(TCP, packed("172.16.42.8"), 1, phone, 5061)) is None
+    assert overridden(FlowKey(UDP, packed("fd00:42::1"), 1, packed("fd00:42::7"), 5060)) == "sip"
+    assert overridden(FlowKey(TCP, here, 1, elsewhere, 99)) == "jabber"
 
 
 def test_faults_of_what_else_a_rule_can_say(tmp_path: Path) -> None:

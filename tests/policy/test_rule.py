@@ -1,4 +1,4 @@
-"""Zones and schedules."""
+"""Networks and schedules."""
 
 from __future__ import annotations
 
@@ -7,36 +7,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from appid.policy.rule import Policy, Schedule, Zone, holds
+from appid.policy.rule import Schedule, holds
 from appid.wire import packed
 
 BERLIN = ZoneInfo("Europe/Berlin")
-POLICY = Policy(
-    zones={
-        "lan": Zone("lan", ("lan0",), ((packed("172.16.0.0"), 16), (packed("fd00::"), 64))),
-        "guests": Zone("guests", (), ((packed("172.16.42.0"), 24),)),
-        "outside": Zone("outside", ("wan0",)),
-    }
-)
-
-
-@pytest.mark.parametrize(
-    ("address", "interface", "zone"),
-    [
-        ("172.16.1.1", "", "lan"),
-        ("172.16.42.1", "", "guests"),  # the longer network
-        ("fd00::7", "", "lan"),
-        ("17.173.254.35", "", "outside"),  # the zone without networks is everywhere else
-        ("17.173.254.35", "lan0", "lan"),  # the interface says more than the address
-        ("172.16.42.1", "guest0", "guests"),  # an interface that no zone names says nothing
-    ],
-)
-def test_zone_of(address: str, interface: str, zone: str) -> None:
-    assert POLICY.zone_of(packed(address), interface) == zone
-
-
-def test_no_zone_holds_the_address() -> None:
-    assert Policy(zones={"lan": POLICY.zones["lan"]}).zone_of(packed("8.8.8.8")) is None
 
 
 def test_a_network_never_holds_an_address_of_the_other_family() -> None:
