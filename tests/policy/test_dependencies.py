@@ -12,7 +12,6 @@ from appid.policy import Action
 from appid.policy.dependencies import missing
 from appid.policy.evaluate import IMPLICIT
 from appid.policy.rule import Policy, PolicyRule, Zone
-from appid.policy.space import covers
 from appid.wire import UDP, packed
 
 SHIPPED = load_applications()
@@ -84,10 +83,3 @@ def test_implicit_use_leaves_only_what_it_does_not_grant() -> None:
     denied = rule("no push", "apple-push", action="deny", service="any")
     assert lacks(implicit, denied) == [("calls", "facetime", ("ichat-av", "apple-push"))]
     assert IMPLICIT.startswith("implicit")
-
-
-def test_ranges_cover_together() -> None:
-    ranges = [PortRange(UDP, 5, 9), PortRange(UDP, 1, 4)]
-    assert covers(ranges, PortRange(UDP, 2, 8))
-    assert not covers(ranges, PortRange(UDP, 2, 10))
-    assert not covers(ranges, PortRange(6, 2, 3))
