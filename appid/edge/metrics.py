@@ -34,8 +34,9 @@ from appid.wire import UDP
 
 REMEMBERED = 1 << 16
 """Flows and calls whose reports are known to repeat."""
+KINDS = ("audio", "video")
 SHARED = "shared"
-"""The media kind of a port that carries audio and video alike."""
+"""The media kind of a port that carries audio and video alike, or of which nobody said."""
 
 
 class Metrics:
@@ -69,6 +70,7 @@ class Metrics:
         self.decisions = Counter("appid_policy_decisions", "Decisions", ["rule", "action"], **made)
         self.dropped = Counter("appid_queue_dropped", "Packets lost in the queue", ["queue", "reason"], **made)
         self.exceptions = Counter("appid_exceptions", "Exception policy applied", ["cause", "action"], **made)
+        self.refused = Counter("appid_refused_packets", "Packets that the kernel chains refused", ["action"], **made)
         self.restarts = Counter("appid_worker_restarts", "Workers that ended and were started again", **made)
         self.failures = Counter("appid_command_failures", "Changes that the kernel refused", **made)
         self.events_lost = Counter("appid_events_lost", "Events that no reader took", **made)
@@ -148,11 +150,12 @@ class Metrics:
             self._ended.add(call.call)
             self.calls.labels(call.application, call.end).inc()
 
-    def ended(self, event: FlowEnded, media: frozenset[str]) -> None:
-        """A flow's final counters; it counts as media if its application is one of calls and it went over UDP."""
+    def ended(self, event: FlowEnded, media: frozenset[str], kind: str | None = None) -> None:
+        """A flow's final counters; it counts as media if its application is one of calls and it went over UDP. `kind`:
+        the medium that a call's description gave its port; it is the sender's word, so no other becomes a label."""
         name = self.applications.get(self.marks.decode(event.mark).application)
         if name in media and event.key.proto == UDP:
-            self.media.labels(name, SHARED).inc(sum(event.bytes))
+            self.media.labels(name, kind if kind in KINDS else SHARED).inc(sum(event.bytes))
 
 
 def clear(directory: Path) -> None:

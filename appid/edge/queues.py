@@ -1,4 +1,4 @@
-"""What became of packets that the chains handed to a queue, and no worker saw.
+"""What became of packets that the chains handed to a queue and no worker saw, and of those that the chains refused.
 
 In: the counters of the chain rules, the kernel's table of queues, the workers' tallies. Out: counts by queue and
 reason, and for the exception policy by cause. Nothing is lost silently: handed = seen + waiting + counted here.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from appid.dataplane.chain import MAIN, QUEUE
+from appid.dataplane.chain import INPUT, MAIN, QUEUE
 from appid.dataplane.ruleset import Variant
 from appid.edge import iptables
 from appid.edge.netlink import KernelError
@@ -22,7 +22,10 @@ from appid.policy.exception import Cause
 
 TABLE = Path("/proc/net/netfilter/nfnetlink_queue")
 _HANDED = re.compile(rf"^\[(\d+):\d+\] -A {QUEUE} .*-j NFQUEUE --queue-num (\d+)", re.M)
-_BLIND = re.compile(rf"^\[(\d+):\d+\] -A {MAIN} .*--comment \"?blind\"?", re.M)
+_REFUSED = re.compile(rf"^\[(\d+):\d+\] -A ({MAIN}|{INPUT}) (.*)-j (DROP|REJECT)", re.M)
+REFUSALS = ("deny", "drop", "invalid", "blind", "unforeseen")
+"""Why the chains refuse a packet: its flow's decision; it is of no flow; the engine never saw it, and the exception
+policy is closed; it came to a media port that no call had opened."""
 
 
 class Line(NamedTuple):
@@ -52,17 +55,30 @@ def handed(saved: str) -> Counter[int]:
     return found
 
 
-def blind(saved: str) -> int:
-    """Packets of the blind rule, from what `iptables-save -c -t filter` prints."""
-    return sum(int(packets) for packets in _BLIND.findall(saved))
-
-
-def counters(variant: Variant) -> Counter[int]:
-    """Packets that the chains of both families handed to each queue so far."""
-    found: Counter[int] = Counter()
-    for program in ("iptables", "ip6tables"):
-        found += handed(iptables.run([f"{program}-{variant}-save", "-c", "-t", "mangle"]))
+def refused(saved: str) -> Counter[str]:
+    """Packets by refusal, from what `iptables-save -c -t filter` prints."""
+    found: Counter[str] = Counter()
+    for packets, chain, matches, target in _REFUSED.findall(saved):
+        if chain == INPUT:
+            why = "unforeseen"
+        elif "--comment" in matches:
+            why = "blind"
+        elif "INVALID" in matches:
+            why = "invalid"
+        else:
+            why = "deny" if target == "REJECT" else "drop"
+        found[why] += int(packets)
     return found
+
+
+def counters(variant: Variant) -> tuple[Counter[int], Counter[str]]:
+    """Packets that the chains of both families handed to each queue so far, and refused so far."""
+    queued: Counter[int] = Counter()
+    stopped: Counter[str] = Counter()
+    for program in ("iptables", "ip6tables"):
+        queued += handed(iptables.run([f"{program}-{variant}-save", "-c", "-t", "mangle"]))
+        stopped += refused(iptables.run([f"{program}-{variant}-save", "-c", "-t", "filter"]))
+    return queued, stopped
 
 
 @dataclass
@@ -81,25 +97,33 @@ class _Queue:
 
 @dataclass
 class Queues:
-    """Bookkeeping of all queues. `dropped`: (queue, reason) -> packets; `exceptions`: cause -> packets."""
+    """Bookkeeping of all queues. `dropped`: (queue, reason) -> packets; `exceptions`: cause -> packets; `refused`:
+    refusal -> packets."""
 
     variant: Variant
     tallies: Mapping[int, Tally]
     fail_open: bool
     dropped: Counter[tuple[int, str]] = field(default_factory=Counter)
     exceptions: Counter[Cause] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    _refused: Counter[str] = field(default_factory=Counter)
     _queues: dict[int, _Queue] = field(default_factory=dict)
 
     def begin(self) -> None:
         """From now on: what the chains handed over before is not ours to account for."""
-        counted = self._counters()
+        counted, self._refused = self._counters()
         self._queues = {
             number: _Queue(counter=counted[number], handed=tally.seen) for number, tally in self.tallies.items()
         }
 
     def look(self, full: bool = True) -> None:
         """Count what has happened since the last look. `full` False: the kernel's table alone, which costs little."""
-        counted = self._counters() if full else None
+        counted = None
+        if full:
+            counted, stopped = self._counters()
+            for why, packets in stopped.items():
+                self.refused[why] += _more(self._refused[why], packets)
+            self._refused = stopped
         table = lines()
         for number, queue in self._queues.items():
             self._kernel(number, queue, table.get(number))
@@ -123,7 +147,7 @@ class Queues:
     def _chains(self, number: int, queue: _Queue, counter: int) -> None:
         """What the rules handed over, and no one saw, nor dropped for a reason that the kernel counts: it passed by the
         fail-open flag, or there was no listener, or it waited in the queue of one that was killed."""
-        queue.handed += counter - queue.counter if counter >= queue.counter else counter
+        queue.handed += _more(queue.counter, counter)
         queue.counter = counter
         waiting = queue.line.waiting if queue.line is not None else 0
         unseen = queue.handed - self.tallies[number].seen - waiting - queue.full - queue.user
@@ -133,8 +157,13 @@ class Queues:
             queue.told = unseen
         queue.down = queue.line is None
 
-    def _counters(self) -> Counter[int]:
+    def _counters(self) -> tuple[Counter[int], Counter[str]]:
         try:
             return counters(self.variant)
         except KernelError:  # the rules are being changed, or were taken away
-            return Counter({number: queue.counter for number, queue in self._queues.items()})
+            return Counter({number: queue.counter for number, queue in self._queues.items()}), self._refused
+
+
+def _more(before: int, now: int) -> int:
+    """What a rule's counter has grown by; it begins anew when the rules are replaced."""
+    return now - before if now >= before else now

@@ -33,7 +33,7 @@ from appid.edge.loop import Loop
 from appid.edge.merge import merge
 from appid.edge.netlink import KernelError
 from appid.edge.plan import Plan, load_plan
-from appid.edge.queues import Queues
+from appid.edge.queues import REFUSALS, Queues
 from appid.edge.tally import Tally
 from appid.policy.exception import CAUSES
 
@@ -81,6 +81,8 @@ class Service:
             for queue in self.plan.queues:
                 for reason in ("full", "user"):
                     self.metrics.dropped.labels(str(queue), reason)
+            for why in REFUSALS:
+                self.metrics.refused.labels(why)
             self.events = Events(self.config.events, enforced=not self.plan.monitor)
             opened.callback(self.events.close)
             self._warn()
@@ -212,6 +214,8 @@ class Service:
             self._count((number, reason), packets, self.metrics.dropped.labels(str(number), reason).inc)
         for cause, packets in self.queues.exceptions.items():
             self._count(cause, packets, self.metrics.exceptions.labels(cause, self.plan.failure(cause)).inc)
+        for why, packets in self.queues.refused.items():
+            self._count(why, packets, self.metrics.refused.labels(why).inc)
         self.metrics.workers.set(sum(seat.ready for seat in self.fleet.seats))
 
     def _count(self, key: Any, total: int, inc: Callable[[float], None]) -> None:
@@ -348,6 +352,7 @@ class Service:
             dropped[reason] += packets
         return {
             "exceptions": {cause: exceptions[cause] for cause in CAUSES}, "dropped": dict(dropped),
+            "refused": {why: self.queues.refused[why] for why in REFUSALS},
             "exception_policy": {cause: self.plan.failure(cause) for cause in CAUSES},
             "reload_success": self._succeeded,
             "events_lost": told["events_lost"] + self.events.lost,

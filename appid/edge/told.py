@@ -11,6 +11,7 @@ from typing import Any
 from appid.dataplane.command import Command, Report
 from appid.edge.metrics import Metrics
 from appid.engine import CallReport, DecisionReport, Engine, Event, FlowEnded, FlowReport, PinholeReport
+from appid.flow.key import FlowKey
 from appid.packet import flow_id, id_of, reversed_id
 from appid.policy.exception import Cause
 
@@ -27,6 +28,7 @@ class Told:
         self.pinholes: OrderedDict[int, PinholeReport] = OrderedDict()
         self.userspace: OrderedDict[bytes, int] = OrderedDict()
         self.ended: OrderedDict[bytes, FlowEnded] = OrderedDict()
+        self.kinds: OrderedDict[tuple[bytes, int, bytes], str] = OrderedDict()
         self.counts: Counter[str] = Counter()
         self.exceptions: Counter[Cause] = Counter()
 
@@ -41,6 +43,8 @@ class Told:
                 _remember(self.calls, call.call, call)
             case PinholeReport() as pinhole:
                 _remember(self.pinholes, pinhole.pinhole, pinhole)
+                wanted = pinhole.expectation
+                _remember(self.kinds, (wanted.inside, wanted.port, wanted.peer), wanted.kind)
 
     def judged(self, report: DecisionReport) -> bool:
         """Take over a decision about a flow known already; whether that is news."""
@@ -56,6 +60,10 @@ class Told:
         back = reversed_id(identity)
         if identity in self.flows or back in self.flows:
             _remember(self.ended, identity if identity in self.flows else back, event)
+
+    def kind(self, key: FlowKey) -> str | None:
+        """The medium of a flow that a pinhole let in, open or closed by now; None of any other flow."""
+        return self.kinds.get((key.src, key.sport, key.dst)) or self.kinds.get((key.dst, key.dport, key.src))
 
     def saw(self, data: bytes) -> None:
         identity = flow_id(data)
@@ -90,6 +98,6 @@ class Counted:
         commands = self.engine.handle(event, now)
         self.metrics.commands(commands)
         if isinstance(event, FlowEnded):
-            self.metrics.ended(event, self.media)
+            self.metrics.ended(event, self.media, self.told.kind(event.key))
             self.told.end(event)
         return commands

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from appid.edge import queues as room
-from appid.edge.queues import Line, Queues, blind, handed, lines
+from appid.edge.queues import Line, Queues, handed, lines, refused
 from appid.edge.tally import Tally
 
 SAVED = """\
@@ -34,17 +35,36 @@ def test_the_kernels_table_of_queues(tmp_path: Path) -> None:
 
 def test_the_chains_counters() -> None:
     assert handed(SAVED) == {0: 4, 1: 2}
-    assert blind("[4:40] -A APPID -m comment --comment blind -j DROP\n[9:9] -A APPID -j ACCEPT\n") == 4
+
+
+FILTER = """\
+*filter
+[100:9] -A APPID -m connmark --mark 0x1/0x3 -j ACCEPT
+[1:40] -A APPID -m conntrack --ctstate INVALID -j DROP
+[7:9] -A APPID -m mark --mark 0x8/0x8 -j ACCEPT
+[2:9] -A APPID -p tcp -m connmark --mark 0x2/0x3 -j REJECT --reject-with tcp-reset
+[3:9] -A APPID -m connmark --mark 0x2/0x3 -j REJECT --reject-with icmp-admin-prohibited
+[5:9] -A APPID -m connmark --mark 0x3/0x3 -j DROP
+[6:9] -A APPID -m comment --comment blind -j DROP
+[8:9] -A APPID-INPUT -i wan0 -p udp -m udp --dport 16384:16402 -m conntrack --ctstate NEW -j DROP
+[50:9] -A DOCKER -j DROP
+COMMIT
+"""
+
+
+def test_what_the_chains_refused_and_why() -> None:
+    assert refused(FILTER) == {"deny": 5, "drop": 5, "invalid": 1, "blind": 6, "unforeseen": 8}
+    assert refused(FILTER.replace("blind -j DROP", "blind -j ACCEPT"))["blind"] == 0, "open: nothing is refused"
 
 
 class Kernel:
     """The tables that Queues looks at, as a test has them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fail_open: bool) -> None:
-        self.handed, self.line = 0, Line(1, 0, 0, 0)
+        self.handed, self.refused, self.line = 0, 0, Line(1, 0, 0, 0)
         self.listening = True
         monkeypatch.setattr(room, "lines", lambda: {5: self.line} if self.listening else {})
-        monkeypatch.setattr(room, "counters", lambda variant: {5: self.handed})
+        monkeypatch.setattr(room, "counters", lambda variant: (Counter({5: self.handed}), Counter(deny=self.refused)))
         self.tally = Tally()
         self.queues = Queues("nft", {5: self.tally}, fail_open)
         self.queues.begin()
@@ -101,3 +121,11 @@ def test_rules_that_are_replaced_count_from_nothing(monkeypatch: pytest.MonkeyPa
     kernel.saw(5)
     kernel.queues.look()
     assert kernel.queues.exceptions == {"queue-full": 3}
+
+
+def test_refusals_go_on_where_the_rules_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel(monkeypatch, fail_open=False)
+    for counter, total in ((4, 4), (9, 9), (2, 11), (2, 11)):
+        kernel.refused = counter
+        kernel.queues.look()
+        assert kernel.queues.refused == {"deny": total}

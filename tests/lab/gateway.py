@@ -77,7 +77,9 @@ def forward_apple_ports(lab: Lab) -> None:
 class Gateway:
     """`appid run` inside the `with`; its files are in `directory`, its socket in the lab's."""
 
-    def __init__(self, lab: Lab, directory: Path, policy: str, variant: str = "nft", metrics: str = "off") -> None:
+    def __init__(
+        self, lab: Lab, directory: Path, policy: str, variant: str = "nft", metrics: str = "off", workers: int = 1
+    ) -> None:
         self.lab = lab
         self.directory = directory
         self.log = directory / "appid.log"
@@ -90,7 +92,7 @@ class Gateway:
         state = lab.directory / "state"
         state.mkdir()
         self.config.write_text(
-            f'[gateway]\niptables = "{variant}"\non_stop = "remove"\n'
+            f'[gateway]\niptables = "{variant}"\non_stop = "remove"\nworkers = {workers}\n'
             f'[paths]\npolicy = "{self.policy}"\nstate = "{state}"\nrules = "{state / "rules"}"\n'
             f'[listen]\nmetrics = "{metrics}"\ncontrol = "{self.control}"\n'
             f'[log]\nevents = "{self.events}"\nqueued = "{self.queued}"\n'

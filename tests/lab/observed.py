@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from tests.lab.call import Actors, Call, Outcome
 from tests.lab.demo import until_told
-from tests.lab.gateway import Gateway, only_facetime
+from tests.lab.gateway import Gateway, Table, only_facetime
 from tests.lab.net import ROOT, Lab
 from tests.lab.pcap import datagrams
 from tests.lab.scenario import Scenario
@@ -47,19 +47,21 @@ class Figure(NamedTuple):
 
     name: str
     query: str
-    wire: float
+    lab: float
     prometheus: float
 
     @property
     def held(self) -> bool:
-        return self.wire == self.prometheus
+        return self.lab == self.prometheus
 
     def __str__(self) -> str:
         mark = "same " if self.held else "OTHER"
-        return f"{mark}  {self.name:<34} wire {self.wire:>10.0f}  prometheus {self.prometheus:>10.0f}  {self.query}"
+        return f"{mark}  {self.name:<34} lab {self.lab:>10.0f}  prometheus {self.prometheus:>10.0f}  {self.query}"
 
 
-async def observe(scenario: Scenario, calls: int, at_once: int, seconds: float, directory: Path) -> list[Figure]:
+async def observe(
+    scenario: Scenario, calls: int, at_once: int, seconds: float, directory: Path, workers: int = 1
+) -> list[Figure]:
     """All figures, after the flows of `calls` calls have ended."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -74,16 +76,49 @@ async def observe(scenario: Scenario, calls: int, at_once: int, seconds: float, 
         lab.exec("gw", "sysctl", "-qw", *ENDS)
         async with Actors(lab, scenarios):
             policy = only_facetime(scenario, implicit=True)
-            async with Gateway(lab, directory, policy, metrics=METRICS), _prometheus(lab, directory):
+            async with (
+                Gateway(lab, directory, policy, metrics=METRICS, workers=workers) as gateway,
+                _prometheus(lab, directory),
+            ):
                 with _witness(lab, directory, "lan0"), _witness(lab, directory, "wan0"):
                     outcomes = await asyncio.gather(*(one(lab, own) for own in scenarios))
                     await _refused(lab, scenario)
-                    await asyncio.sleep(7)  # flows end, and are scraped
+                    await asyncio.sleep(6)  # flows end
+                await _clean(lab)
+                views = {name: await gateway.query(name) for name in ("flows", "calls", "pinholes", "stats")}
+                await asyncio.sleep(2)  # and are scraped
                 await snapshot(lab, directory, "after")
-                return [
-                    Figure(name, query, wire, await _ask(lab, query))
-                    for name, query, wire in _figures(scenario, scenarios, outcomes, directory)
-                ]
+                wanted = [
+                    *_figures(scenario, scenarios, outcomes, directory), *_shown(views, gateway.events)
+                ]  # fmt: skip
+                return [Figure(name, query, lab_s, await _ask(lab, query)) for name, query, lab_s in wanted]
+
+
+CALLS = 'sum(appid_calls_total{application="facetime",end="bye"})'
+MEDIA = 'sum(appid_media_bytes_total{application="facetime"})'
+OPENED = 'sum(appid_pinholes_opened_total{application="facetime"})'
+REFUSED = 'sum(appid_policy_decisions_total{action="deny"})'
+STOPPED = 'sum(appid_refused_packets_total{action="deny"})'
+
+
+def _shown(views: dict[str, list[Table]], events: Path) -> Iterable[tuple[str, str, float]]:
+    """The same numbers where the gateway itself shows them."""
+    flows, stats = views["flows"], views["stats"][0]
+    media = [f for f in flows if f["application"] == "facetime" and f["proto"] == "udp"]
+    yield "calls of `appid calls`", CALLS, sum(call["end"] == "bye" for call in views["calls"])
+    yield "pinholes of `appid pinholes`", OPENED, len(views["pinholes"])
+    yield "media bytes of `appid flows`", MEDIA, sum(f["bytes"] for f in media)
+    yield "flows refused of `appid flows`", REFUSED, sum(f["decision"]["action"] == "deny" for f in flows)
+    yield "packets refused of `appid stats`", STOPPED, stats["refused"]["deny"]
+    yield "packets of `appid stats`", "sum(appid_packets_total)", stats["packets"]
+    told = [json.loads(line) for line in events.read_text().splitlines()]
+    ended = {each["call"]["id"] for each in told if each["event_type"] == "call" and each["call"]["end"] == "bye"}
+    yield "calls of the events", CALLS, len(ended)
+    refused = {
+        each["flow_id"] for each in told
+        if each["event_type"] == "flow" and (each["flow"]["decision"] or {}).get("action") == "deny"
+    }  # fmt: skip
+    yield "flows refused of the events", REFUSED, len(refused)
 
 
 def _figures(
@@ -97,18 +132,18 @@ def _figures(
     asked = [d for d in inside if (d.dst, d.dport) in refused]
     left = [d for d in outside if (d.dst, d.dport) in refused]
     ended = sum(outcome.failure is None and outcome.journal.has("bye") for outcome in outcomes)
-    yield "calls ended by BYE", 'sum(appid_calls_total{application="facetime",end="bye"})', ended
+    yield "calls ended by BYE", CALLS, ended
     yield "calls that ended otherwise", 'sum(appid_calls_total{end!="bye"}) or vector(0)', len(outcomes) - ended
     yield "calls open", "sum(appid_calls)", 0
     yield (
-        "media bytes", 'sum(appid_media_bytes_total{application="facetime"})',
+        "media bytes", MEDIA,
         sum(28 + len(d.payload) for d in inside if d.src in media or d.dst in media),
     )  # fmt: skip
     holes = {(d.dst, d.dport, d.src) for d in inside if d.src in peers}
-    yield "pinholes opened", 'sum(appid_pinholes_opened_total{application="facetime"})', len(holes)
+    yield "pinholes opened", OPENED, len(holes)
     yield "pinholes open", "sum(appid_pinholes)", 0
-    yield "flows refused", 'sum(appid_policy_decisions_total{action="deny"})', len({(d.src, d.sport) for d in asked})
-    yield "packets refused", 'sum(appid_refused_packets_total{action="deny"})', len(asked) - len(left)
+    yield "flows refused", REFUSED, len({(d.src, d.sport) for d in asked})
+    yield "packets refused", STOPPED, len(asked) - len(left)
     yield "packets to userspace", "sum(appid_packets_total)", queued_packets(directory, "after")
     yield "packets lost in the queue", "sum(appid_queue_dropped_total)", 0
     yield "exceptions", "sum(appid_exceptions_total)", 0
@@ -152,6 +187,15 @@ class _prometheus:  # noqa: N801 - a context manager, used as a word
         self._lab.stop(self._child)
 
 
+async def _clean(lab: Lab) -> None:
+    """What is exposed has promtool's approval."""
+    read = f"import urllib.request as r; print(r.urlopen('http://{METRICS}/metrics').read().decode(), end='')"
+    _, exposed = await lab.ask("gw", sys.executable, "-c", read)
+    status, output = await lab.ask("gw", "promtool", "check", "metrics", stdin=exposed)
+    if status or output.strip():
+        raise RuntimeError(output)
+
+
 async def _ask(lab: Lab, query: str) -> float:
     """The one value of an instant query; NaN if there is none."""
     status, output = await lab.ask("gw", "promtool", "query", "instant", "-o", "json", f"http://{PROMETHEUS}", query)
@@ -179,7 +223,7 @@ def _witness(lab: Lab, directory: Path, device: str) -> Iterator[None]:
 async def _print(given: argparse.Namespace) -> int:
     scenario = Scenario() if given.seed is None else Scenario.from_seed(given.seed)
     directory = ROOT / "build" / "demo" / "observed"
-    figures = await observe(scenario, given.calls, given.at_once, given.seconds, directory)
+    figures = await observe(scenario, given.calls, given.at_once, given.seconds, directory, given.workers)
     for figure in figures:
         print(figure)
     return 0 if all(figure.held for figure in figures) else 1
@@ -190,6 +234,7 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=10)
     parser.add_argument("--at-once", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of media, each")
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int)
     return asyncio.run(until_told(_print(parser.parse_args())))
 
