@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from appid.edge import metrics
@@ -15,12 +16,12 @@ from appid.edge.children import Child, start
 _READY = b"ready"
 
 
-def export(directory: Path, listen: tuple[str, int]) -> Child:
-    """Serve from now on. OSError if the address cannot be had."""
+def export(directory: Path, listen: tuple[str, int], words: Mapping[tuple[str, str], str]) -> Child:
+    """Serve from now on; `words`: what each metric counts. OSError if the address cannot be had."""
 
     def work(connection: socket.socket) -> None:
         try:
-            metrics.serve(listen, metrics.merged(directory))
+            metrics.serve(listen, metrics.merged(directory, words))
         except OSError as error:
             connection.sendall(f"metrics at {listen[0]}:{listen[1]}: {error.strerror}".encode())
             return

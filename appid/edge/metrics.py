@@ -89,6 +89,12 @@ class Metrics:
         self.reload_time = Gauge("appid_config_last_reload_timestamp_seconds", "When the last load succeeded", **one)
         Gauge("appid_build_info", "The program", ["version"], **one).labels(__version__).set(1)
 
+    @property
+    def words(self) -> dict[tuple[str, str], str]:
+        """(name, kind) -> what it counts: files that processes share do not hold it."""
+        families = (*self.registry.collect(), *self.live.collect())
+        return {(family.name, family.type): family.documentation for family in families}
+
     def loaded(self, applications: Mapping[int, str], warnings: int, now: float) -> None:
         """Another policy and other applications are in force."""
         self.applications = applications
@@ -177,20 +183,23 @@ def gone(directory: Path, name: str) -> None:
 
 
 class _Merged(Collector):
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, words: Mapping[tuple[str, str], str]) -> None:
         self._directory = directory
+        self._words = words
 
     def collect(self) -> Iterator[Metric]:
         files = [str(path) for path in self._directory.glob("*.db")]
         for gauges in (True, False):
             wanted = [path for path in files if Path(path).name.startswith("gauge_") == gauges]
-            yield from MultiProcessCollector.merge(wanted)  # type: ignore[no-untyped-call]
+            for family in MultiProcessCollector.merge(wanted):  # type: ignore[no-untyped-call]
+                family.documentation = self._words.get((family.name, family.type), family.documentation)
+                yield family
 
 
-def merged(directory: Path) -> CollectorRegistry:
-    """What all processes of the directory counted."""
+def merged(directory: Path, words: Mapping[tuple[str, str], str]) -> CollectorRegistry:
+    """What all processes of the directory counted; `words`: Metrics.words."""
     registry = CollectorRegistry()
-    registry.register(_Merged(directory))
+    registry.register(_Merged(directory, words))
     return registry
 
 

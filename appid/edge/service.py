@@ -153,7 +153,7 @@ class Service:
             log.error("%s", error)
 
     def _export(self, opened: ExitStack, listen: tuple[str, int]) -> None:
-        self._exporter = export(self.directory, listen)
+        self._exporter = export(self.directory, listen, self.metrics.words)
         self.loop.register(self._exporter, lambda: self._exporter_ended(listen))
         opened.callback(self._stop_exporter)
 
@@ -162,7 +162,7 @@ class Service:
         self.loop.unregister(self._exporter)
         log.error("metrics endpoint ended: %s", self._exporter.reap())
         self._exporter = None
-        self._exporter = export(self.directory, listen)
+        self._exporter = export(self.directory, listen, self.metrics.words)
         self.loop.register(self._exporter, lambda: self._exporter_ended(listen))
 
     def _stop_exporter(self) -> None:

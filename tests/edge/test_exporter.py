@@ -16,7 +16,7 @@ from appid.edge.exporter import export
 
 def test_it_serves_what_the_directory_holds_and_ends_when_told(tmp_path: Path) -> None:
     metrics.clear(tmp_path / "metrics")
-    child = export(tmp_path / "metrics", ("127.0.0.1", 19467))
+    child = export(tmp_path / "metrics", ("127.0.0.1", 19467), {})
     with urlopen("http://127.0.0.1:19467/metrics", timeout=5) as answer:
         assert answer.status == 200
     child.signal(signal.SIGKILL)
@@ -24,5 +24,5 @@ def test_it_serves_what_the_directory_holds_and_ends_when_told(tmp_path: Path) -
 
 
 def test_an_address_that_is_taken_is_told(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 19468)), pytest.raises(OSError, match=r"127\.0\.0\.1:19468.*in use"):
-        export(tmp_path, ("127.0.0.1", 19468))
+    with socket.create_server(("127.0.0.1", 19468), {}), pytest.raises(OSError, match=r"127\.0\.0\.1:19468.*in use"):
+        export(tmp_path, ("127.0.0.1", 19468), {})

@@ -118,15 +118,18 @@ def test_what_several_processes_counted_is_told_as_one(tmp_path: Path) -> None:
     room.clear(directory)
     for name, calls in (("supervisor", "0"), ("w0", "5"), ("w1", "7"), ("w0", "3")):
         subprocess.run([sys.executable, "-c", COUNTING, str(directory), name, calls], check=False)
-    read = scrape(room.merged(directory))
+    read = scrape(room.merged(directory, {}))
     assert read["appid_packets_total", labels(verdict="allow")] == 15, "one that began anew goes on counting"
     assert read["appid_calls", labels()] == 10, "a gauge is what the last one of that name said"
     assert read["appid_policy_warnings", labels()] == 2
     assert read["appid_config_reload_success", labels()] == 1
     assert read["appid_build_info", labels(version=__version__)] == 1
+    words = Metrics(MARKS, {}).words
+    told = {family.name: family.documentation for family in room.merged(directory, words).collect()}
+    assert told["appid_packets"] == "Packets that userspace answered"
     room.gone(directory, "w1")
-    read = scrape(room.merged(directory))
+    read = scrape(room.merged(directory, {}))
     assert read["appid_packets_total", labels(verdict="allow")] == 15, "counts outlive their process"
     assert read["appid_calls", labels()] == 3, "gauges do not"
     room.clear(directory)
-    assert scrape(room.merged(directory)) == {}
+    assert scrape(room.merged(directory, {})) == {}
