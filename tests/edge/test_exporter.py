@@ -24,5 +24,5 @@ def test_it_serves_what_the_directory_holds_and_ends_when_told(tmp_path: Path) -
 
 
 def test_an_address_that_is_taken_is_told(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 19468), {}), pytest.raises(OSError, match=r"127\.0\.0\.1:19468.*in use"):
+    with socket.create_server(("127.0.0.1", 19468)), pytest.raises(OSError, match=r"127\.0\.0\.1:19468.*in use"):
         export(tmp_path, ("127.0.0.1", 19468), {})
