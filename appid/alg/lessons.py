@@ -2,8 +2,9 @@
 
 In: STUN messages of a flow that has its name. Out: for another flow's packet, the Lesson that foretells its name.
 Validated is what the other side confirmed under the same transaction: the relay a CreatePermission or ChannelBind of
-the inside host (RFC 8656 sections 9 and 12), the peer a check of the inside host (RFC 8445 section 7.2.5). Media that a
-SIP dialog announced needs no lesson: it is expected (alg/book.py). A lesson names, it opens nothing.
+the inside host (RFC 8656 sections 9 and 12), the peer a check of the inside host (RFC 8445 section 7.2.5), directly or
+through the channel that is bound to it. A Binding without USERNAME is no check: it asks a server for the own address.
+Media that a SIP dialog announced needs no lesson: it is expected (alg/book.py). A lesson names, it opens nothing.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Asked:
     def __init__(self) -> None:
         self.pending: OrderedDict[bytes, tuple[Endpoint, ...]] = OrderedDict()
 
-    def hear(self, facts: tuple[Fact, ...], by_host: bool, remote: Endpoint) -> tuple[Endpoint, ...]:
-        """One STUN message; the peers that it validates. `remote`: the flow's other end."""
+    def hear(self, facts: tuple[Fact, ...], by_host: bool, remote: Endpoint | None) -> tuple[Endpoint, ...]:
+        """One STUN message; the peers that it validates. `remote`: to whom a check goes, None: to a server."""
         values: dict[str, object] = {}
         for fact in facts:
             values.setdefault(fact.name, fact.value)
@@ -53,7 +54,11 @@ class Asked:
             return ()
         if kind == "request" and by_host:
             peers = tuple(f.value for f in facts if f.name == "stun.peer_address" and isinstance(f.value, Endpoint))
-            self.pending[transaction] = (remote,) if method == "binding" else peers
+            if method == "binding":
+                peers = (remote,) if remote is not None and "stun.username" in values else ()
+            if not peers:
+                return ()
+            self.pending[transaction] = peers
             if len(self.pending) > MAX_ASKED:
                 self.pending.popitem(last=False)
         elif kind in ("success", "error") and not by_host:

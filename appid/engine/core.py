@@ -337,9 +337,11 @@ class Engine:
         """The ALG's part: what TURN, STUN and SIP on this flow teach about calls."""
         by_host = outward == record.host_first
         peer: bytes | None = record.remote
+        port = record.key.dport if record.host_first else record.key.sport
+        checked = Endpoint(record.remote, port) if record.relay is None else None
         for position, layer in enumerate(layers):
             if layer.name == "stun":
-                self._learn(record, layer, by_host, number, now)
+                self._learn(record, layer, by_host, checked, number, now)
                 if record.relay is None and any(f.value in ("allocate", "channel-bind") for f in layer.facts[:2]):
                     record.relay = Relay()
                 if record.relay is not None:
@@ -349,7 +351,7 @@ class Engine:
             elif layer.name == "turn":
                 record.relay = record.relay or Relay()
                 channel = next((f.value for f in layer.facts if f.name == "turn.channel"), None)
-                behind = record.relay.channels.get(channel) if isinstance(channel, int) else None
+                behind = checked = record.relay.channels.get(channel) if isinstance(channel, int) else None
                 peer = behind.address if behind is not None else record.remote
             elif layer.name == "sip" and record.opened_with("sip", outward):
                 following = layers[position + 1].message if position + 1 < len(layers) else None
@@ -364,12 +366,13 @@ class Engine:
                     description = carried.description
                 yield from self.calls.signal(record, layer, description, peer or b"", by_host, number, now)
 
-    def _learn(self, record: FlowRecord, layer: Layer, by_host: bool, number: int, now: float) -> None:
-        """What a flow whose name can not shift any more teaches about its peers."""
+    def _learn(
+        self, record: FlowRecord, layer: Layer, by_host: bool, checked: Endpoint | None, number: int, now: float
+    ) -> None:
+        """What a flow whose name can not shift any more teaches about its peers; `checked`: to whom a check goes."""
         record.asked = record.asked or Asked()
-        remote = Endpoint(record.remote, record.key.dport if record.host_first else record.key.sport)
         name = record.naming.name
-        for peer in record.asked.hear(layer.facts, by_host, remote):
+        for peer in record.asked.hear(layer.facts, by_host, checked):
             if name is not None and not self.lineage.descendants.get(name, True):
                 watch = record.naming.watchable
                 self.lessons.learn(record.host, Lesson(name, peer, record.id, number, watch, now + LIFETIME))

@@ -13,6 +13,8 @@ HOST, PEER, RELAY = packed("10.0.0.2"), Endpoint(packed("192.0.2.7"), 50000), En
 
 def message(method: str, kind: str, transaction: bytes, *peers: Endpoint) -> tuple[Fact, ...]:
     named = (Fact("stun.method", method), Fact("stun.class", kind), Fact("stun.transaction", transaction))
+    if (method, kind) == ("binding", "request"):
+        named += (Fact("stun.username", b"Zk3f:8QpL"),)  # type: ignore[assignment]
     return (*named, *(Fact("stun.peer_address", peer) for peer in peers))
 
 
@@ -34,6 +36,14 @@ def test_an_answered_check_teaches_the_other_end() -> None:
     asked = Asked()
     asked.hear(message("binding", "request", b"c" * 12), True, PEER)
     assert asked.hear(message("binding", "success", b"c" * 12), False, PEER) == (PEER,)
+
+
+def test_a_binding_that_is_no_check_teaches_nothing() -> None:
+    """Without USERNAME it asks a server for the own address (RFC 8489 section 2); so it does where no peer is known."""
+    asked, plain = Asked(), message("binding", "request", b"c" * 12)[:3]
+    for facts, remote in ((plain, RELAY), (message("binding", "request", b"c" * 12), None)):
+        asked.hear(facts, True, remote)
+        assert asked.hear(message("binding", "success", b"c" * 12), False, remote) == ()
 
 
 def test_nothing_is_learned_from_refusals_strangers_and_indications() -> None:

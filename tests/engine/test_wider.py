@@ -75,6 +75,27 @@ def test_another_port_another_peer_and_a_refusal_teach_nothing() -> None:
         assert told.identification.application == "stun"
 
 
+def test_a_check_answered_through_a_channel_teaches_the_peer_behind_it() -> None:
+    """Session 1 packets 121 to 160: the relay's own address is nobody's peer."""
+    s, play, relay = stage(), Play(), End("17.173.254.35", 3478)
+    own = CLIENT._replace(port=16402)
+    t, u = s.transaction(), s.transaction()
+    token = (stun.RESERVATION_TOKEN, bytes(8))
+    allocate = [stun.xor_address(stun.XOR_RELAYED_ADDRESS, relay.host, 3489, t), token]
+    play.queue(udp(own, relay, stun.message(stun.ALLOCATE, stun.REQUEST, t, allocate)))
+    bind = [stun.channel_number(0x4000), stun.xor_address(stun.XOR_PEER_ADDRESS, FAR.host, FAR.port, t)]
+    play.queue(udp(own, relay, stun.message(stun.CHANNEL_BIND, stun.REQUEST, t, bind)))
+    asked = [(stun.USERNAME, bytes(20)), *(stun.u32(number, 1) for number in (0x8001, 0x8002, 0x8003, 0x8009))]
+    play.queue(udp(own, relay, stun.channel_data(0x4000, stun.message(stun.BINDING, stun.REQUEST, u, asked))))
+    answered = stun.message(stun.BINDING, stun.SUCCESS, u, [])
+    play.queue(udp(relay, own, stun.channel_data(0x4000, answered)))
+    opaque, elsewhere = b"\x05 media of its own", OWN._replace(port=50999)
+    told = name_of(play, udp(elsewhere, FAR, opaque))
+    assert told is not None
+    assert told.identification.application == "facetime"
+    assert name_of(play, udp(elsewhere, relay, opaque)) is None
+
+
 def test_it_is_over_after_its_time() -> None:
     play = Play()
     called(play)
