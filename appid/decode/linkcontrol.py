@@ -8,6 +8,7 @@ is a code of 20 bytes under type 9.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
@@ -16,11 +17,11 @@ from appid.wire import Fact, Layer
 FIRST: Final = frozenset({0x00, 0x80})
 COMMANDS: Final = range(1, 0x20)
 ACKNOWLEDGES: Final = 0x8000
-ZEROS = bytes(16)
+ZEROS: Final = bytes(16)
 HEADER: Final = 4 + len(ZEROS)
 CODE: Final = b"\x00\x09\x00\x14"
 CODE_SIZE: Final = 20
-_TWO: Final = Struct(">HH")
+_two: Final[Callable[[memoryview], tuple[int, int]]] = Struct(">HH").unpack_from
 
 
 def decode(data: memoryview) -> Layer | None:
@@ -28,7 +29,7 @@ def decode(data: memoryview) -> Layer | None:
     last = end - CODE_SIZE - len(CODE)
     if last < HEADER or bytes(data[4:HEADER]) != ZEROS or bytes(data[last : last + len(CODE)]) != CODE:
         return None
-    word, length = _TWO.unpack_from(data)
+    word, length = _two(data)
     command = word & ~ACKNOWLEDGES
     if command not in COMMANDS or not 0 < length <= end - 4:
         return None

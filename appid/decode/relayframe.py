@@ -31,7 +31,7 @@ LONG: Final = 0x10
 SHORT: Final = 0x20
 MEDIA: Final = 0x40
 UNKNOWN: Final = 0x80
-ZEROS = bytes(16)
+ZEROS: Final = bytes(16)
 RTP_HEADER: Final = 12
 
 

@@ -7,6 +7,7 @@ names, are facts: 0x8001-0x8009 meant other things to vendors before IANA assign
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
@@ -36,6 +37,10 @@ CLASSES: Final = ("request", "indication", "success", "error")
 CLASSIC_METHODS: Final = frozenset({*METHODS, 0x002})
 """Methods believed without the cookie; 2 was SHARED-SECRET (RFC 3489 section 11.1)."""
 
+UUIDS: Final = 73
+"""Two UUIDs (RFC 9562 section 4) and a colon, bytes."""
+_UUID: Final = rb"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+_UUIDS: Final = re.compile(_UUID + rb":" + _UUID)
 _header: Final[Callable[[memoryview], tuple[int, int, int]]] = Struct(">HHI").unpack_from
 _two: Final[Callable[[Buffer, int], tuple[int, int]]] = Struct(">HH").unpack_from
 
@@ -93,7 +98,10 @@ def _text(name: str) -> Unpack:
 
 def _username(value: bytes, _: bytes) -> tuple[Fact, ...]:
     colon = b":" in value  # RFC 8445 section 7.2.2: ufrag:ufrag
-    return Fact("stun.username", value), Fact("stun.username_length", len(value)), Fact("stun.username_colon", colon)
+    told = Fact("stun.username", value), Fact("stun.username_length", len(value)), Fact("stun.username_colon", colon)
+    if len(value) == UUIDS and _UUIDS.fullmatch(value):
+        return (*told, Fact("stun.username_uuids", True))
+    return told
 
 
 def _error(value: bytes, _: bytes) -> tuple[Fact, ...]:

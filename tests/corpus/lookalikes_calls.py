@@ -117,6 +117,17 @@ def discord(s: Stage) -> None:
     s.exchange(OWN, server, *(bytes.fromhex("1337cafe") + struct.pack("<I", 7),) * 2)
 
 
+def zoom_in_a_browser(s: Stage) -> None:
+    """Two UUIDs as the check's names."""
+    name = b"E04D943F-C271-4C96-827D-DCBD09778680:2040F7EC-3FBF-41F7-9AC2-AAD5D4610A8E"
+    s.udp(OWN, End(SERVER, 8801), ice_check(s, name)[0])
+
+
+def long_names_to_8801(s: Stage) -> None:
+    """As long as two UUIDs, and no UUIDs."""
+    s.udp(OWN, End(SERVER, 8801), ice_check(s, b"a" * 36 + b":" + b"b" * 36)[0])
+
+
 def meet(s: Stage) -> None:
     """A media server's name of 26 letters, on Google's port, with the library's own attribute."""
     t, key = s.transaction(), s.rng.randbytes(22)

@@ -25,6 +25,12 @@ def no_pad(s: Stage) -> None:
         s.udp(SNATMAP, PROBED, body)
 
 
+def padded(s: Stage) -> None:
+    """The report's own words: padded with 0xFF to 16 bytes; here ten bytes that nobody can read, and six of padding."""
+    for _ in range(3):
+        s.exchange(SNATMAP, PROBED, *(b"\x07" + s.rng.randbytes(9) + b"\xff" * 6 for _ in range(2)))
+
+
 def other_address(s: Stage) -> None:
     """16 bytes and the pad, yet the address inside is not the sender's."""
     for _ in range(3):
