@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appid.wire import DecodeError, Endpoint, FlowKey, Reader, packed, text
+from appid.wire import DecodeError, Endpoint, Fact, FlowKey, Reader, packed, text
 
 
 @given(st.binary(max_size=40), st.lists(st.integers(0, 9), max_size=12))
@@ -49,3 +51,14 @@ def test_a_key_reversed_twice_is_itself() -> None:
     key = FlowKey(17, packed("172.16.42.187"), 16402, packed("17.173.254.35"), 3478)
     assert key.reversed().reversed() == key
     assert key.reversed().source == key.destination == Endpoint(packed("17.173.254.35"), 3478)
+
+
+def test_facts_are_equal_by_name_and_value_and_nothing_else() -> None:
+    fact = Fact("stun.method", "allocate")
+    assert fact == Fact("stun.method", "allocate")
+    assert len({fact, Fact("stun.method", "allocate"), Fact("stun.method", "refresh")}) == 2
+    assert fact not in (("stun.method", "allocate"), Fact("stun.class", "allocate"))
+    assert pickle.loads(pickle.dumps(fact)) == fact
+    assert repr(fact) == "Fact('stun.method', 'allocate')"
+    name, value = fact
+    assert (name, value) == ("stun.method", "allocate")

@@ -7,18 +7,24 @@ of the packet that caused them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, final
 
 from appid.alg.expectation import Expectation
 from appid.flow.key import FlowKey
+from appid.wire import Value
 
 
-class SetVerdict(NamedTuple):
+@final
+class SetVerdict(Value):
     """Answer the queued packet `packet`: "repeat" with these mark bits (within the operator's mask), or "drop"."""
 
-    packet: int
-    verdict: Literal["repeat", "drop"]
-    mark: int
+    __slots__ = ("mark", "packet", "verdict")
+    __match_args__ = ("packet", "verdict", "mark")
+
+    def __init__(self, packet: int, verdict: Literal["repeat", "drop"], mark: int) -> None:
+        self.packet: Final = packet
+        self.verdict: Final = verdict
+        self.mark: Final = mark
 
 
 @dataclass(frozen=True, slots=True)

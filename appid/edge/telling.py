@@ -38,8 +38,8 @@ def because(reasons: tuple[Because, ...]) -> list[dict[str, Any]]:
     told = []
     for reason in reasons:
         values: dict[str, list[Any]] = {}
-        for name, value in reason.facts:
-            shown, known = plain(name, value), values.setdefault(name, [])
+        for fact in reason.facts:
+            shown, known = plain(fact.name, fact.value), values.setdefault(fact.name, [])
             if shown not in known:
                 known.append(shown)
         facts = {name: known[0] if len(known) == 1 else known for name, known in values.items()}

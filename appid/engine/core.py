@@ -218,16 +218,17 @@ class Engine:
         """Decode, book the evidence, match."""
         if packet.payload:
             record.payload_packets += 1
-        layers, facts, anomalies = read(record, packet, outward)
+        told = read(record, packet, outward)
+        layers = told.layers
         if layers and layers[-1].consumed == 0 and layers[-1].name == "sip" and record.userspace_packets < PATIENCE:
             record.payload_packets -= 1  # the head of a message in small segments is one packet, not many
         if self.on_read is not None:
             self.on_read(record, number, outward, layers)
-        for error in anomalies:
+        for error in told.anomalies:
             out.append(Report("anomaly", AnomalyReport(record.id, number, error.protocol, error.reason)))
             if error.protocol == "sip" and record.natted is not None:
                 out.append(Report("translation", TranslationReport(record.id, number, "unparseable")))
-        booked = record.ledger.add(facts, outward)
+        booked = record.ledger.add(told.facts, outward)
         if record.always is None:
             record.always = self.matcher.always(record.facts)
         matches = self.matcher.match(booked, self._wider(record, booked), record.always, len(record.facts))

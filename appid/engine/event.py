@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from appid.dataplane.command import Command
 from appid.flow.key import FlowKey
 from appid.packet import Packet
-from appid.wire import Endpoint
+from appid.wire import Endpoint, Value
 
 if TYPE_CHECKING:
     from appid.engine.record import Settings
@@ -20,19 +20,35 @@ def unmapped(_key: FlowKey) -> Endpoint | None:
     return None
 
 
-class PacketQueued(NamedTuple):
+@final
+class PacketQueued(Value):
     """A packet that the kernel chains queued: `data` is the IP packet as seen in mangle/FORWARD, `mark` its packet
-    mark, `packet` the edge's running number (a capture's frame number when replaying)."""
+    mark, `packet` the edge's running number (a capture's frame number when replaying).
 
-    packet: int
-    data: memoryview
-    mark: int = 0
-    indev: str = ""
-    outdev: str = ""
-    parsed: Packet | None = None
-    """`data`, if the edge has parsed it already."""
-    mapped: Callable[[FlowKey], Endpoint | None] = unmapped
-    """Asks the host as what a flow's source is seen outside; `key` from the inside host."""
+    parsed  `data`, if the edge has parsed it already
+    mapped  asks the host as what a flow's source is seen outside; `key` from the inside host
+    """
+
+    __slots__ = ("data", "indev", "mapped", "mark", "outdev", "packet", "parsed")
+    __match_args__ = ("packet", "data", "mark", "indev", "outdev", "parsed", "mapped")
+
+    def __init__(
+        self,
+        packet: int,
+        data: memoryview,
+        mark: int = 0,
+        indev: str = "",
+        outdev: str = "",
+        parsed: Packet | None = None,
+        mapped: Callable[[FlowKey], Endpoint | None] = unmapped,
+    ) -> None:
+        self.packet: Final = packet
+        self.data: Final = data
+        self.mark: Final = mark
+        self.indev: Final = indev
+        self.outdev: Final = outdev
+        self.parsed: Final = parsed
+        self.mapped: Final = mapped
 
 
 class FlowEnded(NamedTuple):

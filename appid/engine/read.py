@@ -7,7 +7,7 @@ section 6).
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, final
 
 from appid.decode import Peeled, peel
 from appid.decode.quic import join
@@ -24,10 +24,16 @@ NOTHING: Final[tuple[Layer, ...]] = ()
 NO_LAYERS: Final = Peeled(NOTHING, (), 0)
 
 
-class Read(NamedTuple):
-    layers: tuple[Layer, ...]
-    facts: list[Fact]
-    anomalies: tuple[DecodeError, ...]
+@final
+class Read:
+    """What a packet is made of: layers, outer before inner; facts, those of the flow first; what was malformed."""
+
+    __slots__ = ("anomalies", "facts", "layers")
+
+    def __init__(self, layers: tuple[Layer, ...], facts: list[Fact], anomalies: tuple[DecodeError, ...]) -> None:
+        self.layers: Final = layers
+        self.facts: Final = facts
+        self.anomalies: Final = anomalies
 
 
 def read(record: FlowRecord, packet: Packet, outward: bool) -> Read:

@@ -43,12 +43,12 @@ class FactSet:
     def add(self, facts: Iterable[Fact]) -> None:
         """Book facts; a value that its name has already is not kept twice."""
         table = self.values
-        for name, value in facts:
-            values = table.get(name)
+        for fact in facts:
+            values = table.get(fact.name)
             if values is None:
-                table[name] = [value]
-            elif value not in values:
-                values.append(value)
+                table[fact.name] = [fact.value]
+            elif fact.value not in values:
+                values.append(fact.value)
             else:
                 continue
             self.size += 1
@@ -79,16 +79,17 @@ class Ledger:
             facts = facts + derived
         if self.keep and self.flow.size < MAX_FACTS:
             keep = self.keep
-            self.flow.add([fact for fact in facts if fact[0] in keep])
+            self.flow.add([fact for fact in facts if fact.name in keep])
         return facts
 
     def _derive(self, facts: list[Fact], outward: bool) -> list[Fact]:
         derived: list[Fact] = []
         ssrc: FactValue = None
         channel: FactValue = None
-        for name, value in facts:
-            if name not in _COUNTED:
+        for fact in facts:
+            if fact.name not in _COUNTED:
                 continue
+            name, value = fact.name, fact.value
             if name == "rtp.ssrc":
                 ssrc = value
             elif name == "rtp.sequence" and isinstance(value, int):

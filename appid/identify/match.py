@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, final
 
 from appid.evidence.ledger import FactSet
 from appid.identify.application import Application, Condition, Operator, Scope, Signature
-from appid.wire import Fact, FactValue
+from appid.wire import Fact, FactValue, Value
 
 _Anchor = tuple[str, str, FactValue]
 
@@ -29,11 +29,18 @@ ALWAYS: Final = frozenset(
 WIDER: Final[tuple[Scope, ...]] = ("flow", "host", "call")
 
 
-class Match(NamedTuple):
-    application: str
-    signature: Signature
-    facts: tuple[Fact, ...]
-    excludes: bool
+@final
+class Match(Value):
+    """A signature that holds, of an application that it names, or rules out; by these facts."""
+
+    __slots__ = ("application", "excludes", "facts", "signature")
+    __match_args__ = ("application", "signature", "facts", "excludes")
+
+    def __init__(self, application: str, signature: Signature, facts: tuple[Fact, ...], excludes: bool) -> None:
+        self.application: Final = application
+        self.signature: Final = signature
+        self.facts: Final = facts
+        self.excludes: Final = excludes
 
 
 class _Filed(NamedTuple):
@@ -156,10 +163,10 @@ class Matcher:
         """The signatures whose anchor is among these facts."""
         found: dict[int, _Filed] = {}
         names = self._names
-        for name, value in facts:
-            index = names.get(name)
+        for fact in facts:
+            index = names.get(fact.name)
             if index is not None:
-                for entry in index.lookup(value):
+                for entry in index.lookup(fact.value):
                     found[id(entry)] = entry
         return found
 

@@ -86,13 +86,14 @@ class Naming:
             return False
         candidates: dict[str, tuple[Confidence, list[Because]]] = {}
         excluded = set()
-        for application, signature, facts, excludes in matches:
-            if excludes:
+        for match in matches:
+            application, signature = match.application, match.signature
+            if match.excludes:
                 excluded.add(application)
                 continue
             if signature.watch:
                 self.readable.add(application)
-            reason = Because(packet, signature.name, facts)
+            reason = Because(packet, signature.name, match.facts)
             if signature.strength == "supporting":
                 reasons = self.supporting.setdefault(application, {})
                 reasons.setdefault(signature.name, reason)

@@ -6,13 +6,12 @@ entered: the outer flow is what the gateway forwards. `flow_id` is the hot path:
 
 from __future__ import annotations
 
-from builtins import memoryview  # noqa: A004 - mypyc looks for it among the names of this module
 from collections.abc import Callable
 from struct import Struct
 from struct import error as struct_error
-from typing import Final, NamedTuple
+from typing import Final, final
 
-from appid.wire import ICMP, ICMPV6, TCP, UDP, Buffer, DecodeError, FlowKey
+from appid.wire import ICMP, ICMPV6, TCP, UDP, Buffer, DecodeError, FlowKey, Value
 
 SCTP: Final = 132
 DCCP: Final = 33
@@ -39,7 +38,8 @@ _GTPU_PORT: Final = 2152
 _TEREDO_PORT: Final = 3544
 
 
-class Packet(NamedTuple):
+@final
+class Packet(Value):
     """An IP packet as sent.
 
     payload        what the transport header carries, without padding of the link; for ICMP what follows its first 8
@@ -49,15 +49,34 @@ class Packet(NamedTuple):
     fragment       a piece of a datagram: see Fragments. Only the first piece has ports.
     """
 
-    key: FlowKey
-    payload: memoryview
-    length: int
-    tcp_flags: int = 0
-    tcp_seq: int = 0
-    icmp_type: int = 0
-    icmp_code: int = 0
-    encapsulation: str | None = None
-    fragment: bool = False
+    __slots__ = (
+        "encapsulation", "fragment", "icmp_code", "icmp_type", "key", "length", "payload", "tcp_flags", "tcp_seq",
+    )  # fmt: skip
+    __match_args__ = (
+        "key", "payload", "length", "tcp_flags", "tcp_seq", "icmp_type", "icmp_code", "encapsulation", "fragment",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        key: FlowKey,
+        payload: memoryview,
+        length: int,
+        tcp_flags: int = 0,
+        tcp_seq: int = 0,
+        icmp_type: int = 0,
+        icmp_code: int = 0,
+        encapsulation: str | None = None,
+        fragment: bool = False,
+    ) -> None:
+        self.key: Final = key
+        self.payload: Final = payload
+        self.length: Final = length
+        self.tcp_flags: Final = tcp_flags
+        self.tcp_seq: Final = tcp_seq
+        self.icmp_type: Final = icmp_type
+        self.icmp_code: Final = icmp_code
+        self.encapsulation: Final = encapsulation
+        self.fragment: Final = fragment
 
 
 # --- the hot path: a flow's name without a Packet ---
@@ -146,7 +165,8 @@ def parse(data: memoryview) -> Packet | None:
             sport, dport, seq, high, flags = _tcp(data, header)
             at = header + (high >> 4) * 4
             if header + 20 <= at <= length:
-                return Packet(FlowKey(TCP, src, sport, dst, dport), data[at:], length, flags, seq)
+                key = tuple.__new__(FlowKey, (TCP, src, sport, dst, dport))
+                return Packet(key, data[at:], length, flags, seq)
         return _transport(data, 4, proto, src, dst, header, length, fragment & 0x1FFF, fragment != 0)
     if first >> 4 == 6 and size >= 40:
         length, proto, src, dst = _ipv6(data)
@@ -212,7 +232,8 @@ def _transport(
             name = None
             if dport in _UDP_TUNNELS or sport in _UDP_TUNNELS:
                 name = _udp_tunnel(sport, dport, payload)
-            return Packet(FlowKey(UDP, src, sport, dst, dport), payload, length, 0, 0, 0, 0, name, fragment)
+            key = tuple.__new__(FlowKey, (UDP, src, sport, dst, dport))
+            return Packet(key, payload, length, 0, 0, 0, 0, name, fragment)
         if proto == TCP:
             sport, dport, seq, high, flags = _tcp(data, at)
             header = (high >> 4) * 4

@@ -99,7 +99,7 @@ class Telling:
 
     def media(self, step: Step, layer: Layer) -> Effect | None:
         """An RTP packet; what it changes, if it takes another way than the one before it."""
-        facts = dict(layer.facts)
+        facts = {fact.name: fact.value for fact in layer.facts}
         kind, sequence = _int(facts.get("rtp.payload_type")), _int(facts.get("rtp.sequence"))
         ssrc, timestamp = _int(facts.get("rtp.ssrc")), _int(facts.get("rtp.timestamp"))
         assert step.src is not None

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appid.decode import rtcp
+from appid.wire import Fact
 
 CAPTURES = Path(__file__).parents[3] / "shared" / "captures"
 SR = bytes.fromhex("80c80006 00000309 e0c4aaaa bbbbcccc 00010000 00000064 00004000".replace(" ", ""))
@@ -26,7 +27,7 @@ def test_compound() -> None:
     assert types(SR + SDES + BYE) == [200, 202, 203]
     layer = rtcp.decode(memoryview(SR))
     assert layer is not None
-    assert ("rtcp.ssrc", 0x309) in layer.facts
+    assert Fact("rtcp.ssrc", 0x309) in layer.facts
 
 
 def test_reduced_size() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from zlib import crc32
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appid.decode import peel, stun
-from appid.wire import DecodeError, Endpoint, Layer, packed
+from appid.wire import DecodeError, Endpoint, Fact, FactValue, Layer, packed
 
 CAPTURES = Path(__file__).parents[3] / "shared" / "captures"
 TRANSACTION = bytes.fromhex("b7e7a701bc34d686fa87dfae")
@@ -29,6 +30,10 @@ RESPONSE_V6 = bytes.fromhex(  # section 2.3
     "010100482112a442b7e7a701bc34d686fa87dfae8022000b7465737420766563746f7220"
     "002000140002a1470113a9faa5d3f179bc25f4b5bed2b9d900080014a382954e4be67bf11784c97c8292c275bfe3ed4180280004c8fb0b4c"
 )
+
+
+def named(facts: Iterable[Fact]) -> dict[str, FactValue]:
+    return {fact.name: fact.value for fact in facts}
 
 
 def message(type_: int, *attributes: tuple[int, bytes], cookie: str = "2112a442") -> bytes:
@@ -130,8 +135,8 @@ def test_data_indication_is_peeled() -> None:
     wrapped = message(0x0017, (0x0012, bytes.fromhex("0001a147e112a643")), (0x0013, REQUEST))
     peeled = peel(memoryview(wrapped), "udp")
     assert [layer.name for layer in peeled.layers] == ["stun", "stun"]
-    assert dict(peeled.layers[1].facts)["stun.username"] == b"evtj:h6vY"
-    assert dict(peeled.layers[0].facts)["stun.peer_address"] == Endpoint(packed("192.0.2.1"), 32853)
+    assert named(peeled.layers[1].facts)["stun.username"] == b"evtj:h6vY"
+    assert named(peeled.layers[0].facts)["stun.peer_address"] == Endpoint(packed("192.0.2.1"), 32853)
 
 
 def test_stream_is_framed_by_the_length() -> None:
@@ -174,7 +179,7 @@ def test_as_wireshark_counts(name: str) -> None:
         payload, type_, classic, channel = row.split("\t")
         theirs.update(["channel"] if channel else [int(t, 16) for t in (type_ or classic,) if t])
         peeled = peel(memoryview(bytes.fromhex(payload)), "udp")
-        found = dict(peeled.layers[0].facts) if peeled.layers else {}
+        found = named(peeled.layers[0].facts) if peeled.layers else {}
         if "stun.type" in found or "turn.channel" in found:
             ours[found.get("stun.type", "channel")] += 1
     assert ours == theirs

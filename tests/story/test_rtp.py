@@ -160,6 +160,6 @@ def test_rates_are_bounded_and_whole() -> None:
 def test_a_header_is_read_as_the_standard_draws_it() -> None:
     """RFC 3550 section 5.1: V=2, M=1, PT=123, sequence 0x0102, timestamp 3, SSRC 0xDEADBEEF."""
     layer = next_of_stream(memoryview(bytes.fromhex("80fb 0102 00000003 deadbeef".replace(" ", ""))))
-    assert dict(layer.facts) == {
+    assert {fact.name: fact.value for fact in layer.facts} == {
         "rtp.payload_type": 123, "rtp.ssrc": 0xDEADBEEF, "rtp.sequence": 0x0102, "rtp.timestamp": 3, "rtp.marker": True,
     }  # fmt: skip
