@@ -233,7 +233,7 @@ def _streams(tale: Tale, width: int) -> Iterator[Text]:
         return
     yield Text()
     yield Text("RTP streams (jitter and loss: RFC 3550)", style="bold")
-    head = f"  {'way':<25} {'types':<15} {'packets':>8} {'lost':>9} {'jitter':>8} {'kbit/s':>7}"
+    head = f"  {'way':<18} {'by':<6} {'types':<14} {'packets':>8} {'lost':>9} {'jitter':>10} {'kbit/s':>7}"
     yield Text(head, style="dim")
     for stream in tale.streams:
         yield Text(_stream(tale, stream))
@@ -242,12 +242,12 @@ def _streams(tale: Tale, width: int) -> Iterator[Text]:
 def _stream(tale: Tale, stream: Stream) -> str:
     here, there, through = ends(tale, stream.src, stream.dst, stream.via)
     types = f"{stream.kind} {' '.join(map(str, stream.payload_types))}".strip()[:15]
-    lost = f"{stream.lost} ({100 * stream.lost / stream.expected:.1f}%)" if stream.expected else "-"
+    lost = str(stream.lost) if stream.lost <= 0 else f"{stream.lost} ({100 * stream.lost / stream.expected:.1f}%)"
     guess = "~" if stream.clock_from == "estimated" else ""
     jitter = "-" if stream.jitter is None else f"{guess}{stream.jitter * 1000:.2f} ms"
     rate = "-" if stream.bits_per_second is None else f"{stream.bits_per_second / 1000:.1f}"
-    way = f"{here} > {there}{', relayed' if through else ''}"
-    return f"  {way:<25} {types:<15} {stream.packets:>8,} {lost:>9} {jitter:>8} {rate:>7}"
+    by = "relay" if through else "direct"
+    return f"  {f'{here} > {there}':<18} {by:<6} {types[:14]:<14} {stream.packets:>8,} {lost:>9} {jitter:>10} {rate:>7}"
 
 
 def _others(console: Console, story: Story) -> None:
@@ -265,6 +265,7 @@ def _others(console: Console, story: Story) -> None:
             for line in _hanging(" " * 11, words, width):
                 line.stylize("dim")
                 show(console, line)
-    total = story.summary.get("flows", 0) - sum(len(tale.flows) for tale in story.tales)
-    if total > min(len(story.others), OTHERS):
-        show(console, Text(f"  and {total - OTHERS:,} more: --flow N tells of one, --json of all"))
+    total = story.summary.get("flows", 0) - len({flow["id"] for tale in story.tales for flow in tale.flows})
+    more = total - min(len(story.others), OTHERS)
+    if more > 0:
+        show(console, Text(f"  and {more:,} more: --flow N tells of one, --json of all"))

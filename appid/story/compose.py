@@ -11,6 +11,8 @@ from appid.story.tale import Telling
 from appid.story.teller import Storyteller
 from appid.wire import packed
 
+VALID = 3
+"""Packets that make a stream: of what merely looks like RTP some has an SSRC of its own each (RFC 3550 A.1)."""
 OTHERS = 1000
 """Flows of no call that are kept to be listed."""
 
@@ -55,7 +57,7 @@ def compose(lines: Iterable[dict[str, Any]], teller: Storyteller, call: int | No
 def _tale(told: dict[str, Any], telling: Telling, flows: list[dict[str, Any]], pinholes: list[dict[str, Any]]) -> Tale:
     caller = told.get("caller")
     parties, lanes = telling.cast.parties(packed(caller) if caller else None)
-    streams = [each.done(telling.kinds) for each in telling.streams.values()]
+    streams = [each.done(telling.kinds) for each in telling.streams.values() if each.packets >= VALID]
     return Tale(
         told, parties, [_named(item, telling) for item in telling.sorted()], streams, telling.descriptions, flows,
         pinholes, lanes, telling.untold,

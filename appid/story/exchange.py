@@ -6,7 +6,8 @@ In: the layers of one message after another, of one call. Out: further details f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from appid.story.words import Facts
@@ -20,6 +21,25 @@ LATE = 500_000_000
 """ns: an answer that takes longer is worth a word."""
 
 
+@dataclass(slots=True)
+class Budget:
+    """What all tales of one story may keep together; each takes its part of it."""
+
+    tales: int = 4000
+    items: int = 100_000
+    known: int = 300_000
+    streams: int = 20_000
+    characters: int = 16_000_000
+
+    def take(self, what: str, amount: int = 1) -> bool:
+        """Whether there was enough left."""
+        left: int = getattr(self, what) - amount
+        if left < 0:
+            return False
+        setattr(self, what, left)
+        return True
+
+
 class _Asked(NamedTuple):
     sender: bytes
     frame: int
@@ -30,7 +50,8 @@ class _Asked(NamedTuple):
 class Exchange:
     """What has been asked so far in one call."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget | None = None) -> None:
+        self.budget = budget or Budget()
         self.asked: dict[object, _Asked] = {}
         self.channels: dict[tuple[int, int], Endpoint] = {}
         self.unanswered: dict[tuple[int, int], int] = {}
@@ -74,16 +95,19 @@ class Exchange:
                 del self.unanswered[known]
         yield from self._answer(key, time, username)
 
+    def _room(self, known: Sized) -> bool:
+        return len(known) < MAX_KNOWN and self.budget.take("known")
+
     def _bind(self, flow: int, frame: int, facts: Facts) -> None:
         channel, peer = facts.one("stun.channel_number"), facts.one("stun.peer_address")
-        if isinstance(channel, int) and isinstance(peer, Endpoint) and len(self.channels) < MAX_KNOWN:
+        if isinstance(channel, int) and isinstance(peer, Endpoint) and self._room(self.channels):
             if (flow, channel) not in self.channels:
                 self.unanswered[flow, channel] = frame
             self.channels[flow, channel] = peer
 
     def _channel(self, flow: int, facts: Facts) -> Iterator[str]:
         channel = facts.one("turn.channel")
-        if not isinstance(channel, int) or (flow, channel) in self.used or len(self.used) >= MAX_KNOWN:
+        if not isinstance(channel, int) or (flow, channel) in self.used or not self._room(self.used):
             return
         self.used.add((flow, channel))
         bound = self.unanswered.get((flow, channel))
@@ -100,7 +124,7 @@ class Exchange:
             return
         if self.usernames:
             yield "another USERNAME than before"
-        if len(self.usernames) < MAX_KNOWN:
+        if self._room(self.usernames):
             self.usernames[username] = frame
 
     def _sip(self, frame: int, time: int, facts: Facts) -> Iterator[str]:
@@ -115,7 +139,7 @@ class Exchange:
         asked = self.asked.get(key)
         if asked is not None:
             yield f"{AGAIN} {asked.frame}" if asked.sender == self._sender else f"{FURTHER} {asked.frame}"
-        elif len(self.asked) < MAX_KNOWN:
+        elif self._room(self.asked):
             self.asked[key] = _Asked(self._sender, frame, time, username)
 
     def _answer(self, key: object, time: int, username: bytes | None) -> Iterator[str]:

@@ -24,12 +24,14 @@ class Cast:
     couriers: dict[Endpoint, None] = field(default_factory=dict)
     web: dict[Endpoint, None] = field(default_factory=dict)
     mapped: dict[bytes, None] = field(default_factory=dict)
-    """Addresses by which the world knows the clients, and routers that said so."""
+    """Addresses by which the world knows the clients."""
+    complaining: set[bytes] = field(default_factory=set)
+    """Senders of ICMP errors."""
     seen: dict[bytes, None] = field(default_factory=dict)
     speaking: set[bytes] = field(default_factory=set)
 
     def add(self, src: Endpoint | None, *others: Endpoint | None) -> None:
-        if src is not None:
+        if src is not None and src.address not in self.complaining:
             self.speaking.add(src.address)
         for end in (src, *others):
             if end is not None:
@@ -44,6 +46,8 @@ class Cast:
         by_role: dict[Role, list[bytes]] = {role: [] for role in ORDER}
         for address in sorted(self.seen, key=lambda seen: seen != first):
             by_role[self._role(address)].append(address)
+        if not by_role["client"] and len(by_role["peer"]) > 1:  # nobody is inside: the caller, or who spoke first
+            by_role["client"].append(by_role["peer"].pop(0))
         parties: list[Party] = []
         lanes: dict[bytes, int] = {}
         for role in ORDER:
@@ -60,6 +64,6 @@ class Cast:
         for role, ends in (("relay", self.relays), ("courier", self.couriers), ("web", self.web)):
             if any(end.address == address for end in ends):
                 return role  # type: ignore[return-value]
-        if address in self.mapped:
-            return "router"
-        return "client" if self.inside(address) and address in self.speaking else "peer"
+        if self.inside(address) and address in self.speaking:
+            return "client"
+        return "router" if address in self.mapped or address in self.complaining else "peer"

@@ -11,7 +11,7 @@ from typing import Literal
 
 from appid.decode import sip
 from appid.decode.sdp import Description as Sdp
-from appid.story.exchange import Exchange
+from appid.story.exchange import Budget, Exchange
 from appid.story.lanes import Cast
 from appid.story.rtp import Counting, next_of_stream
 from appid.story.step import Description, Effect, Fold, FoldLine, Step
@@ -33,11 +33,13 @@ Path = tuple[int, Endpoint | None]
 
 
 class Telling:
-    """Collects one call's (or flow's) messages."""
+    """Collects the messages of one call (`number`; 0: of a flow)."""
 
-    def __init__(self, inside: Callable[[bytes], bool]) -> None:
+    def __init__(self, inside: Callable[[bytes], bool], budget: Budget | None = None, number: int = 0) -> None:
+        self.number = number
+        self.budget = budget or Budget()
         self.items: list[Step | Fold] = []
-        self.exchange = Exchange()
+        self.exchange = Exchange(self.budget)
         self.cast = Cast(inside)
         self.streams: dict[tuple[int, Endpoint, Endpoint | None, int], Counting] = {}
         self.descriptions: list[Description] = []
@@ -48,10 +50,10 @@ class Telling:
         self.inside = inside
         self._often: dict[tuple[object, ...], int] = {}
         self._fold: Fold | None = None
-        self._ways: dict[bool, tuple[Path, int]] = {}
-        self._seen: dict[tuple[Path, bool], int] = {}
-        self._places: dict[tuple[bool, int], Path] = {}
-        self._last: dict[bool, tuple[int, int, int]] = {}
+        self._ways: dict[bytes, tuple[Path, int]] = {}
+        self._seen: dict[tuple[Path, bytes], int] = {}
+        self._places: dict[tuple[bytes, int], Path] = {}
+        self._last: dict[bytes, tuple[int, int, int]] = {}
 
     # -- steps and folds -----------------------------------------------------------------------------------------
 
@@ -65,25 +67,28 @@ class Telling:
                 self._folded(step, said)
                 return
         self._fold = None
-        self.items.append(step)
+        if self.budget.take("items"):
+            self.items.append(step)
+        else:
+            self.untold += 1
 
     def _folded(self, step: Step, said: Said) -> None:
         if self._fold is None:
-            if len(self.items) > MAX_STEPS + MAX_FOLDS:
+            if len(self.items) > MAX_STEPS + MAX_FOLDS or not self.budget.take("items"):
                 self.untold += 1
                 return
             self._fold = Fold()
             self.items.append(self._fold)
         assert step.src is not None
         assert step.dst is not None
-        key = (step.flow, step.src, step.via, said.kind if said.media else said.what)
+        key = (step.flow, step.src, step.via, said.kind if said.types else said.what)
         line = self._fold.lines.get(key)
         if line is None:
             if len(self._fold.lines) >= MAX_LINES:
                 self.untold += 1
                 return
             line = FoldLine(
-                step.flow, step.src, step.dst, step.via, said.kind.upper() if said.media else said.what,
+                step.flow, step.src, step.dst, step.via, said.kind.upper() if said.types else said.what,
                 step.frame, step.frame, step.time, step.time,
             )  # fmt: skip
             self._fold.lines[key] = line
@@ -97,7 +102,7 @@ class Telling:
 
     # -- media ---------------------------------------------------------------------------------------------------
 
-    def media(self, step: Step, layer: Layer) -> Effect | None:
+    def media(self, step: Step, layer: Layer, relayed: bool = False) -> Effect | None:
         """An RTP packet; what it changes, if it takes another way than the one before it."""
         facts = {fact.name: fact.value for fact in layer.facts}
         kind, sequence = _int(facts.get("rtp.payload_type")), _int(facts.get("rtp.sequence"))
@@ -106,16 +111,22 @@ class Telling:
         assert step.dst is not None
         key = (step.flow, step.src, step.via, ssrc)
         stream = self.streams.get(key)
-        if stream is None and len(self.streams) < MAX_STREAMS:
+        if stream is None and len(self.streams) < MAX_STREAMS and self.budget.take("streams"):
             stream = self.streams[key] = Counting(step.flow, step.src, step.dst, step.via, ssrc)
         if stream is not None:
-            source = (self.inside(step.src.address), ssrc)
+            source = (self._direction(step), ssrc)
             moved = self._places.get(source)
             self._places[source] = (step.flow, step.via)
             if moved != (step.flow, step.via) and stream.packets and step.time - stream.last_time > RESUMES:
                 stream.resume(sequence)
             stream.add(step.frame, step.time, kind, sequence, timestamp, step.bytes, self.clocks)
-        return self._way(step, ssrc, sequence)
+        return self._way(step, ssrc, sequence, relayed)
+
+    def _direction(self, step: Step) -> bytes:
+        """The same for all ways that one end's media takes: what comes from outside comes by relays and peers."""
+        assert step.src is not None
+        assert step.dst is not None
+        return b"" if self.inside(step.dst.address) and not self.inside(step.src.address) else step.src.address
 
     def known_rtp(self, flow: int, src: Endpoint, layers: tuple[Layer, ...], payload: memoryview) -> tuple[Layer, ...]:
         """What looks too little like RTP to be called so (rtp.py refuses what reads well as others'), but is the next
@@ -130,10 +141,9 @@ class Telling:
             return layers
         return (*layers, next_of_stream(data))
 
-    def _way(self, step: Step, ssrc: int, sequence: int) -> Effect | None:
+    def _way(self, step: Step, ssrc: int, sequence: int, relayed: bool) -> Effect | None:
         """Which way the media goes: the first packet of a path, and the first after a silence, are told."""
-        assert step.src is not None
-        outward = self.inside(step.src.address)
+        outward = self._direction(step)
         path: Path = (step.flow, step.via)
         before, seen = self._ways.get(outward), self._seen.get((path, outward))
         self._ways[outward] = (path, step.time)
@@ -142,7 +152,7 @@ class Telling:
         self._last[outward] = (ssrc, sequence, step.frame)
         if (before is not None and before[0] == path) or (seen is not None and step.time - seen < RESUMES):
             return None
-        where = "through the relay" if step.via is not None else "directly"
+        where = "through the relay" if relayed else "directly"
         both = f"; the same sequence number {sequence} went the other way in {last[2]}" if last and last[:2] == (
             ssrc, sequence) else ""  # fmt: skip
         if before is None:
@@ -172,7 +182,7 @@ class Telling:
         answers = (message.method is None and not first_in_answer) or message.method in ("ACK", "PRACK")
         role: Literal["offer", "answer"] = "answer" if answers else "offer"
         self._learn(found)
-        if len(self.descriptions) < MAX_DESCRIPTIONS:
+        if len(self.descriptions) < MAX_DESCRIPTIONS and self.budget.take("characters", len(body)):
             self.descriptions.append(Description(frame, role, message.encoding, body))
         return f"SDP {role}"
 

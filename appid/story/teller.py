@@ -14,11 +14,20 @@ from typing import Any, Protocol
 
 from appid.dataplane.command import BindNat, Command, Report, RewritePayload, UnbindNat
 from appid.decode import peel
-from appid.engine import AnomalyReport, CallReport, Engine, Event, FlowReport, PacketQueued, PinholeReport
+from appid.engine import (
+    AnomalyReport,
+    CallReport,
+    Engine,
+    Event,
+    FlowReport,
+    PacketQueued,
+    PinholeReport,
+    TranslationReport,
+)
 from appid.engine.record import FlowRecord
 from appid.identify.application import Application
 from appid.packet import Packet, parse
-from appid.story.exchange import AGAIN
+from appid.story.exchange import AGAIN, Budget
 from appid.story.step import Effect, Step
 from appid.story.tale import Telling
 from appid.story.words import UNREACHABLE, Said, reason, say
@@ -32,6 +41,14 @@ RECENT = 30_000_000_000
 KEEP_ALIVE = 160
 """Bytes of IP up to which a message with a courier is its keep-alive: it says nothing of a call."""
 CALL = "call"
+UNTRANSLATED = {
+    "unparseable": "it breaks its format", "integrity": "a MESSAGE-INTEGRITY covers it",
+    "too-long": "it would not fit its length", "no-port": "no outside port was free",
+    "partial": "some of it had gone out before it was whole",
+}  # fmt: skip
+"""Results of a translation that leave the payload as it is, though it names what should be other."""
+OTHERWISE = Said("time", "time passed")
+"""Of steps that are no message of their own."""
 
 
 class Life(Protocol):
@@ -69,6 +86,7 @@ class Storyteller:
         self.applications = engine.settings.applications
         self.wanted = wanted
         self.calls: dict[int, Telling] = {}
+        self.budget = Budget()
         self.flow: Telling | None = None
         self.notes: dict[int, _Note] = {}
         self.times: dict[int, int] = {}
@@ -78,6 +96,7 @@ class Storyteller:
         self._layers: tuple[Layer, ...] | None = None
         self._effects: list[tuple[int, Effect]] = []
         self._reports: dict[int, CallReport] = {}
+        self._by_call_id: dict[str, int] = {}
         self._time = 0
         engine.on_read = self.read
 
@@ -108,13 +127,12 @@ class Storyteller:
         if note is None:
             note = self.notes[life.id] = _Note(time)
         note.last = time
+        telling = self._telling(note, life, layers)
         effects: tuple[Effect, ...] = ()
         if life.report is not note.report or self._effects:
-            effects = self._changed(note, life, number)
-        if note.telling is None:
-            note.telling = self._telling(life)
-            if note.telling is not None:
-                self._joined(note, life, note.telling)
+            effects = self._changed(note, life, number, telling)
+        if telling is not None and telling is not note.telling:
+            self._joined(note, life, telling)
         if note.telling is None and note.courier is None and (layers is None or note.pending is None):
             return
         try:
@@ -133,20 +151,33 @@ class Storyteller:
 
     # -- which tale ----------------------------------------------------------------------------------------------
 
-    def _telling(self, life: Life) -> Telling | None:
-        """The tale that this flow is part of."""
-        if life.id == self.wanted:
-            self.flow = self.flow or Telling(self.inside)
-            return self.flow
-        if life.call is None or self.wanted is not None:
+    def _telling(self, note: _Note, life: Life, layers: tuple[Layer, ...] | None) -> Telling | None:
+        """The tale that this packet is part of: the flow's asked for, its SIP's call's, its flow's."""
+        if self.wanted is not None:
+            if life.id == self.wanted:
+                self.flow = self.flow or Telling(self.inside, self.budget)
+                return self.flow
             return None
-        telling = self.calls.get(life.call)
-        if telling is None:
-            telling = self.calls[life.call] = Telling(self.inside)
+        call = self._signalled(layers) if layers else None
+        if call is None and (note.telling is not None or life.call is None):
+            return note.telling
+        number = call or life.call or 0
+        telling = self.calls.get(number)
+        if telling is None and self.budget.take("tales"):
+            telling = self.calls[number] = Telling(self.inside, self.budget, number)
         return telling
+
+    def _signalled(self, layers: tuple[Layer, ...]) -> int | None:
+        """The call whose Call-ID a SIP message has: one flow may signal for many calls."""
+        for layer in layers:
+            if layer.name == "sip":
+                named = next((fact.value for fact in layer.facts if fact.name == "sip.call_id"), None)
+                return self._by_call_id.get(named) if isinstance(named, str) else None
+        return None
 
     def _joined(self, note: _Note, life: Life, telling: Telling) -> None:
         """What was kept of the flow comes first; and of the host's couriers, what they said just before."""
+        note.telling = telling
         for raw in note.pending or ():
             self._tell(telling, raw)
         note.pending = None
@@ -174,11 +205,11 @@ class Storyteller:
 
     # -- what changed --------------------------------------------------------------------------------------------
 
-    def _changed(self, note: _Note, life: Life, number: int) -> tuple[Effect, ...]:
+    def _changed(self, note: _Note, life: Life, number: int, telling: Telling | None) -> tuple[Effect, ...]:
         """The effects of this packet."""
         self.times[number] = self._time
         effects = [effect for _, effect in self._effects]
-        self._elsewhere(life, number)
+        self._elsewhere(number, telling)
         self._effects.clear()
         before, report = note.report, life.report
         note.report = report
@@ -220,6 +251,8 @@ class Storyteller:
             case CallReport():
                 before = self._reports.get(body.call)
                 self._reports[body.call] = body
+                if body.call_id is not None:
+                    self._by_call_id[body.call_id] = body.call
                 for words in _call_words(before, body):
                     self._effects.append((body.call, Effect("call", words)))
                 telling = self.calls.get(body.call)
@@ -233,15 +266,18 @@ class Storyteller:
                 else:
                     words = f"pinhole {body.pinhole} closed: {place}"
                 self._effects.append((e.call, Effect("pinhole", words)))
+            case TranslationReport() if body.result in UNTRANSLATED:
+                self._effects.append((0, Effect("translated", f"not translated: {UNTRANSLATED[body.result]}")))
             case AnomalyReport():
                 self._effects.append((0, Effect("anomaly", f"{body.protocol}: {body.reason}")))
 
-    def _elsewhere(self, life: Life, number: int) -> None:
+    def _elsewhere(self, number: int, telling: Telling | None) -> None:
         """What this packet changes of another call than its own."""
-        for call in {call for call, _ in self._effects if call and call != life.call and call in self.calls}:
+        own = telling.number if telling is not None else 0
+        for call in {call for call, _ in self._effects if call and call != own and call in self.calls}:
             effects = tuple(effect for of, effect in self._effects if of == call)
-            step = Step(number, self._time, 0, None, None, None, "time", f"seen in call {life.call}", (), effects)
-            self.calls[call].add(step, Said("time", step.what))
+            what = f"seen in call {own}" if own else "seen in another flow"
+            self.calls[call].add(Step(number, self._time, 0, None, None, None, "time", what, (), effects), OTHERWISE)
 
     def _by_time(self, number: int, before: int) -> None:
         """What a timer did, told after the last frame before it."""
@@ -251,7 +287,7 @@ class Storyteller:
             if telling is not None:
                 effects = tuple(effect for of, effect in mine if of == call)
                 step = Step(number, self._time, 0, None, None, None, "time", "time passed", (), effects)
-                telling.add(step, Said("time", "time passed"))
+                telling.add(step, OTHERWISE)
                 self.times[number] = self._time
 
     # -- one message ---------------------------------------------------------------------------------------------
@@ -275,7 +311,7 @@ class Storyteller:
         step = Step(number, time, flow, src, dst, via, said.kind, said.what, details, effects, size)
         self._cast(telling, key, layers, courier)
         if said.kind == "rtp":
-            effect = telling.media(step, layers[-1])
+            effect = telling.media(step, layers[-1], layers[0].name == "turn")
             if effect is not None or effects:
                 self.times[number] = time
                 effects = effects if effect is None else (*effects, effect)
@@ -291,7 +327,7 @@ class Storyteller:
         if courier:
             cast.couriers[remote] = None
         elif key.proto in (ICMP, ICMPV6):
-            cast.mapped[key.src] = None
+            cast.complaining.add(key.src)
         elif layers and layers[0].name == "http":
             cast.web[remote] = None
         elif layers and (layers[0].name == "turn" or _relays(layers[0])):

@@ -26,7 +26,7 @@ UNREACHABLE = "destination unreachable"
 
 
 class Said(NamedTuple):
-    """`kind` is the innermost protocol; `media`: one of many alike; `types`: payload or packet types."""
+    """`kind` is the innermost protocol; `media`: one of many alike, folded; `types`: payload or packet types."""
 
     kind: str
     what: str
@@ -57,8 +57,7 @@ class Facts:
 def say(layers: Sequence[Layer], payload: memoryview | None = None, carrier: str = "udp") -> Said:
     """What the message is. Where a datagram holds several, the first names it."""
     if not layers:
-        size = len(payload) if payload is not None else 0
-        return Said("", f"{size:,} bytes of {carrier.upper()} that no decoder reads" if size else f"{carrier.upper()}")
+        return Said("", f"{carrier.upper()} that no decoder reads", (), True)
     details: list[str] = []
     said = Said("", "")
     for layer in layers:
@@ -184,7 +183,7 @@ def _username(facts: Facts, method: str, cls: str) -> Iterable[str]:
 
 def _turn(layer: Layer, _: memoryview | None) -> Said:
     channel = Facts(layer.facts).one("turn.channel")
-    return Said("turn", "TURN ChannelData", (f"ChannelData 0x{channel:04x}",) if isinstance(channel, int) else ())
+    return Said("turn", "TURN ChannelData", (f"ChannelData 0x{channel:04x}",) if isinstance(channel, int) else (), True)
 
 
 def _sip(layer: Layer, _: memoryview | None) -> Said:
@@ -291,7 +290,7 @@ def _dns(layer: Layer, _: memoryview | None) -> Said:
 def _quic(layer: Layer, _: memoryview | None) -> Said:
     facts = Facts(layer.facts)
     kinds = [str(kind) for kind in facts.all("quic.packet_type")]
-    return Said("quic", f"QUIC {', '.join(kinds)}" if kinds else "UDP, maybe QUIC's short header")
+    return Said("quic", f"QUIC {', '.join(kinds)}" if kinds else "UDP, maybe QUIC's short header", (), not kinds)
 
 
 def _dtls(layer: Layer, _: memoryview | None) -> Said:

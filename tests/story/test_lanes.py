@@ -51,3 +51,22 @@ def test_a_crowd_shares_a_lane() -> None:
     parties, lanes = play.parties()
     assert [party.name for party in parties] == ["client", "peer"]
     assert len(lanes) == 200
+
+
+def test_between_strangers_the_first_to_speak_is_the_client() -> None:
+    play = cast()
+    play.add(end("198.51.100.1"), end("203.0.113.9"))
+    parties, _ = play.parties()
+    assert [(party.name, party.addresses) for party in parties] == [
+        ("client", ("198.51.100.1",)), ("peer", ("203.0.113.9",))]  # fmt: skip
+
+
+def test_a_client_that_complains_is_still_a_client() -> None:
+    """Both ends of the call of 2023 are inside; one of them sends an ICMP error."""
+    play = cast()
+    play.add(end("10.239.19.254"), end("17.249.172.142", 3482))
+    play.complaining.add(packed("10.239.19.254"))
+    play.complaining.add(packed("10.239.0.1"))
+    play.add(end("10.239.0.1", 0), end("10.239.19.254", 0))
+    parties, _ = play.parties()
+    assert [party.role for party in parties] == ["client", "router", "peer"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from appid.decode import peel
 from appid.engine.record import DEFAULT_INSIDE, Topology
+from appid.story.exchange import Budget
 from appid.story.step import Effect, Fold, Step
 from appid.story.tale import MAX_DESCRIPTIONS, MAX_STEPS, MAX_STREAMS, SAID_OFTEN, Telling
 from appid.story.words import Said
@@ -69,11 +70,11 @@ def test_streams_are_bounded() -> None:
 
 def test_media_that_takes_another_way_is_told_once() -> None:
     tale = telling()
-    relayed = [tale.media(step(n, MEDIA, via=PEER), rtp(n, n)) for n in range(1, 4)]
+    relayed = [tale.media(step(n, MEDIA, via=PEER), rtp(n, n), True) for n in range(1, 4)]
     direct = [tale.media(step(n, MEDIA), rtp(n, n)) for n in range(4, 7)]
     assert [effect.text for effect in relayed + direct if effect] == [
         "media begins, through the relay", "media goes directly from here on"]  # fmt: skip
-    again = tale.media(step(400, MEDIA, via=PEER), rtp(400, 6))
+    again = tale.media(step(400, MEDIA, via=PEER), rtp(400, 6), True)
     assert again is not None
     assert again.text == "media goes through the relay again; the same sequence number 6 went the other way in 6"
 
@@ -102,3 +103,16 @@ def test_a_late_offer_comes_in_the_answer() -> None:
     ok = peel(memoryview(b"SIP/2.0 200 OK\r\n" + head % (b"INVITE", b"a")), "udp").layers
     ack = peel(memoryview(b"ACK sip:a@b SIP/2.0\r\n" + head % (b"ACK", b"b")), "udp").layers
     assert (tale.describe(2, ok), tale.describe(3, ack)) == ("SDP offer", "SDP answer")
+
+
+def test_all_tales_together_are_bounded() -> None:
+    """A scan of many calls: each is bounded, and so is their sum."""
+    budget = Budget(items=50, streams=3, characters=100)
+    tales = [Telling(Topology(DEFAULT_INSIDE).inside, budget, number) for number in range(1, 21)]
+    for tale in tales:
+        for frame in range(1, 6):
+            tale.add(step(frame, effects=(Effect("call", "begins"),)), CHECK)
+            tale.media(step(frame, MEDIA), rtp(frame, frame))
+    assert sum(len(tale.items) for tale in tales) == 50
+    assert sum(tale.untold for tale in tales) == 50
+    assert sum(len(tale.streams) for tale in tales) == 3

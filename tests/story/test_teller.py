@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from appid.dataplane.command import BindNat, RewritePayload, UnbindNat
+from appid.cli import check
+from appid.dataplane.command import BindNat, Report, RewritePayload, UnbindNat
+from appid.dataplane.model import Kernel
+from appid.edge.replay import Replay
+from appid.engine import Engine, PacketQueued, TranslationReport
 from appid.story.step import Step
-from appid.story.teller import PENDING, _translated
+from appid.story.teller import PENDING, Storyteller, _translated
 from appid.wire import UDP, packed
 from tests.corpus import sessions
 from tests.corpus.variation import Variation
@@ -70,12 +74,6 @@ def test_little_is_kept_of_flows_that_serve_no_call(tmp_path: Path) -> None:
             capture.udp(End("10.0.0.2", 10_000 + number), End("198.51.100.9", 9), b"\xff" * 30)
     path = tmp_path / "many.pcap"
     capture.save(path)
-    from appid.cli import check
-    from appid.dataplane.model import Kernel
-    from appid.edge.replay import Replay
-    from appid.engine import Engine
-    from appid.story.teller import Storyteller
-
     known = tell.settings()
     engine = Engine(known)
     teller = Storyteller(engine)
@@ -84,3 +82,33 @@ def test_little_is_kept_of_flows_that_serve_no_call(tmp_path: Path) -> None:
     assert PENDING < 100
     assert teller.calls == {}
     assert len(list(check.lines(replayed, False))) == 1002
+
+
+def test_one_flow_signals_for_many_calls(tmp_path: Path) -> None:
+    """A telephone and its proxy: three INVITEs on one 5-tuple, one after the other, each with its own story."""
+    capture = Capture(1_700_000_000.0)
+    phone, proxy = End("10.0.0.2", 5060), End("198.51.100.9", 5060)
+    for number in range(1, 4):
+        head = f"v: SIP/2.0/UDP 10.0.0.2;branch=z9hG4bK{number}\r\nf: <sip:a@b>;tag=1\r\ni: call-{number}\r\n"
+        ack = f"ACK sip:c@d SIP/2.0\r\n{head}CSeq: 1 ACK\r\nt: <sip:c@d>;tag=2\r\n\r\n"
+        head += "CSeq: 1 INVITE\r\n"
+        capture.udp(phone, proxy, f"INVITE sip:c@d SIP/2.0\r\n{head}t: <sip:c@d>\r\n\r\n".encode())
+        capture.udp(proxy, phone, f"SIP/2.0 486 Busy Here\r\n{head}t: <sip:c@d>;tag=2\r\n\r\n".encode())
+        capture.udp(phone, proxy, ack.encode())
+        capture.now += 5
+    path = tmp_path / "phone.pcap"
+    capture.save(path)
+    story = tell.of_file(path)
+    frames = [[item.frame for item in tale.items] for tale in story.tales]
+    assert frames == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    for tale in story.tales:
+        texts = [e.text for item in tale.items if isinstance(item, Step) for e in item.effects if e.kind == "call"]
+        assert texts[-1] == f"call {tale.told['id']} ends: refused"
+
+
+def test_what_could_not_be_translated_is_told() -> None:
+    teller = Storyteller(Engine(tell.settings()))
+    for result in ("translated", "unchanged", "integrity"):
+        report = Report("translation", TranslationReport(1, 5, result))  # type: ignore[arg-type]
+        teller.commands(PacketQueued(5, memoryview(b"")), 0.0, [report], 5)
+    assert [effect.text for _, effect in teller._effects] == ["not translated: a MESSAGE-INTEGRITY covers it"]

@@ -37,7 +37,7 @@ def said(payload: bytes, carrier: str = "udp") -> tuple[str, str]:
          "HTTP GET /connectivity.txt", "Host static.ess.apple.com:80"),
         (b"HTTP/1.1 200 OK\r\nServer: Apache\r\nContent-Length: 13\r\n\r\nAV was here!\n",
          "HTTP 200", "Server Apache; body of 13 bytes: AV was here!"),
-        (b"\xff" * 25, "25 bytes of UDP that no decoder reads", ""),
+        (b"\xff" * 25, "UDP that no decoder reads", ""),
         (b"nothing that anyone knows", "UDP, maybe QUIC's short header", ""),
     ],
 )  # fmt: skip

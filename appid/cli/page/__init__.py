@@ -159,7 +159,7 @@ def _reason(reason: dict[str, Any]) -> Html:
 
 def _others(story: Story, colours: timeline.Colours) -> Html:
     shown = story.others[:DETAILED]
-    served = sum(len(tale.flows) for tale in story.tales)
+    served = len({flow["id"] for tale in story.tales for flow in tale.flows})
     more = max(story.summary.get("flows", len(story.others) + served) - served - len(shown), 0)
     return el(
         "section",

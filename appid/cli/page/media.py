@@ -33,7 +33,7 @@ def streams(tale: Tale) -> Html | None:
 
 def _stream(tale: Tale, stream: Stream) -> Html:
     here, there, through = ends(tale, stream.src, stream.dst, stream.via)
-    share = f" ({100 * stream.lost / stream.expected:.1f} %)" if stream.expected and stream.lost else ""
+    share = f" ({100 * stream.lost / stream.expected:.1f} %)" if stream.lost > 0 else ""
     guess = "~" if stream.clock_from == "estimated" else ""
     rate = f"{stream.bits_per_second / 1000:.1f}" if stream.bits_per_second is not None else "-"
     largest = f", most {stream.jitter_max * 1000:.2f}" if stream.jitter_max is not None else ""
