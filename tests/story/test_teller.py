@@ -109,6 +109,6 @@ def test_one_flow_signals_for_many_calls(tmp_path: Path) -> None:
 def test_what_could_not_be_translated_is_told() -> None:
     teller = Storyteller(Engine(tell.settings()))
     for result in ("translated", "unchanged", "integrity"):
-        report = Report("translation", TranslationReport(1, 5, result))  # type: ignore[arg-type]
+        report = Report("translation", TranslationReport(1, 5, result))
         teller.commands(PacketQueued(5, memoryview(b"")), 0.0, [report], 5)
     assert [effect.text for _, effect in teller._effects] == ["not translated: a MESSAGE-INTEGRITY covers it"]
