@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, final
 
 from appid.alg.expectation import Expectation
+from appid.dataplane.rewrite import Numbers
 from appid.flow.key import FlowKey
 from appid.wire import Value
 
@@ -88,10 +89,20 @@ class UnbindNat:
 
 @dataclass(frozen=True, slots=True)
 class RewritePayload:
-    """Replace the transport payload of queued packet `packet`; the edge fixes lengths and checksums."""
+    """Replace the transport payload of queued packet `packet`, and TCP's `numbers`; the edge fixes lengths and
+    checksums."""
 
     packet: int
     payload: bytes
+    numbers: Numbers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RelaxTcp:
+    """Tell conntrack not to hold the connection of `key` to its window: its two sides number their bytes each in their
+    own way from now on."""
+
+    key: FlowKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +126,7 @@ Command = (
     | BindNat
     | UnbindNat
     | RewritePayload
+    | RelaxTcp
     | ReplaceChains
     | Report
 )

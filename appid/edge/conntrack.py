@@ -38,6 +38,7 @@ _NEW, _GET, _DELETE = 0, 1, 2
 _GROUP_DESTROY = 3
 _TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _TIMEOUT, _MARK, _COUNTERS_ORIG, _COUNTERS_REPLY = 1, 2, 3, 7, 8, 9, 10
 _MARK_MASK, _FILTER = 21, 25
+_PROTOINFO, _BE_LIBERAL = 4, 8  # CTA_PROTOINFO, IP_CT_TCP_FLAG_BE_LIBERAL
 _FILTER_ORIG, _FILTER_REPLY = 1, 2
 _IP_SRC, _IP_DST, _PROTO_NUM, _SRC_PORT, _DST_PORT = 1, 2, 8, 16, 32  # CTA_FILTER_F_*
 _WITH_PORTS = frozenset((TCP, UDP, 33, 47, 132, 136))  # DCCP, GRE (its keys), SCTP, UDP-Lite
@@ -179,6 +180,17 @@ class Conntrack:
         if entry is None:
             return None
         return entry.reply.destination if entry.orig.source == key.source else entry.orig.destination
+
+    def relax(self, key: FlowKey) -> None:
+        """Let the TCP connection of `key` be outside its window, both ways. KernelError if there is none."""
+        liberal = bytes((_BE_LIBERAL, _BE_LIBERAL))  # struct nf_ct_tcp_flags: flags, mask
+        flags = nested(_PROTOINFO, nested(1, attribute(4, liberal), attribute(5, liberal)))
+        answer = self._socket.ask(_SUBSYSTEM, _NEW, 0, _family(key.src), _tuple(_TUPLE_ORIG, key), flags)
+        if answer == errno.ENOENT:  # begun by the other side
+            key = key.reversed()
+            answer = self._socket.ask(_SUBSYSTEM, _NEW, 0, _family(key.src), _tuple(_TUPLE_ORIG, key), flags)
+        if answer:
+            raise KernelError("conntrack relax", os.strerror(answer))
 
     def delete(self, key: FlowKey) -> bool:
         """Delete the entry one of whose tuples is `key` or its reverse. Out: whether there was one."""

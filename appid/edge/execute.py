@@ -15,6 +15,7 @@ from appid.dataplane.command import (
     Command,
     CutFlow,
     OpenPinhole,
+    RelaxTcp,
     ReplaceChains,
     Report,
     RewritePayload,
@@ -92,9 +93,11 @@ class Executor:
                     return  # it went with its pinhole, entries and all: looking for them walks the whole table
                 self.desired.note(command, now)
                 self.bindings.unbind(command)
-            case RewritePayload(packet, payload):
+            case RewritePayload(packet, payload, numbers):
                 waiting = _in_hand(held, packet, number)
-                waiting.replace(replace_payload(waiting.data, payload))
+                waiting.replace(replace_payload(waiting.data, payload, numbers))
+            case RelaxTcp(key):
+                self.conntrack.relax(key)
             case ReplaceChains():
                 if self._on_replace is not None:
                     self._on_replace()

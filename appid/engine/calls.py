@@ -16,7 +16,7 @@ from appid.alg.expectation import Expectation
 from appid.alg.media import MediaPort, agreed, described
 from appid.dataplane.command import BindNat, ClosePinhole, Command, CutFlow, OpenPinhole, Report, UnbindNat
 from appid.decode.sdp import Description
-from appid.engine.nat import NatKeeper
+from appid.engine.nat import OPENS_MEDIA, NatKeeper
 from appid.engine.record import FlowRecord, Settings, Topology
 from appid.engine.report import AnomalyReport, CallReport, PinholeReport
 from appid.flow.call import Call, Calls, End
@@ -35,8 +35,8 @@ MAX_DENIED = 4096
 """Refused datagram flows that are remembered, should a call announce them."""
 CALL = "call"
 """The characteristic of applications each flow of which serves a call."""
-OPENS_MEDIA, MEDIA = "opens-media-flows", "rtp"
-"""The characteristic of applications that only signal, and the name of the flows that they open."""
+MEDIA = "rtp"
+"""The name of the flows that applications open which only signal."""
 
 
 class CallKeeper:
@@ -69,7 +69,7 @@ class CallKeeper:
         (into `refused`, by number); of the others nothing changes but marks. `moved`: a situation in its new zones."""
         marks = {number: self.pinhole_mark(e) for number, e in self.book.open.items() if number not in self.quiet}
         self.settings, self.topology = settings, topology
-        self.nat.settings, self.nat.topology = settings, topology
+        self.nat.reload(settings, topology)
         for call in list(self.calls.open.values()):
             if call.application not in settings.applications:
                 yield from self.end(call, "lost", call.last_packet, call.last_seen)

@@ -18,7 +18,7 @@ from appid.dataplane.command import Command, Report, SetMark, SetVerdict
 from appid.decode.sdp import Description
 from appid.engine.calls import CallKeeper
 from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, RulesLoaded, Tick
-from appid.engine.nat import MappedOf
+from appid.engine.nat import MAX_PREFIX, MappedOf
 from appid.engine.read import read
 from appid.engine.record import FlowRecord, Settings, Topology, flow_facts
 from appid.engine.reload import Reload
@@ -126,8 +126,13 @@ class Engine:
             record.streams[0 if outward else 1].syn(packet.tcp_seq)
         if packet.payload or record.userspace_packets == 1:
             self._follow(record, packet, outward, event, now, out)
+            if record.streams is not None and self._early(record, outward):
+                out.append(SetVerdict(event.packet, "drop", 0))
+                return out
         elif record.call is not None:  # a bare ACK says nothing that was not said
             self.calls.moved(record, event.packet, now)
+        if record.spliced is not None:
+            out.extend(self.calls.nat.segment(record, packet, event.data, outward, event.packet))
         self._answer(record, event.packet, now, out)
         return out
 
@@ -170,6 +175,7 @@ class Engine:
             if self.settings.judge is not None and self.settings.judge.policy.overrides:
                 self._override(record, number)
         overridden = record.state is not None and record.state == record.naming.name
+        prefix = self._prefix(record, outward) if record.streams is not None else None
         if (packet.payload or packet.key.proto not in (TCP, UDP)) and not overridden:
             layers = self._read(record, packet, number, outward, out)
         named = (record.naming.name, record.naming.confidence)
@@ -178,6 +184,8 @@ class Engine:
         if record.call is not None:
             self.calls.moved(record, number, now)
         record.decision = self._decide(record)
+        if prefix is not None and layers and layers[0].name == "sip" and self._spliceable(record, outward):
+            out.extend(self.calls.nat.splice(record, packet, event.data, outward, prefix, event.mapped))
         if layers and self._allowed(record):
             out.extend(self._signalling(record, packet, layers, outward, number, now, event.mapped))
         refused = record.decision is not None and record.decision.action != "allow" and not self.settings.monitor
@@ -186,6 +194,27 @@ class Engine:
         if record.decision != decided or named != before:
             record.mark = self._mark(record)
             out.append(self._report(record, number))
+
+    def _prefix(self, record: FlowRecord, outward: bool) -> bytes | None:
+        """What a stream has sent before anybody knew what it is; None once that is known."""
+        side = 0 if outward else 1
+        if record.streams is None or record.spliced is not None or record.opening[side]:
+            return None
+        if record.streams[side].waiting and not self.calls.nat.awaits(record):
+            return None  # what comes later has gone out as it was
+        return bytes(record.streams[side].data[: MAX_PREFIX + 1])
+
+    def _early(self, record: FlowRecord, outward: bool) -> bool:
+        """Whether a segment must come again: its stream's beginning, which decides what becomes of it, is not there."""
+        side = 0 if outward else 1
+        if record.streams is None or record.spliced is not None or record.opening[side]:
+            return False
+        return record.streams[side].waiting > 0 and self.calls.nat.awaits(record)
+
+    def _spliceable(self, record: FlowRecord, outward: bool) -> bool:
+        """Whether a stream that begins as SIP may be translated: not yet refused, whatever its name will be."""
+        allowed = record.decision is None or record.decision.action == "allow"
+        return allowed and not self.settings.monitor and record.opened_with("sip", outward)
 
     def _override(self, record: FlowRecord, number: int) -> None:
         """The operator knows better: the name stands from the first packet on, and nothing is read of the flow."""

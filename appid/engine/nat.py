@@ -15,20 +15,28 @@ from appid.alg.mappings import Mappings, Owner
 from appid.alg.media import runs
 from appid.alg.names import Natted
 from appid.alg.session import translate_session
+from appid.alg.splice import Splice
 from appid.alg.translate import Result, translate_datagram
-from appid.dataplane.command import BindNat, Command, Report, RewritePayload, UnbindNat
+from appid.dataplane.command import BindNat, Command, RelaxTcp, Report, RewritePayload, UnbindNat
+from appid.dataplane.rewrite import Numbers, tcp_numbers
 from appid.decode import sdp, sip
 from appid.decode.sdp import Description
 from appid.engine.record import FlowRecord, Settings, Topology
 from appid.engine.report import TranslationReport
+from appid.packet import ACK, SYN, Packet
 from appid.policy.rule import holds
-from appid.wire import UDP, DecodeError, Endpoint, FlowKey, Layer
+from appid.wire import TCP, UDP, DecodeError, Endpoint, FlowKey, Layer
 
 BINDING_TIMEOUT = 300
 """Seconds the kernel keeps a binding without hearing of it again: the bound if the engine is gone."""
 MAX_CONTACTS = 4
 """Ports beside its own that one signalling flow may name for later requests (Contact, Via)."""
 MAX_RENAMED = 256
+MAX_PREFIX = 1024
+"""Bytes of a stream's first line that may have gone out before it was known for SIP."""
+
+OPENS_MEDIA = "opens-media-flows"
+"""The characteristic of applications that only signal."""
 
 MappedOf = Callable[[FlowKey], Endpoint | None]
 
@@ -107,10 +115,22 @@ class NatKeeper:
     """The mappings of all calls and of their signalling, and the bindings that stand for signalling."""
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
-        self.settings = settings
-        self.topology = topology
         self.mappings = Mappings(settings.share)
         self.standing: dict[tuple[int, Endpoint, bytes], BindNat] = {}
+        self.reload(settings, topology)
+
+    def reload(self, settings: Settings, topology: Topology) -> None:
+        """New settings; what is mapped stays."""
+        self.settings = settings
+        self.topology = topology
+        self._ports = frozenset(
+            port
+            for application in settings.applications.values()
+            if OPENS_MEDIA in application.characteristics
+            for r in application.default_ports
+            if r.proto == TCP
+            for port in range(r.first, r.last + 1)
+        )
 
     # -- one message ---------------------------------------------------------------------------------------------
 
@@ -135,6 +155,8 @@ class NatKeeper:
             description = _described(translate_session(bytes(layer.inner), names)) or description
         if record.key.proto == UDP:
             commands += self._rewrite(record, payload, names, packet)
+        elif record.spliced is None:
+            commands.append(_told(record, packet, "partial"))
         return Carried(commands, description)
 
     def _rewrite(
@@ -146,6 +168,50 @@ class NatKeeper:
         if found.result == "translated":
             yield RewritePayload(packet, found.payload)
         yield _told(record, packet, found.result)
+
+    # -- streams -------------------------------------------------------------------------------------------------
+
+    def awaits(self, record: FlowRecord) -> bool:
+        """Whether this stream may be signalling that will be translated: then its beginning must be seen first."""
+        begun_at = record.key.dport in self._ports
+        return begun_at and any(holds(network, record.host) for network in self.settings.masqueraded)
+
+    def splice(
+        self, record: FlowRecord, packet: Packet, data: memoryview, outward: bool, prefix: bytes, mapped: MappedOf
+    ) -> Iterator[Command]:
+        """A stream shows its first SIP, whole or not: from here on its bytes may change. `prefix`: what of it has gone
+        out before."""
+        commands: list[Command] = []
+        natted = self._natted(record, outward == record.host_first, mapped, commands)
+        yield from commands
+        if natted is None or len(prefix) > MAX_PREFIX:
+            return
+        numbers = tcp_numbers(data[: packet.length], packet.payload)
+        mine = Splice((numbers.sequence - len(prefix)) & 0xFFFFFFFF, prefix)
+        theirs = Splice(numbers.acknowledgement)
+        record.spliced = (mine, theirs) if outward else (theirs, mine)
+        yield RelaxTcp(record.key)
+
+    def segment(
+        self, record: FlowRecord, packet: Packet, data: memoryview, outward: bool, number: int
+    ) -> Iterator[Command]:
+        """Any packet of a spliced stream."""
+        natted, spliced = record.natted, record.spliced
+        if natted is None or spliced is None or packet.tcp_flags & SYN:
+            return
+        mine, theirs = spliced if outward else (spliced[1], spliced[0])
+        by_host = outward == record.host_first
+        names = Outward(self.mappings, natted) if by_host else Inward(self.mappings, natted, record.remote)
+        numbers = tcp_numbers(data[: packet.length], packet.payload)
+        sent = mine.segment(numbers.sequence, packet.payload, numbers.fin, names)
+        covered = theirs.acknowledge(numbers.acknowledgement) if packet.tcp_flags & ACK else numbers.acknowledgement
+        sacks = tuple(block for each in numbers.sacks if (block := theirs.selected(*each)) is not None)
+        told = Numbers(sent.sequence, covered, sacks, numbers.fin and sent.fin)
+        if told != numbers or sent.payload != packet.payload:
+            yield RewritePayload(number, sent.payload, told)
+        for result in mine.results:
+            yield _told(record, number, result)
+        mine.results.clear()
 
     # -- signalling ----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from appid.alg.lessons import Asked
 from appid.alg.names import Natted
 from appid.alg.relay import Relay
+from appid.alg.splice import Splice
 from appid.dataplane.marks import Marks
 from appid.evidence.ledger import Ledger
 from appid.flow.key import FlowKey
@@ -105,6 +106,7 @@ class FlowRecord:
         "relay",
         "requests",
         "situation",
+        "spliced",
         "state",
         "streams",
         "userspace_packets",
@@ -148,6 +150,7 @@ class FlowRecord:
         self.last_seen = 0.0
         self.natted: Natted | None = None
         self.placed = False
+        self.spliced: tuple[Splice, Splice] | None = None
 
     @property
     def remote(self) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appid.dataplane.rewrite import checksum, replace_payload
+from appid.dataplane.rewrite import Numbers, checksum, replace_payload, tcp_numbers
 from appid.packet import parse
 from appid.wire import packed
 
@@ -81,3 +81,46 @@ def test_what_is_no_whole_packet_is_refused(data: bytes) -> None:
 def test_what_would_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="too long"):
         replace_payload(udp4(b"x"), bytes(65530))
+
+
+def tcp4(options: bytes, payload: bytes = b"INVITE") -> bytes:
+    """A segment with sequence number 1000, acknowledgement 2000, FIN and ACK."""
+    header = struct.pack("!HHIIBBHHH", 5060, 5060, 1000, 2000, (20 + len(options)) // 4 << 4, 0x11, 1, 0, 0) + options
+    size = 20 + len(header) + len(payload)
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, size, 7, 0x4000, 64, 6, 0, bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2)))
+    return head + header + payload
+
+
+SACKS = b"\x01\x01\x05\x12" + struct.pack("!IIII", 3000, 3100, 3200, 3300)
+"""RFC 2018 section 3: two NOPs, then the option with two blocks."""
+
+
+def test_the_numbers_of_a_segment_are_read_and_replaced() -> None:
+    data = tcp4(SACKS)
+    numbers = tcp_numbers(memoryview(data), memoryview(b"INVITE"))
+    assert numbers == Numbers(1000, 2000, ((3000, 3100), (3200, 3300)), True)
+    changed = replace_payload(data, b"more", Numbers(4000, 5000, ((6000, 6100),), False))
+    assert tcp_numbers(memoryview(changed), memoryview(b"more")) == Numbers(4000, 5000, ((6000, 6100),), False)
+    assert changed[40:60] == b"\x01\x01\x05\x0a" + struct.pack("!II", 6000, 6100) + b"\x01" * 8, "the rest is NOPs"
+    none = replace_payload(data, b"", Numbers(1000, 2000))
+    assert none[40:60] == b"\x01" * 20
+
+
+@pytest.mark.parametrize(
+    "options", [b"\x05\x00\x00\x00", b"\x05\xff\x00\x00", b"\x08\x0a" + bytes(10), b"\x00\x05\x0a\x01"]
+)
+def test_options_that_are_odd_or_others_stay(options: bytes) -> None:
+    data = tcp4(options)
+    numbers = tcp_numbers(memoryview(data), memoryview(b"INVITE"))
+    assert numbers.sacks == ()
+    assert replace_payload(data, b"INVITE", numbers)[40 : 40 + len(options)] == options
+
+
+def test_a_datagram_that_grows_may_be_split_on_its_way() -> None:
+    """Its sender forbade it for the length that it had; RFC 6864: from then on its identification counts."""
+    data = bytearray(udp4(bytes(1400)))
+    data[4:8] = b"\0\0\x40\0"
+    grown = replace_payload(bytes(data), bytes(1480))
+    assert grown[6] & 0x40 == 0
+    assert grown[4:6] != b"\0\0"
+    assert replace_payload(bytes(data), bytes(1300))[6] & 0x40

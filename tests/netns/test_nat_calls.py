@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.live import Live, live, rule
+from tests.netns.live import Live, live, rule, settle
 from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, PUBLIC4, PUBLIC6, Net, received
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
@@ -180,3 +180,157 @@ def test_a_signalling_flow_that_the_host_has_mapped_before(bare: Net, tmp_path: 
     with live(bare, tmp_path, POLICY, "nft"):
         talk(phones[1], far, "mapped")
         assert far.from_ == (PUBLIC4, mapped)
+
+
+# ---- TCP -------------------------------------------------------------------------------------------------------------
+
+
+class Stream:
+    """A TCP connection between a phone inside and a server outside, and the messages that come out of it."""
+
+    def __init__(self, net: Net, host: str = CLIENT4, peer: str = PEER4) -> None:
+        listening = net.peer.listen(peer, 5060)
+        self.phone = net.client.tcp(host)
+        self.phone.connect((peer, 5060))
+        self.server, self.seen_as = listening.accept()
+        self.server.settimeout(5)
+        self.phone.settimeout(5)
+        self.own = f"{quoted(host)}:{self.phone.getsockname()[1]}"
+        self.host = host
+        listening.close()
+        self.rest: dict[socket.socket, bytes] = {self.phone: b"", self.server: b""}
+
+    def request(self, number: int, more: str = "", port: int = 16402) -> bytes:
+        where = f"IN IP{6 if ':' in self.host else 4} {self.host}"
+        session = f"v=0|o=- 1 1 {where}|s=-|c={where}|t=0 0|m=audio {port} RTP/AVP 0|"
+        body = "\r\n".join((session + more + "|" * bool(more)).split("|")).encode()
+        head = [
+            "INVITE sip:b@y.example SIP/2.0", f"Via: SIP/2.0/TCP {self.own};branch=z9hG4bK{number};rport",
+            "From: <sip:a@x.example>;tag=a", "To: <sip:b@y.example>", f"Call-ID: call-{number}",
+            f"CSeq: {number} INVITE",
+            f"Contact: <sip:u@{quoted(self.host)}:5060;transport=tcp>", "Content-Type: application/sdp",
+            f"Content-Length: {len(body)}", "", "",
+        ]  # fmt: skip
+        return "\r\n".join(head).encode() + body
+
+    def answer(self, request: bytes, port: int = 30000, host: str = PEER4) -> bytes:
+        where = f"IN IP4 {host}"
+        body = "\r\n".join(f"v=0|o=- 1 1 {where}|s=-|c={where}|t=0 0|m=audio {port} RTP/AVP 0|".split("|")).encode()
+        asked = request.decode().partition("\r\n\r\n")[0].split("\r\n")[1:]
+        kept = [line for line in asked if line[:3] in ("Via", "Fro", "Cal", "CSe")]
+        head = ["SIP/2.0 200 OK", *kept, "To: <sip:b@y.example>;tag=b", "Content-Type: application/sdp",
+                f"Content-Length: {len(body)}", "", ""]  # fmt: skip
+        return "\r\n".join(head).encode() + body
+
+    def take(self, side: socket.socket) -> bytes:
+        """The next whole message."""
+        while True:
+            head, blank, body = self.rest[side].partition(b"\r\n\r\n")
+            length = re.search(rb"Content-Length: (\d+)", head)
+            if blank and length and len(body) >= int(length[1]):
+                size = len(head) + 4 + int(length[1])
+                message, self.rest[side] = self.rest[side][:size], self.rest[side][size:]
+                return message
+            data = side.recv(65536)
+            assert data, self.rest[side]
+            self.rest[side] += data
+
+    def close(self) -> None:
+        self.phone.close()
+        assert self.server.recv(100) == b"", "an orderly end"
+        self.server.close()
+
+
+def checked(message: bytes, stream: Stream) -> str:
+    """What the server got names the gateway alone, and is as long as it says."""
+    text = message.decode()
+    assert "10.77." not in text
+    assert f"SIP/2.0/TCP {stream.seen_as[0]}:{stream.seen_as[1]};" in text
+    assert re.search(rf"^c=IN IP4 {PUBLIC4}\r$", text, re.M)
+    return text
+
+
+def test_streams_keep_their_numbers(bare: Net, tmp_path: Path) -> None:
+    """Each message grows going out and shrinks coming back; several in a segment, one in many, either way."""
+    with natted(bare, tmp_path) as gateway:
+        stream = Stream(bare)
+        stream.phone.sendall(stream.request(1))
+        first = stream.take(stream.server)
+        assert re.search(r"^m=audio 16402 ", checked(first, stream), re.M)
+        stream.server.sendall(stream.answer(first))
+        back = stream.take(stream.phone).decode()
+        assert f"Via: SIP/2.0/TCP {stream.own};" in back
+        three = b"".join(stream.request(number) for number in (2, 3, 4))
+        stream.phone.sendall(three)
+        for number in (2, 3, 4):
+            got = stream.take(stream.server)
+            assert f"CSeq: {number} INVITE" in checked(got, stream)
+            stream.server.sendall(stream.answer(got)[:100])
+            settle(0.02)
+            stream.server.sendall(stream.answer(got)[100:])
+        for _ in range(3):
+            assert stream.own in stream.take(stream.phone).decode()
+        stream.phone.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        raw = stream.request(5)
+        for start in range(0, len(raw), 90):
+            stream.phone.sendall(raw[start : start + 90])
+            settle(0.002)
+        assert "CSeq: 5 INVITE" in checked(stream.take(stream.server), stream)
+        big = stream.request(6, "|".join(f"a=fmtp:{i} {'x' * 60}" for i in range(60)))
+        assert len(big) > 3000
+        stream.phone.sendall(big)
+        assert len(checked(stream.take(stream.server), stream)) > len(big)
+        stream.close()
+        assert gateway.metric('appid_nat_translations_total{result="unparseable"}') is None
+
+
+def test_a_sender_that_waits_for_each_acknowledgement_gets_it(bare: Net, tmp_path: Path) -> None:
+    """Nagle: the second piece is not sent before the first is acknowledged, and the first alone is no message."""
+    with natted(bare, tmp_path):
+        stream = Stream(bare)
+        raw = stream.request(1)
+        for part in (raw[:60], raw[60:200], raw[200:450], raw[450:]):
+            stream.phone.send(part)
+            settle(0.01)
+        checked(stream.take(stream.server), stream)
+        stream.close()
+
+
+def test_media_of_a_call_over_tcp(bare: Net, tmp_path: Path) -> None:
+    """And a second phone on the same media ports."""
+    with natted(bare, tmp_path):
+        for number, host in enumerate((CLIENT4, SECOND4), 1):
+            stream = Stream(bare, host)
+            media, far = bare.client.udp(host, 16402), bare.peer.udp(PEER4, 30000 + 10 * number)
+            stream.phone.sendall(stream.request(number))
+            got = stream.take(stream.server)
+            stream.server.sendall(stream.answer(got, 30000 + 10 * number))
+            stream.take(stream.phone)
+            port = int(re.search(r"^m=audio (\d+)", got.decode(), re.M)[1])  # type: ignore[index]
+            assert (port == 16402) == (number == 1)
+            far.sendto(b"\x80in", (PUBLIC4, port))
+            assert received(media) == [b"\x80in"]
+            media.sendto(b"\x80out", (PEER4, 30000 + 10 * number))
+            assert far.recvfrom(100) == (b"\x80out", (PUBLIC4, port))
+
+
+def test_a_path_that_loses_segments(bare: Net, tmp_path: Path) -> None:
+    """Every seventh is lost before the gateway, every ninth behind it, both ways; each message comes whole, once."""
+    with natted(bare, tmp_path):
+        stream = Stream(bare)
+        for space, chain, every in (
+            (bare.gateway, "PREROUTING", 7),
+            (bare.client, "INPUT", 9),
+            (bare.peer, "INPUT", 9),
+        ):
+            table = "raw" if chain == "PREROUTING" else "filter"
+            rare = ("-m", "statistic", "--mode", "nth", "--every", str(every), "--packet", "0", "-j", "DROP")
+            space.run("iptables", "-t", table, "-A", chain, "-p", "tcp", *rare)
+        for number in range(1, 21):
+            stream.phone.sendall(stream.request(number))
+        for number in range(1, 21):
+            assert f"CSeq: {number} INVITE" in checked(stream.take(stream.server), stream)
+            stream.server.sendall(stream.answer(stream.request(number)))
+        for number in range(1, 21):
+            assert f"Call-ID: call-{number}\r" in stream.take(stream.phone).decode()
+        stream.close()

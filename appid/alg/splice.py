@@ -1,0 +1,228 @@
+"""One direction of a TCP connection whose messages change their length on the way (RFC 9293 section 3.4).
+
+In: segments as the sender made them, acknowledgements as the receiver made them. Out: what goes in their place, so that
+either end sees one unbroken connection. Whole messages are translated; a segment's place carries what the receiver has
+not had yet, whatever the sender put into it.
+
+While a message is incomplete its pieces wait here, each answered for: in the piece's place goes one old byte (a
+keep-alive, section 3.8.4), and the receiver's answer to it is passed on as covering all that waits, or a sender that
+waits for it (Nagle, RFC 1122 section 4.2.3.4) would never send the rest. A message's last byte is never answered for
+before the receiver has it, so what is lost on the way is sent again: by the sender, from here.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from appid.alg.names import Names
+from appid.alg.translate import Result, translate_message
+from appid.decode import sip
+from appid.flow.stream import Stream
+from appid.wire import DecodeError
+
+ROOM: Final = 1200
+"""Bytes that a segment may carry at least: every path of today does (RFC 8200 section 5: 1280 with headers)."""
+LINE: Final = 8192
+_LIMIT: Final = 4 * sip.MESSAGE
+_HALF, _MODULUS = 1 << 31, 1 << 32
+
+
+class Framed(NamedTuple):
+    """One message, or what is none: `size` bytes become `out`. `over`: what follows is not looked at any more."""
+
+    size: int
+    out: bytes
+    result: Result = "unchanged"
+    over: bool = False
+
+
+class Sent(NamedTuple):
+    """What goes in a segment's place; `fin`: it may keep its FIN, for all that comes before is there."""
+
+    sequence: int
+    payload: bytes
+    fin: bool = True
+
+
+class _Edit(NamedTuple):
+    """A message whose length changed: positions before and after, in bytes since the connection's first."""
+
+    start: int
+    end: int
+    out_start: int
+    out_end: int
+
+
+def frame(data: memoryview, names: Names) -> Framed | None:
+    """The first message of a stream that stands at a message's start; None while it is incomplete."""
+    try:
+        layer = sip.decode_stream(data)
+    except DecodeError:
+        return Framed(len(data), bytes(data), "unparseable", over=True)
+    if layer is None:
+        line = bytes(data[:LINE]).lstrip(b"\r\n")
+        if not line:
+            return Framed(min(len(data), LINE), bytes(data[:LINE]))  # keeps the path alive (RFC 5626 section 3.5.1)
+        if b"\n" not in line and len(data) < LINE:
+            return None
+        return Framed(len(data), bytes(data), "unparseable", over=True)
+    if not layer.consumed:
+        return None
+    raw, message = bytes(data[: layer.consumed]), layer.message
+    assert isinstance(message, sip.Message)
+    if any(fact.name == "sip.anomaly" for fact in layer.facts):
+        return Framed(len(raw), raw, "unparseable")
+    try:
+        out = raw[: raw.find(message.head)] + translate_message(message, names)
+    except DecodeError:
+        return Framed(len(raw), raw, "unparseable")
+    return Framed(len(raw), out, "unchanged" if out == raw else "translated")
+
+
+class Splice:
+    """Positions count from `base`, the sequence number of the first byte looked at. `prefix`: bytes from there on that
+    have gone out already."""
+
+    __slots__ = ("_acked", "_base", "_delta", "_edits", "_fin", "_high", "_largest", "_out", "_out_first", "_over",
+                 "_prefix", "_received", "_sent", "_stream", "_told", "results")  # fmt: skip
+
+    def __init__(self, base: int, prefix: bytes = b"") -> None:
+        self._base = base
+        self._stream = Stream(_LIMIT)
+        self._stream.syn((base - 1) % _MODULUS)
+        self._stream.push(base, prefix)
+        self._prefix = prefix
+        self._received = self._high = self._sent = len(prefix)
+        self._out = bytearray(prefix)
+        self._out_first = self._acked = self._told = self._delta = 0
+        self._edits: list[_Edit] = []
+        self._fin: int | None = None
+        self._over = False
+        self._largest = ROOM
+        self.results: list[Result] = []
+
+    # -- from the sender -----------------------------------------------------------------------------------------
+
+    def segment(self, sequence: int, payload: memoryview, fin: bool, names: Names) -> Sent:
+        """A segment of the sender, and what goes in its place."""
+        start = self._position(sequence, self._high)
+        end = start + len(payload)
+        if end < 0 or (end == 0 and payload):  # from before our time
+            return Sent(sequence, bytes(payload))
+        again = len(payload) > 0 and end <= self._high
+        current = start >= self._high
+        self._high = max(self._high, end)
+        self._largest = max(self._largest, len(payload))
+        if payload:
+            added = self._stream.push(sequence, payload)
+            self._received += len(added) if added is not None else 0
+            self._frame(names)
+        if fin and self._received == end:
+            self._flush()
+            self._fin = end
+        whole = self._fin is not None
+        sequence, sent = self._emit(payload, fin and whole, again, current)
+        return Sent(sequence, sent, whole)
+
+    def _emit(self, payload: memoryview, fin: bool, again: bool, current: bool) -> tuple[int, bytes]:
+        at = self._acked if again and self._acked < self._sent else self._sent
+        room = len(self._out) if fin else self._largest
+        if payload or fin or current:
+            chunk = bytes(self._out[at - self._out_first : at - self._out_first + room])
+            self._sent = max(self._sent, at + len(chunk))
+            if chunk or not payload:
+                return self._number(at), chunk
+        return self._number(self._sent - 1), b"\0" if payload else b""
+
+    def _frame(self, names: Names) -> None:
+        """Translate what is whole; hand on what is no SIP."""
+        while (data := self._stream.data) and not self._over:
+            framed = frame(data, names)
+            if framed is None:
+                if len(data) > sip.MESSAGE + LINE:
+                    framed = Framed(len(data), bytes(data), "unparseable", over=True)
+                else:
+                    return
+            self._append(bytes(data[: framed.size]), framed)
+        if self._over:
+            self._flush()
+
+    def _append(self, raw: bytes, framed: Framed) -> None:
+        out, result = framed.out, framed.result
+        if self._prefix:
+            size = min(len(self._prefix), len(raw))
+            if out[:size] != self._prefix[:size]:
+                out, result = raw, "partial"
+            self._prefix = self._prefix[size:]
+            del self._out[len(self._out) - size :]
+        start, out_start = self._framed_in, self._out_first + len(self._out)
+        if len(out) != len(raw):
+            self._edits.append(_Edit(start, start + len(raw), out_start, out_start + len(out)))
+        self._out += out
+        self._stream.consume(len(raw))
+        self._over = framed.over
+        if result != "unchanged":
+            self.results.append(result)
+
+    @property
+    def _framed_in(self) -> int:
+        return self._received - len(self._stream.data)
+
+    def _flush(self) -> None:
+        """What waits goes as it is."""
+        data = bytes(self._stream.data)
+        if data:
+            self._append(data, Framed(len(data), data, "unchanged", self._over))
+
+    # -- from the receiver ---------------------------------------------------------------------------------------
+
+    def acknowledge(self, number: int) -> int:
+        """The receiver's acknowledgement number -> the one for the sender."""
+        end = self._out_first + len(self._out)
+        at = self._position(number, self._sent)
+        if at < 0:
+            return number
+        self._acked = max(self._acked, min(at, end))
+        if at < end:
+            mine = self._inside(at, up=False)
+        else:
+            mine = self._received + (1 if self._fin is not None and at > end else 0)
+        self._told = max(self._told, mine)
+        self._trim()
+        return self._number(self._told)
+
+    def selected(self, left: int, right: int) -> tuple[int, int] | None:
+        """A SACK block (RFC 2018 section 3) of the receiver -> the sender's; None if it covers no byte of his."""
+        low = self._inside(self._position(left, self._sent), up=True)
+        high = self._inside(self._position(right, self._sent), up=False)
+        return (self._number(low), self._number(high)) if self._told < low < high else None
+
+    def _inside(self, at: int, up: bool) -> int:
+        """A position after translation -> before it; within a changed message its end (`up`), or a byte not later."""
+        delta = self._delta
+        for edit in self._edits:
+            if at < edit.out_start:
+                break
+            if at < edit.out_end:
+                inside = edit.start + min(at - edit.out_start, edit.end - edit.start - 1)
+                return edit.end if up and at > edit.out_start else inside
+            delta = edit.out_end - edit.end
+        return at - delta
+
+    def _trim(self) -> None:
+        gone = min(self._acked, self._sent) - self._out_first
+        if gone > 0 and not self._prefix:
+            del self._out[:gone]
+            self._out_first += gone
+        while self._edits and self._edits[0].out_end <= self._acked and self._edits[0].end <= self._told:
+            self._delta = self._edits[0].out_end - self._edits[0].end
+            del self._edits[0]
+
+    # -- numbers -------------------------------------------------------------------------------------------------
+
+    def _position(self, number: int, near: int) -> int:
+        """A sequence number -> a position, taken for the one nearest to `near`."""
+        return near + (number - self._base - near + _HALF) % _MODULUS - _HALF
+
+    def _number(self, position: int) -> int:
+        return (self._base + position) % _MODULUS

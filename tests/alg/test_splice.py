@@ -1,0 +1,283 @@
+"""A stream whose messages change their length: two ends that each see one unbroken connection, whatever the path does.
+
+A small TCP stands at either end: bytes in, segments out, in the sender's numbers; the receiver acknowledges what it has
+in order. Between them the splice. What arrives is compared with each message translated by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appid.alg.splice import ROOM, Splice, frame
+from appid.alg.translate import translate_datagram
+from tests.alg.natted import OUT, SDP, lf, sip
+
+BASE = 0xFFFFFF00  # the numbers wrap early
+MESSAGES = [sip(lf(SDP)), sip(b"", "OPTIONS sip:b@198.51.100.20 SIP/2.0"), b"\r\n\r\n", sip(lf(SDP), "SIP/2.0 200 OK")]
+
+
+def translated(messages: list[bytes]) -> bytes:
+    out = b""
+    for message in messages:
+        found = translate_datagram(message, OUT)
+        out += message if found is None else found.payload
+    return out
+
+
+@dataclass
+class Path:
+    """Sender, splice, receiver. `send` puts the bytes [start, end) of the sender's stream on the wire."""
+
+    data: bytes
+    splice: Splice = field(default_factory=lambda: Splice(BASE))
+    got: bytearray = field(default_factory=bytearray)
+    early: dict[int, bytes] = field(default_factory=dict)
+    told: int = 0
+    fin: bool = False
+
+    def send(self, start: int, end: int, fin: bool = False, lost: bool = False) -> bytes:
+        number = (BASE + start) % 2**32
+        sent = self.splice.segment(number, memoryview(self.data[start:end]), fin, OUT)
+        at = (sent.sequence - BASE + 2**31) % 2**32 - 2**31
+        if not lost:
+            self.early[at] = max(self.early.get(at, b""), sent.payload, key=len)
+            self._take()
+            if fin and sent.fin and at + len(sent.payload) == len(self.got):
+                self.fin = True
+        self.acknowledge()
+        return sent.payload
+
+    def _take(self) -> None:
+        """What is in order; a byte that came before stays as it was."""
+        moved = True
+        while moved:
+            moved = False
+            for at, payload in list(self.early.items()):
+                if at <= len(self.got) < at + len(payload):
+                    self.got += payload[len(self.got) - at :]
+                    moved = True
+                if at + len(payload) <= len(self.got):
+                    del self.early[at]
+
+    def acknowledge(self) -> int:
+        number = self.splice.acknowledge((BASE + len(self.got) + self.fin) % 2**32)
+        told = (number - BASE + 2**31) % 2**32 - 2**31
+        assert told >= self.told, "an acknowledgement never goes back"
+        assert told <= len(self.data) + 1
+        self.told = told
+        return told
+
+    def finish(self) -> None:
+        """The sender goes on until everything is acknowledged, as it must (RFC 9293 section 3.8.1)."""
+        for _ in range(200):
+            if self.told >= len(self.data):
+                return
+            self.send(self.told, min(self.told + 1000, len(self.data)))
+        raise AssertionError("the connection stands still")
+
+
+def test_a_message_a_segment() -> None:
+    path, at = Path(b"".join(MESSAGES)), 0
+    for message in MESSAGES:
+        path.send(at, at + len(message))
+        at += len(message)
+        assert path.told == at, "acknowledged at once"
+    assert path.got == translated(MESSAGES)
+    assert path.splice.results == ["translated"] * 3
+
+
+def test_several_messages_a_segment() -> None:
+    path = Path(b"".join(MESSAGES[1:3] + MESSAGES[:1]))
+    path.send(0, len(path.data))
+    path.finish()
+    assert path.got == translated(MESSAGES[1:3] + MESSAGES[:1])
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 300])
+def test_one_message_in_many_segments(size: int) -> None:
+    """Each piece is acknowledged, or a sender that waits for that would never send the next."""
+    message = MESSAGES[0]
+    path = Path(message)
+    for start in range(0, len(message), size):
+        path.send(start, min(start + size, len(message)))
+        if start + size < len(message):
+            assert path.told == start + size
+            assert path.got == b""
+    path.finish()
+    assert path.got == translated([message])
+
+
+def test_the_last_byte_is_not_answered_for_before_the_receiver_has_it() -> None:
+    message = MESSAGES[0]
+    path = Path(message)
+    path.send(0, 500)
+    path.send(500, len(message), lost=True)
+    assert path.told < len(message)
+    path.send(500, len(message))
+    assert path.got == translated([message])
+    assert path.told == len(message)
+
+
+def test_retransmissions_carry_what_was_lost() -> None:
+    path, message = Path(MESSAGES[0] * 2), MESSAGES[0]
+    path.send(0, len(message), lost=True)
+    path.send(len(message), len(path.data))
+    path.send(0, len(message))
+    path.finish()
+    assert path.got == translated([message, message])
+
+
+def test_segments_out_of_order() -> None:
+    message = MESSAGES[0]
+    path = Path(message)
+    path.send(300, len(message))
+    assert path.told == 0
+    path.send(0, 300)
+    path.finish()
+    assert path.got == translated([message])
+
+
+def test_a_segment_without_room_leaves_the_rest_to_the_next() -> None:
+    big = sip(lf(SDP + "a=x\n" * 600))
+    path = Path(big)
+    for start in range(0, len(big), 1400):
+        payload = path.send(start, min(start + 1400, len(big)))
+        assert len(payload) <= 1400
+    assert path.told < len(big)
+    path.finish()
+    assert path.got == translated([big])
+
+
+def test_a_bare_acknowledgement_of_the_sender_takes_what_is_left_along() -> None:
+    big = sip(lf(SDP + "a=x\n" * 300))
+    path = Path(big)
+    path.send(0, len(big) - 100)
+    left = len(translated([big]))
+    path.splice._largest = ROOM  # what one segment took in this test is no measure of the path
+    path.send(len(big) - 100, len(big))
+    assert len(path.got) == ROOM
+    while len(path.got) < left:
+        before = len(path.got)
+        path.send(len(big), len(big))
+        assert len(path.got) > before
+    assert path.got == translated([big])
+
+
+def test_the_end_of_the_stream_comes_after_everything() -> None:
+    message = MESSAGES[0]
+    path = Path(message)
+    path.send(0, len(message), fin=True)
+    assert path.got == translated([message])
+    assert path.fin
+    assert path.acknowledge() == len(message) + 1
+
+
+def test_an_end_before_its_time_is_held_back() -> None:
+    message = MESSAGES[0]
+    path = Path(message)
+    path.send(300, len(message), fin=True)
+    assert not path.fin
+    path.send(0, 300)
+    path.send(300, len(message), fin=True)
+    path.finish()
+    assert path.got == translated([message])
+    assert path.fin
+
+
+def test_a_message_that_never_ends_goes_out_with_the_streams_end() -> None:
+    path = Path(MESSAGES[0][:-50])
+    path.send(0, len(path.data))
+    path.send(len(path.data), len(path.data), fin=True)
+    assert path.got == MESSAGES[0][:-50]
+    assert path.fin
+
+
+def test_a_keep_alive_stays_one() -> None:
+    """RFC 9293 section 3.8.4: one byte, or none, from before what is expected."""
+    path = Path(MESSAGES[0])
+    path.send(0, len(path.data))
+    sent = path.splice.segment((BASE + len(path.data) - 1) % 2**32, memoryview(b""), False, OUT)
+    assert (sent.sequence - BASE) % 2**32 == len(path.got) - 1
+    assert sent.payload == b""
+
+
+def test_what_is_no_sip_goes_through_as_it_is() -> None:
+    noise = b"\x16\x03\x01" + bytes(range(256)) * 8
+    path = Path(MESSAGES[0] + noise)
+    path.send(0, len(MESSAGES[0]))
+    for start in range(len(MESSAGES[0]), len(path.data), 700):
+        path.send(start, min(start + 700, len(path.data)))
+    path.finish()
+    assert path.got == translated(MESSAGES[:1]) + noise
+    assert path.splice.results == ["translated", "unparseable"]
+
+
+def test_what_has_gone_out_before_stays_what_it_was() -> None:
+    """The first bytes of a line passed before anybody knew it for SIP."""
+    message = MESSAGES[0]
+    path = Path(message, Splice(BASE, message[:9]), bytearray(message[:9]))
+    path.send(9, len(message))
+    path.finish()
+    assert path.got == translated([message])
+    answer = sip(lf(SDP)).replace(b"INVITE sip:bob@198.51.100.20", b"INVITE sip:bob@10.1.3.33")
+    path = Path(answer, Splice(BASE, answer[:24]), bytearray(answer[:24]))
+    path.send(24, len(answer))
+    path.finish()
+    assert path.got == answer
+    assert path.splice.results == ["partial"]
+
+
+def test_selective_acknowledgements_are_the_senders_numbers() -> None:
+    """RFC 2018 section 3: left and right edge of what came out of order."""
+    first, second = len(MESSAGES[0]), len(translated(MESSAGES[:1]))
+    path = Path(MESSAGES[0] * 3)
+    path.send(0, first)
+    path.send(first, 2 * first, lost=True)
+    path.send(2 * first, 3 * first)
+    block = path.splice.selected((BASE + 2 * second) % 2**32, (BASE + 3 * second) % 2**32)
+    assert block == ((BASE + 2 * first) % 2**32, (BASE + 3 * first) % 2**32)
+    assert path.splice.selected(BASE, (BASE + 5) % 2**32) is None, "below what is acknowledged"
+
+
+@given(st.randoms(use_true_random=False), st.lists(st.sampled_from(range(4)), min_size=1, max_size=6))
+@settings(max_examples=300, deadline=None)
+def test_whatever_the_path_does_the_receiver_has_every_message_whole(random: Random, which: list[int]) -> None:
+    messages = [MESSAGES[number] for number in which]
+    path = Path(b"".join(messages))
+    for _ in range(random.randrange(60)):
+        start = random.randrange(len(path.data))
+        if random.random() < 0.6:
+            start = path.told if path.told < len(path.data) else start
+        path.send(start, min(start + random.randrange(1, 1400), len(path.data)), lost=random.random() < 0.3)
+    path.finish()
+    assert path.got == translated(messages)
+
+
+@given(st.binary(max_size=3000), st.integers(1, 500))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_get_through(noise: bytes, size: int) -> None:
+    path = Path(MESSAGES[0] + noise)
+    for start in range(0, len(path.data), size):
+        path.send(start, min(start + size, len(path.data)))
+    path.send(len(path.data), len(path.data), fin=True)
+    for _ in range(50):
+        if path.told > len(path.data):
+            break
+        path.send(min(path.told, len(path.data)), len(path.data), fin=True)
+    assert path.got.startswith(translated(MESSAGES[:1]))
+    assert path.fin
+
+
+def test_framing_waits_for_the_line_and_for_the_message() -> None:
+    message = MESSAGES[0]
+    for size in (3, 20, 100, len(message) - 1):
+        assert frame(memoryview(message[:size]), OUT) is None
+    whole = frame(memoryview(message + b"more"), OUT)
+    assert whole is not None
+    assert (whole.size, whole.result) == (len(message), "translated")
+    assert frame(memoryview(b"\r\n"), OUT) == (2, b"\r\n", "unchanged", False)
