@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.accuracy import confidence, labels, oracle, ours, targets, truth, verdicts
+from tests.accuracy import confidence, labels, middle, oracle, ours, targets, truth, verdicts
 from tests.accuracy.compare import Comparison, Pair, compare, outcome, table
 from tests.accuracy.ours import Run
 
@@ -40,10 +40,10 @@ def all_captures() -> list[Path]:
     return sorted(p for p in CAPTURES.glob("*/*") if p.parent != LABELS and p.is_file())
 
 
-def runs(paths: Iterable[Path]) -> list[Run]:
+def runs(paths: Iterable[Path], run: Callable[[Path], Run] = ours.safe_run) -> list[Run]:
     """All captures, in order, by worker processes: spawned, so that each has a hash seed of its own."""
     with ProcessPoolExecutor(WORKERS, get_context("spawn")) as pool:
-        return list(pool.map(ours.safe_run, list(paths), chunksize=8, timeout=SECONDS))
+        return list(pool.map(run, list(paths), chunksize=8, timeout=SECONDS))
 
 
 def label_file(path: Path) -> Path:
@@ -122,6 +122,20 @@ def sure(
     return truth.missed(first) + ([] if given.captures else confidence.unordered(counts, spoken))
 
 
+def from_the_middle(paths: list[Path], first: list[Run], given: argparse.Namespace) -> list[str]:
+    """Prints how many names stay what they are where the beginning of each flow is missing; what must not be."""
+    missed = []
+    print(f"\n{'from the middle':18}{'named':>9}{'as whole':>10}{'share':>9}")
+    for gone in middle.GONE:
+        agree, differ, wrong = middle.compare(first, runs(paths, middle.runner(gone)))
+        share = 100 * confidence.share(agree)
+        print(f"{f'{gone} packets gone':18}{agree.total():9}{agree[True]:10}{share:9.2f}")
+        if given.wrong:
+            print("\n".join(differ))
+        missed += wrong
+    return missed
+
+
 def stability(paths: list[Path], first: list[Run], given: argparse.Namespace) -> list[str]:
     """Prints what the runs cost; what failed, differed or grew."""
     wrong = [f"{run.capture}: {run.failure}" for run in first if run.failure is not None]
@@ -156,6 +170,7 @@ def main() -> int:
     decided = judge(compared, given.refresh)
     missed = report(compared, decided, given)
     missed += sure(first, compared, decided, given)
+    missed += from_the_middle(paths, first, given)
     missed += stability(paths, first, given)
     for what in missed:
         print(f"missed: {what}")
