@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from appid.cli import trial
+from appid.dataplane.marks import Marks
 from appid.edge.config import load_config
 from appid.edge.control import ask
 from appid.edge.errors import RuleErrors
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     linting.add_argument("--strict", action="store_true", help="warnings make the status 1 too")
     linting.add_argument("--json", action="store_true", help="JSON lines")
     linting.add_argument("--rules", metavar="DIR", type=Path, help="the operator's applications (default: configured)")
+    linting.add_argument("-c", dest="config", metavar="FILE", type=Path, help="appid.toml of the gateway")
     loading = actions.add_parser("load", help="hand it to the running gateway: wholly, or not at all")
     loading.add_argument("file", metavar="FILE", type=Path)
     loading.add_argument("-c", dest="config", metavar="FILE", type=Path, help="appid.toml of the gateway")
@@ -70,10 +72,11 @@ def _load(arguments: argparse.Namespace) -> int:
 
 
 def _lint(arguments: argparse.Namespace) -> int:
-    applications = load_applications(arguments.rules or load_config().rules)
+    config = load_config(arguments.config)
+    applications = load_applications(arguments.rules or config.rules)
     arguments.file.open("rb").close()  # OSError: not there, or not ours to read
     try:
-        policy = load_policy(arguments.file, applications)
+        policy = load_policy(arguments.file, applications, Marks(config.mark_mask, config.qos_mask).classes)
     except RuleErrors as faults:
         for fault in faults.errors:
             if arguments.json:

@@ -39,14 +39,14 @@ class Life:
     """One flow object of the interface: a 5-tuple from its first packet to its end. Counters of several conntrack
     entries add up where the kernel's entry was deleted in between (a call's media, cut at its end)."""
 
-    __slots__ = ("bytes", "call", "entry", "first_packet", "flows", "id", "key", "last", "last_packet", "packets",
-                 "queued", "report", "stray")  # fmt: skip
+    __slots__ = ("bytes", "call", "dropped", "entry", "first_packet", "flows", "id", "key", "last", "last_packet",
+                 "packets", "queued", "report", "stray")  # fmt: skip
 
     def __init__(self, number: int, key: FlowKey, packet: int) -> None:
         self.id = number
         self.key = key
         self.first_packet = self.last_packet = packet
-        self.packets = self.bytes = self.queued = 0
+        self.packets = self.bytes = self.queued = self.dropped = 0
         self.last = 0.0
         self.entry: Entry | None = None
         self.report: FlowReport | None = None
@@ -290,6 +290,8 @@ class Replay:
         result.dropped += 1
         entry = self.kernel.current
         life: Life | None = entry.slot if entry is not None else None
+        if life is not None:
+            life.dropped += 1
         report = life.report if life is not None else None
         rule = report.decision.rule if report is not None and report.decision is not None else "conntrack"
         if len(result.drops) < MAX_TOLD:

@@ -258,6 +258,13 @@ class Service:
         except RuleErrors as errors:
             reply(self._refused(place, [str(fault) for fault in errors.errors], "file"))
             return
+        except KernelError as error:
+            reply(self._refused(place, [str(error)], "kernel"))
+            return
+        except Exception as error:  # a fault of ours in the middle of it: nothing has changed yet
+            log.exception("loading %s", place)
+            reply(self._refused(place, [f"{place}: a fault of appid itself: {type(error).__name__}: {error}"], "appid"))
+            return
         self._loading = reply
         self.fleet.ask("prepare", plan, lambda answers: self._prepared(plan, answers))
 

@@ -7,7 +7,7 @@ from 1.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Final
 
@@ -27,7 +27,7 @@ from appid.engine.stamps import Stamps
 from appid.evidence.ledger import FactSet
 from appid.evidence.recent import Recent
 from appid.flow.key import FlowKey
-from appid.identify.application import Scope, Signature
+from appid.identify.application import Application, Scope, Signature
 from appid.identify.identification import Because
 from appid.identify.match import Match, Matcher
 from appid.identify.naming import Lineage, Naming
@@ -453,8 +453,8 @@ class Engine:
         self.recent = recent_of(self.matcher)
         self.topology = Topology(settings.inside)
         known = settings.applications
-        for record in [r for r in self.flows.values() if any(name not in known for name in r.naming.path)]:
-            self._forget(record)  # its name is gone from the rules: its next packet begins anew
+        for record in [r for r in self.flows.values() if self._anew(r, known)]:
+            self._forget(record)  # its next packet begins anew
         reload = Reload(before, settings, self.lineage, self.topology.outside, event.interface_of, now)
         refused: dict[int, Decision] = {}
         yield from self.calls.reload(settings, self.topology, reload.moved, refused)
@@ -475,6 +475,13 @@ class Engine:
                 if judged.key in cut:
                     self.stamps.put(judged.key, judged.mark, now)
             yield Report("decision", DecisionReport(judged.key, judged.name, judged.decision, changed))
+
+    def _anew(self, record: FlowRecord, known: Mapping[str, Application]) -> bool:
+        """Its name is gone from the rules, or the operator knows better now."""
+        if any(name not in known for name in record.naming.path):
+            return True
+        judge = self.settings.judge
+        return judge is not None and record.foreseen is None and judge.overridden(record.key) is not None
 
     def _again(self, record: FlowRecord, reload: Reload, now: float, create: bool) -> Iterator[Command]:
         """A flow that userspace follows, under new settings. One without a decision is judged at its next packet."""

@@ -1,8 +1,9 @@
 """Established flows under a new policy: what the kernel holds as decided is judged again, by its connmark.
 
 In: Kept flows (5-tuple and connmark), the settings before and now. Out: per flow the mark that it should have from now
-on. A flow that was refused before it had its final name, and now might become something allowed, begins anew
-(undecided); all others are judged by the name in their mark, as policy.md point 1 says.
+on. Two kinds begin anew (undecided): a flow that was refused before it had its final name, and now might become
+something allowed; one whose name is that of an override which is gone. All others are judged by the name in their mark,
+as policy.md point 1 says.
 """
 
 from __future__ import annotations
@@ -90,12 +91,19 @@ class Reload:
             foreseen = call is not None or (spared and mark.action == "allow")
             situation = self.situation(flow.key)._replace(foreseen=foreseen, call=call)
             override = judge.overridden(flow.key)
-            if override is None and mark.action != "allow" and self._may_begin_anew(situation, name, judge):
+            gone = override is None and call is None and self._was_overridden(flow.key, name)
+            refused = override is None and mark.action != "allow"
+            if gone or (refused and self._may_begin_anew(situation, name, judge)):
                 yield Judged(flow.key, flow.mark, 0, None, None)
                 continue
             final = override or name or UNKNOWN.get(flow.key.proto, UNKNOWN_IP)
             decision = call or judge.first_match(situation, final)
             yield Judged(flow.key, flow.mark, self._mark(flow.mark, final, decision), final, decision)
+
+    def _was_overridden(self, key: FlowKey, name: str | None) -> bool:
+        """Whether the name is what an [[override]] of the policy before said, whatever the flow showed."""
+        old = self.before.judge
+        return old is not None and name is not None and old.overridden(key) == name
 
     def _may_begin_anew(self, situation: Situation, name: str | None, judge: Judge) -> bool:
         """Refused at once by the policy of before, let pass for the time being by this one."""

@@ -79,3 +79,29 @@ def test_a_gateway_that_does_not_run_is_status_2(file: Path, capsys: pytest.Capt
     assert main(["policy", "load", str(file), "-c", str(config)]) == 2
     assert main(["policy", "load", str(file.with_name("none.toml")), "-c", str(config)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_more_values_of_dscp_than_the_connmark_has_room_for_are_an_error(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(
+        "".join(f'[[rule]]\nname = "r{i}"\naction = "allow"\nto = "any"\ndscp = {i}\n' for i in range(1, 17))
+    )
+    config = file.with_name("appid.toml")
+    config.write_text("[gateway]\n")
+    assert main(["policy", "lint", str(file), "-c", str(config)]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {file}: rule[16]: dscp: the 16th different value")
+    config.write_text("[gateway]\nqos_mask = 0xff000000\n")
+    assert main(["policy", "lint", str(file), "-c", str(config)]) == 0
+
+
+def test_zones_of_interfaces_alone_are_told_where_nothing_says_which_is_outside(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zones = '[zones]\nlan = { interfaces = ["lan0"] }\nwan = { interfaces = ["wan0"]%s }\n'
+    file.write_text(zones % "")
+    assert main(["policy", "lint", "--json", str(file)]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["type"], row["kind"], row["others"]) == ("warning", "zones", ["lan", "wan"])
+    file.write_text(zones % ", outside = true")
+    assert main(["policy", "lint", "--strict", str(file)]) == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from appid.cli import trial
 from appid.cli.main import main
 from tests.corpus import sessions
 from tests.corpus.variation import Variation
@@ -73,7 +74,7 @@ def test_for_people(capture: str, files: tuple[str, str], capsys: pytest.Capture
     assert main(["policy", "test", files[0], capture]) == 0
     assert "packets dropped" in capsys.readouterr().out
     assert main(["policy", "test", files[1], capture, "--against", files[0]]) == 1
-    assert "decided differently" in capsys.readouterr().out
+    assert "flows differ" in capsys.readouterr().out
 
 
 def test_what_cannot_be_used_is_status_2(
@@ -85,3 +86,59 @@ def test_what_cannot_be_used_is_status_2(
         assert main(["policy", "test", *more]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 2, "every fault, one line each"
     assert main(["policy", "test", files[0], str(tmp_path / "none.pcap")]) == 2
+    capsys.readouterr()
+    other = tmp_path / "other.toml"
+    other.write_text("colour = 1\n")
+    assert main(["policy", "test", str(broken), capture, "--against", str(other)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 3, "the faults of both"
+
+
+CALLS = '[[rule]]\nname = "calls"\napplications = ["facetime"]\nservice = "any"\naction = "allow"\n'
+
+
+@pytest.mark.parametrize(
+    ("more", "column", "becomes"), [('dscp = "ef"\n', "dscp", 46), ('mark = "0x10/0xf0"\n', "mark", "0x10/0xf0")]
+)
+def test_what_packets_are_given_is_a_difference(
+    capture: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: str,
+    column: str,
+    becomes: object,
+) -> None:
+    old, new = tmp_path / "old.toml", tmp_path / "new.toml"
+    old.write_text(ZONES + CALLS + ALL)
+    new.write_text(ZONES + CALLS + more + ALL)
+    assert main(["policy", "test", str(new), capture, "--against", str(old), "--json"]) == 1
+    *lines, _ = told(capsys)
+    assert {(line["was"][column], line[column]) for line in lines} == {(None, becomes)}
+    assert {line["application"] for line in lines} == {"facetime"}
+    assert {line["decision"]["rule"] for line in lines} == {"calls"}, "the decision is the same"
+    assert main(["policy", "test", str(new), capture, "--against", str(old)]) == 1
+    assert column in capsys.readouterr().out
+
+
+def test_packets_lost_on_the_way_to_the_same_decision_are_a_difference(
+    capture: str, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["policy", "test", files[1], capture, "--json"]) == 0
+    *flows, _ = told(capsys)
+    more = [{**flow, "dropped": flow["dropped"] + 1} for flow in flows[:1]] + flows[1:]
+    (line,) = trial.differences(flows, more)
+    assert (line["dropped"], line["was"]["dropped"]) == (flows[0]["dropped"] + 1, flows[0]["dropped"])
+    assert list(trial.differences(flows, flows)) == []
+
+
+def test_a_policy_of_interfaces_alone_is_tried_where_it_says_which_is_outside(
+    capture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "wired.toml"
+    zones = '[zones]\nlan = { interfaces = ["lan0"] }\nwan = { interfaces = ["wan0"], outside = true }\n'
+    file.write_text(zones + '[[rule]]\nname = "out"\nfrom = "lan"\nto = "wan"\nservice = "any"\naction = "allow"\n')
+    assert main(["policy", "test", str(file), capture, "--json", "--inside", "172.16.42.0/24"]) == 0
+    *flows, _ = told(capsys)
+    ours = [tuple(flow[end].startswith("172.16.42.") for end in ("src", "dst")) for flow in flows]
+    out = [f["decision"]["rule"] for f, at in zip(flows, ours, strict=True) if at == (True, False) and f["decision"]]
+    assert out
+    assert set(out) == {"out"}

@@ -166,6 +166,24 @@ def test_an_override_names_a_flow_at_its_first_packet_and_at_a_reload() -> None:
     assert known.marks.decode(mark.mark).application == known.applications["jabber"].number
 
 
+def test_what_an_override_named_begins_anew_when_the_override_is_gone() -> None:
+    known, without = with_override(ALL), settings(ALL)
+    inside_range, beside = FlowKey(UDP, INSIDE, 5001, OUTSIDE, 9000), FlowKey(UDP, INSIDE, 5001, OUTSIDE, 9011)
+    named, real = kept(known, inside_range, "allow", "jabber"), kept(known, beside, "allow", "jabber")
+    shown = kept(known, FlowKey(UDP, INSIDE, 5002, OUTSIDE, 9001), "allow", "dns")
+    assert changes(reload(Play(known), without, named, real, shown), without) == {inside_range: None}
+    assert changes(reload(Play(known), with_override(ALL), named), known) == {}, "it is still there"
+
+
+def test_an_override_takes_effect_on_a_flow_that_has_no_name_yet() -> None:
+    play, known = Play(settings(ALL)), with_override(rule("chat", "allow", "jabber"))
+    hello = udp(End("172.16.42.187", 5000), End("198.51.100.9", 9001), b"\xff" * 20)
+    play.queue(hello)
+    reload(play, known)
+    mark = known.marks.decode(verdict(play.queue(hello)).mark)
+    assert (mark.action, mark.application) == ("allow", known.applications["jabber"].number)
+
+
 def test_alg_off_opens_nothing() -> None:
     call = Play(settings(rule("calls, no pinholes", "allow", alg=False))).call()
     assert of(call.connect(), OpenPinhole) == []
