@@ -170,3 +170,52 @@ def test_a_denied_datagram_is_answered_by_icmp(bare: Net, variant: Variant, tmp_
             client.send(QUERY)
             with pytest.raises(OSError, match=r"(?i)host|permission|refused"):
                 client.recv(100)
+
+
+WIRED = '[zones]\ninside = { interfaces = ["lan0"] }\noutside = { interfaces = ["wan0"]%s }\n'
+RTP = b"\x80\x68" + bytes(30)
+
+
+@pytest.mark.parametrize("told_by", ["route", "key"])
+def test_point_3_zones_of_interfaces_alone_know_what_began_outside(
+    bare: Net, variant: Variant, tmp_path: Path, told_by: str
+) -> None:
+    """By the default route, or because the zone says so; by address, IPv6's would both be inside."""
+    if told_by == "route":
+        bare.gateway.run("ip", "route", "add", "default", "via", PEER4)
+        bare.gateway.run("ip", "-6", "route", "add", "default", "via", PEER6)
+    media = rule("media", "allow", "facetime", "rtp", "rtcp", service='"any"')
+    with live(bare, tmp_path, "", variant) as gateway:
+        place = tmp_path / "wired.toml"
+        place.write_text(WIRED % (", outside = true" if told_by == "key" else "") + media)
+        assert gateway.ask("load", policy=str(place))[0]["type"] == "loaded"
+        assert "which of the zones" not in gateway.text()
+        saved = bare.gateway.run(f"iptables-{variant}-save", "-t", "filter")
+        assert ("-i wan0" in saved, "-i lan0" in saved) == (True, False)
+        for client_address, peer_address in ENDS:
+            peer, client = bare.peer.udp(peer_address, 16402), bare.client.udp(client_address, 16402)
+            peer.sendto(RTP, (client_address, 16402))
+            assert received(client) == [], "begun outside, foreseen by nobody"
+            other = bare.client.udp(client_address, 16400)
+            other.sendto(RTP, (peer_address, 16402))
+            assert received(peer) == [RTP], "begun inside: it may be a call's"
+            peer.sendto(RTP, (client_address, 16400))
+            assert received(other) == [RTP]
+            for each in (peer, client, other):
+                each.close()
+        inbound = [flow for flow in gateway.ask("flows") if flow["sport"] == 16402 and flow["decision"]]
+        assert {flow["decision"]["action"] for flow in inbound} == {"deny"}
+
+
+def test_a_zone_of_an_interface_alone_is_told_from_another(bare: Net, variant: Variant, tmp_path: Path) -> None:
+    """What is allowed out is not allowed in, with networks nowhere."""
+    bare.gateway.run("ip", "route", "add", "default", "via", PEER4)
+    with live(bare, tmp_path, "", variant) as gateway:
+        place = tmp_path / "wired.toml"
+        place.write_text(WIRED % "" + rule("out", "allow", "dns", from_='"inside"', to='"outside"', service='"any"'))
+        assert gateway.ask("load", policy=str(place))[0]["type"] == "loaded"
+        for ends in ENDS:
+            assert asked(bare, ends, 53, QUERY, b"yes") == [QUERY]
+            client, peer = bare.client.udp(ends[0], 53), bare.peer.udp(ends[1])
+            peer.sendto(QUERY, (ends[0], 53))
+            assert received(client) == []
