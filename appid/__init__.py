@@ -44,13 +44,17 @@ class _Compiled(MetaPathFinder):
 def _is_of(sums: Path, root: Path) -> bool:
     """Whether the sources are those of which `sums` tells, and the interpreter is."""
     try:
-        tag, *lines = sums.read_text().splitlines()
-        told = {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
-        sources = [root / "packaging" / "compile", *root.glob("appid/**/*.py")]
-        here = {str(path.relative_to(root)): sha256(path.read_bytes()).hexdigest() for path in sources}
+        with sums.open() as lines:
+            if next(lines, "") != f"# {sys.implementation.cache_tag}\n":
+                return False
+            for line in lines:
+                digest, path = line.rstrip("\n").split("  ", 1)
+                with open(f"{root}/{path}", "rb") as source:
+                    if sha256(source.read()).hexdigest() != digest:
+                        return False
     except (OSError, ValueError):
         return False
-    return tag == f"# {sys.implementation.cache_tag}" and told == here
+    return True
 
 
 def _prefer_compiled() -> None:
