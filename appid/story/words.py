@@ -40,8 +40,8 @@ class Facts:
 
     def __init__(self, facts: Iterable[Fact]) -> None:
         self.values: dict[str, list[FactValue]] = {}
-        for name, value in facts:
-            self.values.setdefault(name, []).append(value)
+        for fact in facts:
+            self.values.setdefault(fact.name, []).append(fact.value)
 
     def all(self, name: str) -> list[FactValue]:
         return self.values.get(name, [])
