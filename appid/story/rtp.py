@@ -51,6 +51,10 @@ class Jitter:
         self.count = 0
         self._last: tuple[int, int] | None = None
 
+    def pause(self) -> None:
+        """The next packet does not follow the last one."""
+        self._last = None
+
     def add(self, time: int, timestamp: int) -> None:
         if self._last is not None:
             arrived, stamped = self._last
@@ -100,8 +104,10 @@ class Counting:
             self.jitter.add(time, timestamp)
 
     def resume(self, sequence: int) -> None:
-        """The source sent another way meanwhile: what went there is not lost here."""
+        """The source sent another way meanwhile: what went there is neither lost nor late here."""
         self._begin_at(sequence)
+        if self.jitter is not None:
+            self.jitter.pause()
 
     def _begin_at(self, sequence: int) -> None:
         self.due_before += self.highest - self.base + 1

@@ -133,6 +133,8 @@ class Storyteller:
             effects = self._changed(note, life, number, telling)
         if telling is not None and telling is not note.telling:
             self._joined(note, life, telling)
+        elif telling is None and note.telling is not None:
+            return
         if note.telling is None and note.courier is None and (layers is None or note.pending is None):
             return
         try:
@@ -152,28 +154,29 @@ class Storyteller:
     # -- which tale ----------------------------------------------------------------------------------------------
 
     def _telling(self, note: _Note, life: Life, layers: tuple[Layer, ...] | None) -> Telling | None:
-        """The tale that this packet is part of: the flow's asked for, its SIP's call's, its flow's."""
+        """The tale that this packet is part of: the flow asked for, its SIP's call's, its flow's. None: of none, though
+        its flow may have one (a registration between two calls)."""
         if self.wanted is not None:
             if life.id == self.wanted:
                 self.flow = self.flow or Telling(self.inside, self.budget)
                 return self.flow
             return None
-        call = self._signalled(layers) if layers else None
+        named = _call_id(layers) if layers else None
+        call = self._by_call_id.get(named) if named is not None else None
         if call is None and (note.telling is not None or life.call is None):
-            return note.telling
+            return None if note.telling is not None and self._strange(note.telling, named, layers) else note.telling
         number = call or life.call or 0
         telling = self.calls.get(number)
         if telling is None and self.budget.take("tales"):
             telling = self.calls[number] = Telling(self.inside, self.budget, number)
         return telling
 
-    def _signalled(self, layers: tuple[Layer, ...]) -> int | None:
-        """The call whose Call-ID a SIP message has: one flow may signal for many calls."""
-        for layer in layers:
-            if layer.name == "sip":
-                named = next((fact.value for fact in layer.facts if fact.name == "sip.call_id"), None)
-                return self._by_call_id.get(named) if isinstance(named, str) else None
-        return None
+    def _strange(self, telling: Telling, named: str | None, layers: tuple[Layer, ...] | None) -> bool:
+        """SIP of another dialog than the call's; and after its end, what keeps the flow alive and says nothing."""
+        report = self._reports.get(telling.number)
+        if named is not None:
+            return report is not None and report.call_id is not None
+        return telling.over and layers == ()
 
     def _joined(self, note: _Note, life: Life, telling: Telling) -> None:
         """What was kept of the flow comes first; and of the host's couriers, what they said just before."""
@@ -333,6 +336,15 @@ class Storyteller:
         elif layers and (layers[0].name == "turn" or _relays(layers[0])):
             cast.relays[remote] = None
         telling.mapped(layers)
+
+
+def _call_id(layers: tuple[Layer, ...]) -> str | None:
+    """One flow may signal for many calls."""
+    for layer in layers:
+        if layer.name == "sip":
+            named = next((fact.value for fact in layer.facts if fact.name == "sip.call_id"), None)
+            return named if isinstance(named, str) else ""
+    return None
 
 
 def _relays(layer: Layer) -> bool:

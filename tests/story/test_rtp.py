@@ -145,6 +145,17 @@ def test_what_went_another_way_is_not_lost() -> None:
     assert stream.done({}).lost == 0
 
 
+def test_what_went_another_way_is_not_late() -> None:
+    """A minute's silence while the timestamps stood still, as where a source's clock is its encoder's."""
+    stream = Counting(1, A, B, None, 7)
+    for frame, (when, sequence) in enumerate(((0.0, 1), (0.02, 2), (60.0, 9), (60.02, 10)), 1):
+        if frame == 3:
+            stream.resume(sequence)
+        stream.add(frame, int(when * SECOND), 0, sequence, (frame - 1) * 160, 100, {})
+    done = stream.done({})
+    assert (done.jitter_max, done.lost) == (0, 0)
+
+
 def test_rates_are_bounded_and_whole() -> None:
     """A day at one packet a second: buckets double, bytes do not vanish."""
     stream = Counting(1, A, B, None, 7)

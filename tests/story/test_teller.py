@@ -85,7 +85,8 @@ def test_little_is_kept_of_flows_that_serve_no_call(tmp_path: Path) -> None:
 
 
 def test_one_flow_signals_for_many_calls(tmp_path: Path) -> None:
-    """A telephone and its proxy: three INVITEs on one 5-tuple, one after the other, each with its own story."""
+    """A telephone and its proxy: three INVITEs on one 5-tuple, each with its own story; what registers between
+    them has none."""
     capture = Capture(1_700_000_000.0)
     phone, proxy = End("10.0.0.2", 5060), End("198.51.100.9", 5060)
     for number in range(1, 4):
@@ -95,12 +96,14 @@ def test_one_flow_signals_for_many_calls(tmp_path: Path) -> None:
         capture.udp(phone, proxy, f"INVITE sip:c@d SIP/2.0\r\n{head}t: <sip:c@d>\r\n\r\n".encode())
         capture.udp(proxy, phone, f"SIP/2.0 486 Busy Here\r\n{head}t: <sip:c@d>;tag=2\r\n\r\n".encode())
         capture.udp(phone, proxy, ack.encode())
+        register = f"REGISTER sip:d SIP/2.0\r\n{head}t: <sip:a@d>\r\n\r\n".replace(f"call-{number}", "registration")
+        capture.udp(phone, proxy, register.encode())
         capture.now += 5
     path = tmp_path / "phone.pcap"
     capture.save(path)
     story = tell.of_file(path)
     frames = [[item.frame for item in tale.items] for tale in story.tales]
-    assert frames == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    assert frames == [[1, 2, 3], [5, 6, 7], [9, 10, 11]]
     for tale in story.tales:
         texts = [e.text for item in tale.items if isinstance(item, Step) for e in item.effects if e.kind == "call"]
         assert texts[-1] == f"call {tale.told['id']} ends: refused"

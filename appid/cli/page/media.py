@@ -86,8 +86,9 @@ def descriptions(tale: Tale) -> Html | None:
 def _pair(offer: Description | None, answer: Description | None) -> Html:
     left = offer.text.splitlines() if offer is not None else []
     right = answer.text.splitlines() if answer is not None else []
+    both = offer is not None and answer is not None
     rows = [
-        el("tr", [el("td", el("code", line or ""), class_=kind) for line in (one, two)])
+        el("tr", [el("td", el("code", line or ""), class_=kind if both else None) for line in (one, two)])
         for one, two, kind in aligned(left, right)
     ]
     heads = [el("th", _title(each, role), scope="col") for each, role in ((offer, "offer"), (answer, "answer"))]
