@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
 
 from communityid import CommunityID
@@ -14,6 +15,7 @@ from appid.policy import Decision
 from appid.wire import ICMP, ICMPV6, TCP, UDP, Endpoint, FactValue, text
 
 COMMUNITY = CommunityID(seed=0)
+logging.getLogger("communityid").setLevel(logging.WARNING)  # at INFO it writes each field that it hashes
 PROTOCOLS = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMPV6: "icmpv6"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 
@@ -58,6 +59,12 @@ def test_both_directions_have_one_community_id_also_over_ipv6() -> None:
     key = FlowKey(UDP, packed("2001:db8::1"), 5000, packed("fd00::2"), 53)
     assert telling.community_id(key) == telling.community_id(key.reversed())
     assert telling.community_id(key) != telling.community_id(key._replace(dport=54))
+
+
+def test_the_log_is_not_told_what_is_hashed(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        telling.community_id(KEY)
+    assert caplog.records == []
 
 
 def test_icmp_has_none() -> None:
