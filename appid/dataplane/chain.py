@@ -22,11 +22,13 @@ from appid.dataplane.marks import Marks
 from appid.policy.rule import Qos
 
 Family = Literal[4, 6]
+Allowed = Literal["last", "first", "host"]
 FAMILIES: Final[tuple[Family, ...]] = (4, 6)
 
 MAIN: Final = "APPID"
 QUEUE: Final = "APPID-QUEUE"
 INPUT: Final = "APPID-INPUT"
+ALLOWED: Final = "APPID-ALLOWED"
 QOS: Final = "APPID-QOS"
 PREFIX: Final = "appid-"
 PINHOLES: Final[dict[Family, str]] = {4: "appid-pinholes4", 6: "appid-pinholes6"}
@@ -59,11 +61,13 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Jump:
-    """From a built-in chain to ours, put first there: NF_REPEAT then shows no packet twice to the rules of others."""
+    """From a built-in chain to ours, put first there: NF_REPEAT then shows no packet twice to the rules of others. Or
+    `last`."""
 
     table: Literal["mangle", "filter"]
     hook: str
     chain: str
+    last: bool = False
 
     def __str__(self) -> str:
         return f"{self.hook} -j {self.chain}"
@@ -97,7 +101,8 @@ class Topology:
     blind     what happens to packets that the engine never saw (the exception policy)
     media     first and last UDP port of the media range
     bypass    where no process listens on a queue, packets go on to the blind rule; else the kernel drops them
-    accept    ACCEPT ends filter/FORWARD for allowed packets; RETURN leaves the last word to the rules that follow
+    allowed   where what we allow is accepted: "last" in filter/FORWARD, when the rules of others have seen it and had
+              nothing against it; "first", before they see it; "host": by them alone
     monitor   nothing is stopped or let through here: each rule of filter only counts
     qos       what the packets of QoS class 1, 2, ... are given; None: no chain for it
     """
@@ -108,7 +113,7 @@ class Topology:
     blind: Literal["DROP", "ACCEPT"] = "DROP"
     media: tuple[int, int] = (16384, 16402)
     bypass: bool = True
-    accept: Literal["ACCEPT", "RETURN"] = "ACCEPT"
+    allowed: Allowed = "last"
     marks: Marks = field(default_factory=Marks)
     monitor: bool = False
     qos: tuple[Qos, ...] | None = None
@@ -192,21 +197,41 @@ def _queue(topology: Topology, family: Family) -> Chain:
 
 def _filter(topology: Topology, family: Family) -> Chain:
     marks = topology.marks
-    allow, deny, drop = (_is(state << marks.shift, marks.state, "connmark") for state in (1, 2, 3))
+    deny, drop = (_is(state << marks.shift, marks.state, "connmark") for state in (2, 3))
     prohibited = "icmp-admin-prohibited" if family == 4 else "icmp6-adm-prohibited"
+    let = "ACCEPT" if topology.allowed == "first" else "RETURN"
+    allow, passing, related, blind = _let_through(topology, family)
     rules: tuple[ChainRule, ...] = (
-        ChainRule((allow,), topology.accept),  # first, for speed: an INVALID packet has no connmark
+        ChainRule((allow,), let),  # first, for speed: an INVALID packet has no connmark
         ChainRule((_state("INVALID"),), "DROP"),
-        ChainRule((_is(marks.passing, marks.passing),), topology.accept),  # undecided, let through by the engine
+        ChainRule((passing,), let),  # undecided, let through by the engine
         ChainRule(("-p tcp", deny), "REJECT --reject-with tcp-reset"),
         ChainRule((deny,), f"REJECT --reject-with {prohibited}"),
         ChainRule((drop,), "DROP"),
-        ChainRule((_icmp(family), _state("RELATED")), topology.accept),
-        ChainRule(("-m comment --comment blind",), topology.blind),  # never seen by the engine
+        ChainRule((related,), let),
+        ChainRule((blind,), let if topology.blind == "ACCEPT" else "DROP"),  # never seen by the engine
     )
     if topology.monitor:
         rules = tuple(ChainRule(rule.matches, "RETURN") for rule in rules)
     return Chain("filter", MAIN, rules)
+
+
+def _let_through(topology: Topology, family: Family) -> tuple[str, str, str, str]:
+    """What may pass: of an allowed flow; undecided, with PASS; an ICMP error about a known flow; blind."""
+    marks = topology.marks
+    return (
+        _is(1 << marks.shift, marks.state, "connmark"),
+        _is(marks.passing, marks.passing),
+        f"{_icmp(family)} {_state('RELATED')}",
+        "-m comment --comment blind",
+    )
+
+
+def _allowed(topology: Topology, family: Family) -> Chain:
+    """The same once more, behind the rules of others: a host whose policy is DROP lets it through here."""
+    *known, blind = _let_through(topology, family)
+    matches = (*known, blind) if topology.blind == "ACCEPT" else known
+    return Chain("filter", ALLOWED, tuple(ChainRule((match,), "ACCEPT") for match in matches))
 
 
 def _qos(topology: Topology) -> Chain:
@@ -268,6 +293,9 @@ def chain_set(topology: Topology, family: Family) -> ChainSet:
         Jump("filter", "FORWARD", MAIN),
         Jump("filter", "INPUT", INPUT),
     )
+    if topology.allowed == "last" and not topology.monitor:
+        chains += (_allowed(topology, family),)
+        jumps += (Jump("filter", "FORWARD", ALLOWED, last=True),)
     if topology.qos is not None:
         chains += (_qos(topology),)
         jumps += (Jump("mangle", "POSTROUTING", QOS),)

@@ -132,9 +132,10 @@ def _rules(table: str, there: Held, held: Held) -> Iterator[str]:
     emptied = [name for name, rules in there.chains.items() if name not in held.chains and rules]
     lines += [f":{name} - [0:0]" for name in (*filled, *emptied)]
     lines += [f"-A {name} {rule}" for name, rules in filled.items() for rule in rules]
-    if _places(there.jumps) != _places(held.jumps):
+    jumps = held.placed(there)
+    if _spelled(there.placed(there)) != _spelled(jumps):
         lines += [f"-D {jump.hook} {jump.rule}" for jump in there.jumps]
-        lines += _inserted(held.jumps, there)
+        lines += [f"-I {jump.hook} {jump.position} {jump.rule}" for jump in jumps]
     if lines:
         yield from (f"*{table}", *lines, "COMMIT")
 
@@ -143,17 +144,8 @@ def _same(there: tuple[str, ...] | None, rules: tuple[str, ...]) -> bool:
     return there is not None and [normal(rule) for rule in there] == [normal(rule) for rule in rules]
 
 
-def _places(jumps: tuple[At, ...]) -> list[At]:
+def _spelled(jumps: tuple[At, ...]) -> list[At]:
     return sorted(jump._replace(rule=normal(jump.rule)) for jump in jumps)
-
-
-def _inserted(jumps: tuple[At, ...], there: Held) -> Iterator[str]:
-    """In ascending order, and never beyond the end: others may have taken rules away since."""
-    put = dict.fromkeys((jump.hook for jump in jumps), 0)
-    for jump in sorted(jumps):
-        position = min(jump.position, there.others.get(jump.hook, 0) + put[jump.hook] + 1)
-        put[jump.hook] += 1
-        yield f"-I {jump.hook} {position} {jump.rule}"
 
 
 # -- nft ----------------------------------------------------------------------------------------------------------

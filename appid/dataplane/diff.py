@@ -85,7 +85,7 @@ def _table(place: Place, wanted: Held, there: Held) -> Iterator[Difference]:
         if (name in wanted.chains) != (name in there.chains):
             yield Difference("-" if name in there.chains else "+", where, f"-N {name}")
         yield from _lines(where, f"-A {name} ", wanted.chains.get(name, ()), there.chains.get(name, ()))
-    yield from _jumps(where, wanted.jumps, there.jumps)
+    yield from _jumps(where, wanted.placed(there), there.placed(there))
 
 
 def _jumps(where: str, wanted: Sequence[At], there: Sequence[At]) -> Iterator[Difference]:

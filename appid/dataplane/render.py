@@ -15,14 +15,14 @@ from appid.dataplane.ruleset import TABLES, clear_table, nat_table
 
 
 def restore_text(rules: ChainSet, jumps: bool = True) -> str:
-    """iptables-restore --noflush input: our chains emptied and filled, the jumps to them put first."""
+    """iptables-restore --noflush input: our chains emptied and filled, the jumps to them put in their places."""
     lines = [f"# appid, IPv{rules.family}"]
     for table in TABLES:
         chains = [chain for chain in rules.chains if chain.table == table]
         lines.append(f"*{table}")
         lines += [f":{chain.name} - [0:0]" for chain in chains]
         lines += [f"-A {chain.name} {rule}" for chain in chains for rule in chain.rules]
-        lines += [f"-I {jump}" for jump in rules.jumps if jumps and jump.table == table]
+        lines += [f"{'-A' if jump.last else '-I'} {jump}" for jump in rules.jumps if jumps and jump.table == table]
         lines.append("COMMIT")
     return "\n".join(lines) + "\n"
 

@@ -39,6 +39,9 @@ def is_ours(chain: str) -> bool:
     return chain == MAIN or chain.startswith(f"{MAIN}-")
 
 
+LAST: Final = 0
+
+
 class Place(NamedTuple):
     variant: Variant
     family: Family
@@ -46,7 +49,7 @@ class Place(NamedTuple):
 
 
 class At(NamedTuple):
-    """A rule of another chain that jumps to ours: `position` in `hook`, from 1."""
+    """A rule of another chain that jumps to ours: `position` in `hook`, from 1; LAST where it is to stand last."""
 
     hook: str
     position: int
@@ -60,6 +63,17 @@ class Held:
     chains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     jumps: tuple[At, ...] = ()
     others: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+    def placed(self, there: Held) -> tuple[At, ...]:
+        """The jumps, with their positions among the rules of others that are `there`, never beyond the end: others may
+        have taken rules away since."""
+        put: dict[str, int] = {}
+        found: list[At] = []
+        for jump in sorted(self.jumps, key=lambda jump: (jump.hook, jump.position == LAST, jump.position)):
+            end = there.others.get(jump.hook, 0) + put.get(jump.hook, 0) + 1
+            put[jump.hook] = put.get(jump.hook, 0) + 1
+            found.append(jump._replace(position=end if jump.position == LAST else min(jump.position, end)))
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +167,7 @@ def set_text(each: IpSet) -> SetText:
 def _held(chains: tuple[Chain, ...], jumps: tuple[Jump, ...], table: str) -> Held:
     return Held(
         {chain.name: tuple(str(rule) for rule in chain.rules) for chain in chains if chain.table == table},
-        tuple(At(jump.hook, 1, f"-j {jump.chain}") for jump in jumps if jump.table == table),
+        tuple(At(jump.hook, LAST if jump.last else 1, f"-j {jump.chain}") for jump in jumps if jump.table == table),
     )
 
 

@@ -6,7 +6,20 @@ from dataclasses import replace
 
 import pytest
 
-from appid.dataplane.chain import FAMILIES, MAIN, QOS, QUEUE, Chain, ChainSet, Family, Jump, Topology, chain_set
+from appid.dataplane.chain import (
+    ALLOWED,
+    FAMILIES,
+    MAIN,
+    QOS,
+    QUEUE,
+    Allowed,
+    Chain,
+    ChainSet,
+    Family,
+    Jump,
+    Topology,
+    chain_set,
+)
 from appid.dataplane.marks import Marks
 from appid.policy.rule import PacketMark, Qos
 
@@ -51,17 +64,36 @@ def test_members_are_written_as_ipset_takes_and_prints_them() -> None:
     assert told == [("0.0.0.0/1", "128.0.0.0/1", "192.0.2.7", "10.0.0.0/8"), ("::/1", "8000::/1", "2001:db8::1")]
 
 
-def test_only_the_blind_rule_depends_on_the_exception_policy() -> None:
-    drop, accept = (chain_set(Topology(blind=blind), 4) for blind in ("DROP", "ACCEPT"))
-    differing = [
-        (one, other)
-        for left, right in zip(drop.chains, accept.chains, strict=True)
-        for one, other in zip(left.rules, right.rules, strict=True)
-        if one != other
-    ]
-    assert [(str(one), str(other)) for one, other in differing] == [
-        ("-m comment --comment blind -j DROP", "-m comment --comment blind -j ACCEPT")
-    ]
+@pytest.mark.parametrize(
+    ("allowed", "drop", "accept"),
+    [
+        ("first", ["-j DROP"], ["-j ACCEPT"]),
+        ("last", ["-j DROP"], ["-j RETURN", "-j ACCEPT"]),
+        ("host", ["-j DROP"], ["-j RETURN"]),
+    ],
+)
+def test_the_exception_policy_decides_about_what_was_never_seen(
+    allowed: Allowed, drop: list[str], accept: list[str]
+) -> None:
+    for blind, expected in (("DROP", drop), ("ACCEPT", accept)):
+        rules = [
+            str(rule) for each in chain_set(Topology(blind=blind, allowed=allowed), 4).chains for rule in each.rules
+        ]  # type: ignore[arg-type]
+        assert [rule.removeprefix("-m comment --comment blind ") for rule in rules if "blind" in rule] == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_allowed_is_accepted_behind_the_rules_of_others(family: Family) -> None:
+    """Accounting rules that stand after ours see it; nothing is accepted that the first chain does not let through."""
+    rules = chain_set(Topology(), family)
+    assert rules.jumps[-1] == Jump("filter", "FORWARD", ALLOWED, last=True)
+    first, last = chain(rules, "filter", MAIN).rules, chain(rules, "filter", ALLOWED).rules
+    assert {rule.target for rule in last} == {"ACCEPT"}
+    assert {rule.matches for rule in last} == {rule.matches for rule in first if rule.target == "RETURN"}
+    for other in (Topology(allowed="host"), Topology(allowed="first"), Topology(monitor=True)):
+        assert ALLOWED not in {each.name for each in chain_set(other, family).chains}
+    ends = {rule.target for rule in chain(chain_set(Topology(allowed="host"), family), "filter", MAIN).rules}
+    assert "ACCEPT" not in ends, "the host alone lets through"
 
 
 def test_no_mark_is_written_or_read_outside_the_operators_mask() -> None:

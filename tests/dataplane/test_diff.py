@@ -73,7 +73,7 @@ def test_order_and_number_count() -> None:
     ],
 )  # fmt: skip
 def test_jumps_have_their_place(jumps: tuple[At, ...], expected: list[str]) -> None:
-    assert told(changed(MANGLE, lambda held: replace(held, jumps=jumps))) == expected
+    assert told(changed(MANGLE, lambda held: replace(held, jumps=jumps, others={"FORWARD": 2}))) == expected
 
 
 def test_sets_and_tables() -> None:

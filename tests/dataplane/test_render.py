@@ -18,10 +18,11 @@ INSIDE = ("172.16.42.0/24", "fd00:42::/64")
 TOPOLOGIES = {
     "one-queue": Topology(("wan0",), INSIDE, (0,), "DROP"),
     "four-queues": Topology(("wan0", "ppp0"), INSIDE, (10, 11, 12, 13), "ACCEPT"),
-    "other-mask": Topology(("wan0",), INSIDE, (0,), "DROP", (16393, 16402), accept="RETURN", marks=Marks(0xFFF0F000)),
+    "other-mask": Topology(("wan0",), INSIDE, (0,), "DROP", (16393, 16402), allowed="host", marks=Marks(0xFFF0F000)),
     "monitor": Topology(("wan0",), INSIDE, (0,), "ACCEPT", monitor=True),
     "qos": Topology(("wan0",), INSIDE, marks=Marks(qos=0x0F000000), qos=(Qos(46), Qos(8, PacketMark(0x20, 0xF0)))),
     "no-bypass": Topology(("wan0",), INSIDE, (3, 4), "ACCEPT", bypass=False),
+    "first": Topology(("wan0",), INSIDE, allowed="first"),
 }
 
 
@@ -47,7 +48,12 @@ def test_jumps_are_left_out_on_request() -> None:
     rules = chain_set(TOPOLOGIES["one-queue"], 4)
     with_them, without = restore_text(rules), restore_text(rules, jumps=False)
     gone = [line for line in with_them.splitlines() if line not in without.splitlines()]
-    assert gone == ["-I FORWARD -j APPID", "-I FORWARD -j APPID", "-I INPUT -j APPID-INPUT"]
+    assert gone == [
+        "-I FORWARD -j APPID",
+        "-I FORWARD -j APPID",
+        "-I INPUT -j APPID-INPUT",
+        "-A FORWARD -j APPID-ALLOWED",
+    ]
 
 
 @pytest.fixture(scope="module")

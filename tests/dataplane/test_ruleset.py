@@ -9,7 +9,10 @@ import pytest
 from appid.dataplane.chain import Topology
 from appid.dataplane.marks import Marks
 from appid.dataplane.ruleset import (
+    LAST,
     NOTHING,
+    At,
+    Held,
     NftChain,
     NftTable,
     Place,
@@ -34,8 +37,16 @@ def test_a_rule_set_is_wanted_in_one_variant_for_both_families() -> None:
         ("nft", family, table) for family in (4, 6) for table in ("mangle", "filter")
     }
     assert set(ONE.nft) == {"appid-clear", "appid-nat"}
-    assert set(ONE.held(Place("nft", 6, "filter")).chains) == {"APPID", "APPID-INPUT"}
+    assert set(ONE.held(Place("nft", 6, "filter")).chains) == {"APPID", "APPID-INPUT", "APPID-ALLOWED"}
     assert ONE.held(Place("legacy", 6, "filter")).chains == {}
+
+
+def test_jumps_find_their_place_among_the_rules_of_others() -> None:
+    """Rules of others may have gone since the positions were noted."""
+    jumps = (At("FORWARD", 1, "-j APPID"), At("FORWARD", LAST, "-j APPID-ALLOWED"), At("INPUT", 9, "-j APPID-INPUT"))
+    assert Held(jumps=jumps).placed(Held(others={"FORWARD": 3, "INPUT": 1})) == (
+        At("FORWARD", 1, "-j APPID"), At("FORWARD", 5, "-j APPID-ALLOWED"), At("INPUT", 2, "-j APPID-INPUT"),
+    )  # fmt: skip
 
 
 def test_foreign_bits_are_kept_by_the_clearing_table() -> None:

@@ -108,7 +108,7 @@ def test_rules_of_others_stay_in_place_and_order(bare: Net, variant: Variant) ->
     install(bare, variant)
     for program in ("iptables", "ip6tables"):
         saved = bare.gateway.run(f"{program}-{variant}-save", "-t", "filter")
-        assert re.findall(r"-A FORWARD -j (\S+)", saved) == ["APPID", "DOCKER-USER"]
+        assert re.findall(r"-A FORWARD -j (\S+)", saved) == ["APPID", "DOCKER-USER", "APPID-ALLOWED"]
         assert re.findall(r"-A INPUT .*-j (\S+)", saved) == ["APPID-INPUT", "f2b-sshd"]
 
 
