@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from appid.dataplane.chain import Allowed
 from appid.dataplane.marks import Marks
 from appid.edge.errors import RuleError, RuleErrors, of_validation
 from appid.edge.toml_values import read_toml
@@ -34,6 +35,7 @@ class Config:
     mark_mask      bits of packet marks and connmarks that are ours (dataplane/marks.py has the layout)
     qos_mask       more of them, for the classes of policy rules with `dscp` or `mark`; 0: none, and no such rules
     iptables       which variant of the commands to call
+    allowed        where what policy allows is accepted (dataplane/chain.py, Topology)
     max_flows      flows kept per worker; max_calls, max_pinholes: per gateway, max_pinholes_per_host: per inside host
     metrics        (address, port) where Prometheus asks, or None
     control        the control socket; group: the number of the group that may ask there, or None
@@ -53,6 +55,7 @@ class Config:
     mark_mask: int = 0x00FFFF0F
     qos_mask: int = 0x0F000000
     iptables: Literal["auto", "nft", "legacy"] = "auto"
+    allowed: Allowed = "last"
     max_flows: int = 65536
     max_calls: int = 4096
     max_pinholes: int = 16384
@@ -125,6 +128,7 @@ class _Gateway(_Table):
     mark_mask: Annotated[int, AfterValidator(_mask)] = 0x00FFFF0F
     qos_mask: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 0x0F000000
     iptables: Literal["auto", "nft", "legacy"] = "auto"
+    allowed: Allowed = "last"
 
     @model_validator(mode="after")
     def bits(self) -> _Gateway:

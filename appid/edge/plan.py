@@ -118,7 +118,7 @@ class Plan:
             outside=self.outside_interfaces(),
             inside=tuple(f"{text(network)}/{prefix}" for network, prefix in self.inside),
             queues=self.queues, bypass=bypass, blind=blind, media=media_range(self.applications), marks=self.marks,
-            monitor=self.monitor, qos=self.policy.qos or qos,
+            allowed=self.config.allowed, monitor=self.monitor, qos=self.policy.qos or qos,
         )  # fmt: skip
 
     def failure(self, cause: Cause) -> Failure:

@@ -75,10 +75,9 @@ def test_members_are_written_as_ipset_takes_and_prints_them() -> None:
 def test_the_exception_policy_decides_about_what_was_never_seen(
     allowed: Allowed, drop: list[str], accept: list[str]
 ) -> None:
-    for blind, expected in (("DROP", drop), ("ACCEPT", accept)):
-        rules = [
-            str(rule) for each in chain_set(Topology(blind=blind, allowed=allowed), 4).chains for rule in each.rules
-        ]  # type: ignore[arg-type]
+    for topology, expected in ((Topology(blind="DROP"), drop), (Topology(blind="ACCEPT"), accept)):
+        chains = chain_set(replace(topology, allowed=allowed), 4).chains
+        rules = [str(rule) for each in chains for rule in each.rules]
         assert [rule.removeprefix("-m comment --comment blind ") for rule in rules if "blind" in rule] == expected
 
 
