@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from appid.dataplane.present import chosen
-from appid.dataplane.ruleset import LIVE, MADE, At, Held, NftTable, Place, RuleSets, SetText
+from appid.dataplane.ruleset import LAST, LIVE, MADE, Held, NftTable, Place, RuleSets, SetText
 
 _SPACES = re.compile(r"\s+")
 _HEX = re.compile(r"\b0x0*([0-9a-f]+)\b")
@@ -85,20 +85,25 @@ def _table(place: Place, wanted: Held, there: Held) -> Iterator[Difference]:
         if (name in wanted.chains) != (name in there.chains):
             yield Difference("-" if name in there.chains else "+", where, f"-N {name}")
         yield from _lines(where, f"-A {name} ", wanted.chains.get(name, ()), there.chains.get(name, ()))
-    yield from _jumps(where, wanted.placed(there), there.placed(there))
+    yield from _jumps(where, wanted, there)
 
 
-def _jumps(where: str, wanted: Sequence[At], there: Sequence[At]) -> Iterator[Difference]:
-    left = list(there)
-    for jump in wanted:
+def _jumps(where: str, wanted: Held, there: Held) -> Iterator[Difference]:
+    left = list(there.placed(there))
+    ends = {
+        hook: there.others.get(hook, 0) + sum(each.hook == hook for each in left) for hook in {j.hook for j in left}
+    }
+    for jump in wanted.jumps:
         same = [each for each in left if each.hook == jump.hook and normal(each.rule) == normal(jump.rule)]
+        rule = f"{jump.hook} {jump.rule}"
         if not same:
-            yield Difference("+", where, f"-I {jump.hook} {jump.rule}")
+            yield Difference("+", where, f"{'-A' if jump.position == LAST else '-I'} {rule}")
             continue
         left.remove(same[0])
-        if same[0].position != jump.position:
-            yield Difference("-", where, f"-A {jump.hook} {jump.rule} as rule {same[0].position}")
-            yield Difference("+", where, f"-A {jump.hook} {jump.rule} as rule {jump.position}")
+        if same[0].position != (ends[jump.hook] if jump.position == LAST else jump.position):
+            yield Difference("-", where, f"-A {rule} as rule {same[0].position}")
+            place = "as the last rule" if jump.position == LAST else f"as rule {jump.position}"
+            yield Difference("+", where, f"-A {rule} {place}")
     yield from (Difference("-", where, f"-A {jump.hook} {jump.rule}") for jump in left)
 
 
