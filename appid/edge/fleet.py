@@ -124,6 +124,12 @@ class Fleet:
                     if seat.child is not None:
                         seat.child.signal(signal.SIGKILL)
 
+    @property
+    def answers(self) -> bool:
+        """Whether no verdict loop is silent for longer than it may be."""
+        now = time.monotonic()
+        return all(seat.pinged is None or now - seat.pinged <= PATIENCE for seat in self.seats)
+
     def tick(self) -> None:
         """Start those whose time has come; find out who does not answer."""
         now = time.monotonic()

@@ -21,7 +21,7 @@ from typing import Any
 
 from appid.dataplane.chain import PINHOLES, Topology
 from appid.dataplane.command import Report
-from appid.edge import iptables, metrics, preflight, worker
+from appid.edge import iptables, metrics, notify, preflight, worker
 from appid.edge.children import Child
 from appid.edge.config import Config
 from appid.edge.control import ControlSocket, Reply
@@ -183,8 +183,10 @@ class Service:
             handlers[signal.Signals(number)] = signal.signal(number, lambda n, _: os.eventfd_write(descriptors[n], 1))
         try:
             log.info("ready")
+            notify.tell(notify.READY)
             self.loop.run()
         finally:
+            notify.tell(notify.STOPPING)
             for each, handler in handlers.items():
                 signal.signal(each, handler)
             signal.set_wakeup_fd(before)
@@ -199,6 +201,8 @@ class Service:
 
     def _tick(self) -> None:
         self.fleet.tick()
+        if self.fleet.answers:
+            notify.tell(notify.ALIVE)
         self.control.expire()
         self.events.flush()
         now = time.monotonic()

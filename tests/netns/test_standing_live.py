@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +79,21 @@ def test_a_second_gateway_on_the_same_queue_is_refused(bare: Net, tmp_path: Path
         )  # fmt: skip
         assert done.returncode == 3
         assert "queue 0 has a listener already" in done.stderr
+
+
+def test_the_service_manager_hears_of_it(bare: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sd_notify(3), as packaging/systemd/appid.service has it: ready once it serves, alive while the verdict loops
+    answer, stopping at the end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with live(bare, tmp_path, ALL, "nft"):
+            assert manager.recv(64) == b"READY=1"
+            assert manager.recv(64) == b"WATCHDOG=1"
+        told = []
+        manager.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                told.append(manager.recv(64))
+        assert told[-1] == b"STOPPING=1"
