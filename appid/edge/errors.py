@@ -53,6 +53,8 @@ def _reason(kind: str, message: str) -> str:
         return "no such key"
     if kind == "missing":
         return "is missing"
+    if kind in ("model_type", "dict_type", "model_attributes_type"):
+        return "should be a table"
     message = message.removeprefix("Value error, ").replace("Input should be", "should be")
     return message[:1].lower() + message[1:]
 

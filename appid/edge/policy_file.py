@@ -57,6 +57,7 @@ class _Loader:
         self.zones: frozenset[str] = frozenset()
         self.timezone: tzinfo = UTC
         self.addresses: dict[str, tuple[Network, ...]] = {}
+        self.faulty_filters: set[str] = set()
         self.named: dict[str, frozenset[str]] = {}
         """Groups and filters -> plain names."""
         self.sets: dict[tuple[str, ...], frozenset[str]] = {}
@@ -146,6 +147,7 @@ class _Loader:
                     sound[kind] |= GROUPS[kind].validate_python({name: one})
                 except ValidationError as error:
                     self.errors += of_validation(self.file, error, place)
+                    self.faulty_filters.add(name)
                     sound[kind][name] = FilterTable() if kind == "filters" else []
         self.addresses = {n: tuple(map(toml_values.network, texts)) for n, texts in sound["addresses"].items()}
         self.expand(sound["applications"], sound["filters"])
@@ -181,7 +183,9 @@ class _Loader:
         self.named = {name: frozenset(names) for name, names in held.items()}
 
     def known_traits(self, name: str, given: FilterTable) -> None:
-        """What no application has is a slip of the pen."""
+        """What no application has is a slip of the pen; so is a filter of nothing, which would hold them all."""
+        if not given.category and not given.risk and not given.characteristic and name not in self.faulty_filters:
+            self.fault("groups.filters", name, "needs a category, a risk or a characteristic")
         known = self.applications.values()
         categories = sorted({each.category for each in known})
         characteristics = sorted({one for each in known for one in each.characteristics})

@@ -258,7 +258,12 @@ def test_one_fault_hides_no_other_and_makes_none(tmp_path: Path, old: str, new: 
         ),
         ('[groups.filters]\nx = { category = ["game"] }', "groups.filters.x: category: no application has 'game'"),
         ('[groups.filters]\nx = { characteristic = ["cal"] }', "groups.filters.x: characteristic: no application has"),
-        ('[groups.filters]\nx = {}\n[groups.applications]\nx = ["dns"]', "groups.filters: x: is the name of a group"),
+        (
+            '[groups.filters]\nx = { risk = [1] }\n[groups.applications]\nx = ["dns"]',
+            "groups.filters: x: is the name of a group",
+        ),
+        ("[groups.filters]\nx = { risk = [] }", "groups.filters: x: needs a category"),
+        ('[[rule]]\nname = "a"\naction = "allow"\nschedule = "x"', "rule[1]: schedule: should be a table"),
         ('[[override]]\napplication = "sip"\nports = "any"', "override[1]: needs a source"),
         ('[[override]]\napplication = "sip"\nports = "application-default"', "override[1]: ports: "),
     ],

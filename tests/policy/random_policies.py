@@ -37,7 +37,9 @@ ZONE = st.sampled_from(["in", "out", "dmz"])
 
 
 @st.composite
-def policies(draw: st.DrawFn, most: int = 8) -> Policy:
+def policies(
+    draw: st.DrawFn, most: int = 8, services: st.SearchStrategy[Service] = SERVICES, implicit: bool = True
+) -> Policy:
     rules = []
     for i in range(draw(st.integers(0, most))):
         action: Action = draw(st.sampled_from(("allow", "deny", "drop")))
@@ -51,9 +53,9 @@ def policies(draw: st.DrawFn, most: int = 8) -> Policy:
                 source=tuple(draw(st.lists(NETWORKS, max_size=2, unique=True))),
                 destination=tuple(draw(st.lists(NETWORKS, max_size=2, unique=True))),
                 applications=names,
-                service=draw(SERVICES),
+                service=draw(services),
                 schedule=draw(SCHEDULES),
-                implicit=action == "allow" and names is not None and draw(st.booleans()),
+                implicit=implicit and action == "allow" and names is not None and draw(st.booleans()),
             )
         )
     zones = {name: Zone(name) for name in ("in", "out", "dmz")}

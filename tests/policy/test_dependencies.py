@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from appid.edge.rule_files import load_applications
 from appid.identify.application import PortRange
 from appid.policy import Action
 from appid.policy.dependencies import missing
-from appid.policy.evaluate import IMPLICIT
-from appid.policy.rule import Policy, PolicyRule, Zone
-from appid.wire import UDP, packed
+from appid.policy.evaluate import IMPLICIT, Situation
+from appid.policy.rule import Policy, PolicyRule, Schedule, Zone
+from appid.wire import TCP, UDP, packed
+from tests.policy.random_policies import NAMED_SERVICES, SMALL, policies, situations
+from tests.policy.test_evaluate import naive
 
 SHIPPED = load_applications()
 ZONES = {name: Zone(name) for name in ("inside", "guests", "outside")}
@@ -83,3 +88,48 @@ def test_implicit_use_leaves_only_what_it_does_not_grant() -> None:
     denied = rule("no push", "apple-push", action="deny", service="any")
     assert lacks(implicit, denied) == [("calls", "facetime", ("ichat-av", "apple-push"))]
     assert IMPLICIT.startswith("implicit")
+
+
+def test_point_7_a_rule_for_anything_and_the_defaults_allow_it_too() -> None:
+    deny = rule("no stun", "stun", action="deny", service="any")
+    anything = rule("all", service="any")
+    assert ("all", "facetime", ("stun",)) in lacks(deny, anything)
+    assert ("defaults", "facetime", ("stun",)) in lacks(deny, default="allow")
+    assert lacks(anything, deny) == []
+    one_port = rule("web ports", service=(PortRange(TCP, 443, 443),))
+    assert lacks(deny, one_port) == [], "it does not hold the standard ports of facetime"
+    (warning,) = (w for w in missing(Policy((deny,), ZONES, "allow"), SHIPPED) if w.application == "facetime")
+    assert str(warning).startswith("the defaults allow facetime")
+
+
+def test_point_7_where_it_is_refused_it_needs_nothing() -> None:
+    child = ((packed("10.0.0.7"), 32),)
+    anything, night = rule("all", service="any"), Schedule(start=1260, end=390)
+    both = rule("not for the child", "facetime", "ichat-av", action="deny", source=child, service="any")
+    assert lacks(both, anything) == []
+    assert lacks(replace(both, schedule=night), anything) == []
+    only_one = rule("no calls for the child", "facetime", action="deny", source=child, service="any")
+    other = rule("no push for the child", "apple-push", action="deny", source=child, service="any")
+    assert lacks(only_one, other, anything) == []
+    assert lacks(other, anything) == [("all", "facetime", ("apple-push",))]
+    assert lacks(replace(only_one, schedule=night), other, anything) == [("all", "facetime", ("apple-push",))]
+
+
+DEPENDENT = SMALL | {"a": replace(SMALL["a"], depends_on=("b", "d"))}
+SIMPLE = st.sampled_from(NAMED_SERVICES)
+
+
+@settings(max_examples=300, deadline=None)
+@given(policies(services=SIMPLE, implicit=False), st.lists(situations(), min_size=1, max_size=8))
+def test_no_place_where_an_application_is_allowed_and_what_it_needs_is_not_goes_untold(
+    policy: Policy, flows: list[Situation]
+) -> None:
+    told = {(one.rule, name) for one in missing(policy, DEPENDENT) for name in one.names}
+    for at in flows:
+        on = {name: at._replace(key=at.key._replace(proto=proto, dport=port), begun_outside=False, foreseen=False)
+              for name, proto, port in (("a", UDP, 15), ("b", UDP, 40), ("d", TCP, 7))}  # fmt: skip
+        made = naive(policy, DEPENDENT, on["a"], "a", False)
+        if made.action == "allow":
+            for name in ("b", "d"):
+                if naive(policy, DEPENDENT, on[name], name, False).action != "allow":
+                    assert (made.rule, name) in told
