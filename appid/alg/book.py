@@ -7,10 +7,10 @@ whether a call foresaw it, in either direction.
 from __future__ import annotations
 
 from collections import OrderedDict
-from itertools import count
 
 from appid.alg.expectation import Expectation
 from appid.flow.key import FlowKey
+from appid.flow.numbers import Numbers
 
 PER_CALL = 16
 PER_HOST = 64
@@ -34,7 +34,7 @@ class Book:
         self._places: dict[_Place, int] = {}
         self._by_call: dict[int, list[int]] = {}
         self._hosts: dict[bytes, int] = {}
-        self.numbers = count(first, step)
+        self.numbers = Numbers(first, step)
         self._left: OrderedDict[_Place, tuple[str, int, float]] = OrderedDict()
 
     def foreseen(self, key: FlowKey) -> tuple[int, Expectation] | None:
@@ -59,18 +59,31 @@ class Book:
 
     def add(self, expectation: Expectation) -> int | None:
         """Its number; None if it stands already, or a cap forbids it."""
-        place = _place(expectation)
+        if not self._room(expectation):
+            return None
+        number = self.numbers.take()
+        self._keep(number, expectation)
+        return number
+
+    def put(self, number: int, expectation: Expectation) -> bool:
+        """One known from before, under its own number; whether there is room for it."""
+        if number in self.open or not self._room(expectation):
+            return False
+        self.numbers.beyond(number)
+        self._keep(number, expectation)
+        return True
+
+    def _room(self, expectation: Expectation) -> bool:
         mine = self._by_call.get(expectation.call, [])
-        if place in self._places or len(mine) >= PER_CALL or len(self.open) >= PER_GATEWAY:
-            return None
-        if self._hosts.get(expectation.inside, 0) >= PER_HOST:
-            return None
-        number = next(self.numbers)
+        if _place(expectation) in self._places or len(mine) >= PER_CALL or len(self.open) >= PER_GATEWAY:
+            return False
+        return self._hosts.get(expectation.inside, 0) < PER_HOST
+
+    def _keep(self, number: int, expectation: Expectation) -> None:
         self.open[number] = expectation
-        self._places[place] = number
+        self._places[_place(expectation)] = number
         self._by_call.setdefault(expectation.call, []).append(number)
         self._hosts[expectation.inside] = self._hosts.get(expectation.inside, 0) + 1
-        return number
 
     def remove(self, number: int, now: float | None = None) -> Expectation:
         """`now`: the media is cut at this time (seconds)."""

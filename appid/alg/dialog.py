@@ -116,6 +116,16 @@ class Dialogs:
             return self._request(dialog, signal, now)
         return self._response(dialog, signal, now)
 
+    def put(self, dialog: Dialog) -> None:
+        """A dialog known from before, in the place of any other of its Call-ID and host."""
+        key = (dialog.call_id, dialog.host)
+        if key in self.known:
+            self._drop(key)
+        self.known[key] = dialog
+        self.by_call_id.setdefault(dialog.call_id, []).append(dialog)
+        if dialog.bye_at is not None:
+            self.leaving[key] = dialog
+
     def expired(self, now: float) -> list[Change]:
         """Dialogs whose BYE was never answered."""
         changes = []

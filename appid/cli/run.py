@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
-    logging.basicConfig(stream=sys.stderr, level=config.level.upper(), format="%(levelname)s %(message)s", force=True)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s", force=True)
+    logging.getLogger("appid").setLevel(config.level.upper())  # ours; libraries only warn
     with Service(config, arguments.monitor) as service:
         keep_for_rules()
         service.run()

@@ -9,16 +9,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from appid.dataplane.command import Command, Report
 from appid.dataplane.marks import ALLOW, Marks
-from appid.dataplane.state import Element
 from appid.edge.capture import Writer
-from appid.edge.conntrack import Entry, FlowEnds, prepare
-from appid.edge.execute import Executor
+from appid.edge.conntrack import FlowEnds, prepare
+from appid.edge.execute import Executor, place_of
 from appid.edge.loop import Loop
 from appid.edge.nfqueue import LENGTH, Held, Queue
 from appid.edge.tally import Tally
@@ -26,6 +25,7 @@ from appid.engine.event import Activity, CommandFailed, Event, PacketQueued, Tic
 from appid.flow.key import FlowKey
 
 _ACTIVITY_SECONDS = 5.0
+_SWEEP_REST = 9.0
 _MAX_FAILURES = 8  # rounds of CommandFailed -> commands -> CommandFailed
 _MAX_TOLD = 20  # failures that are logged between two ticks
 
@@ -97,7 +97,7 @@ class Gateway:
         self._on_verdict, self._on_tick, self._on_rescue = on_verdict, on_tick, on_rescue
         self._counters: dict[FlowKey, int] = {}
         self._told = 0
-        self._next_activity = 0.0
+        self._next_activity = self._next_sweep = 0.0
         with contextlib.ExitStack() as opened:
             if self.options.prepare:
                 prepare()
@@ -143,6 +143,15 @@ class Gateway:
     def _after(self) -> None:
         if self._recorder is not None:
             self._recorder.flush()
+        if self.execute.closed and time.monotonic() >= self._next_sweep:
+            self.loop.guard(self._sweep)
+
+    def _sweep(self) -> None:
+        """Cut the flows of pinholes that were shut: at once, but for no more than a tenth of the time."""
+        begun = time.monotonic()
+        self.execute.sweep()
+        end = time.monotonic()
+        self._next_sweep = end + _SWEEP_REST * (end - begun)
 
     # --- events ---
 
@@ -170,8 +179,13 @@ class Gateway:
         desired.expire(now)
         self.stats.command_failures += len(self.execute.run(desired.retry(now), now))
         self.handle(Tick(self.stats.packets, self._activity(now)))
+        self._sweep()
         if self._on_tick is not None:
             self._on_tick(now)
+
+    def baseline(self) -> None:
+        """What the kernel has counted so far is no movement: calls that were taken over must show that they live."""
+        self._activity(time.time())
 
     def _activity(self, now: float) -> tuple[Activity, ...]:
         """Flows of calls whose kernel counters moved since the last look."""
@@ -185,12 +199,15 @@ class Gateway:
         watching = marks.encode("allow", watch=True)
         assert marks.state_of(watching) == ALLOW
         conntrack, wanted = self.execute.conntrack, self.execute.desired.elements()
-        entries = list(conntrack.entries(0, watching, marks.state | marks.watch))
+        watched = list(conntrack.entries(0, watching, marks.state | marks.watch))
+        entries = []
         # One walk through the table (4 ms on a large one) a mark, not one a pinhole: the marks are the applications'.
         for mark in {pinhole.mark & marks.saved for pinhole, _ in self.execute.desired.pinholes()}:
             if not mark & marks.watch:
-                entries += [entry for entry in conntrack.entries(0, mark, marks.saved) if _of(entry, wanted)]
-        counters = {entry.key: sum(entry.packets) for entry in entries}
+                found = conntrack.entries(0, mark, marks.saved)
+                entries += [entry for entry in found if place_of(entry, wanted) is not None]
+        self.execute.saw(watched + entries)
+        counters = {entry.key: sum(entry.packets) for entry in watched + entries}
         moved = [key for key, count in counters.items() if self._counters.get(key, 0) != count]
         self._counters = counters
         return tuple(Activity(key, now) for key in moved)
@@ -226,9 +243,3 @@ class Gateway:
         else:
             marks = self.options.marks
             held.repeat(marks.merge(held.mark, marks.passing))
-
-
-def _of(entry: Entry, wanted: Collection[Element]) -> bool:
-    """Whether the entry is a flow of one of these pinholes, begun inside or outside."""
-    key = entry.key
-    return (key.proto, key.src, key.sport, key.dst) in wanted or (key.proto, key.dst, key.dport, key.src) in wanted

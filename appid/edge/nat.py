@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import json
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,9 @@ from appid.dataplane.command import BindNat, UnbindNat
 from appid.dataplane.state import Element, element
 from appid.edge.conntrack import Conntrack, Entry, TupleFilter
 from appid.edge.netlink import KernelError
-from appid.wire import UDP, text
+from appid.wire import UDP, packed, text
+
+_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
 
 
 class Nft:
@@ -30,14 +33,29 @@ class Nft:
             raise KernelError("libnftables.so.1", str(error)) from error
         library.nft_ctx_new.restype = ctypes.c_void_p
         library.nft_ctx_new.argtypes = [ctypes.c_uint32]
-        library.nft_ctx_get_error_buffer.restype = ctypes.c_char_p
-        for name in ("nft_ctx_buffer_error", "nft_ctx_buffer_output", "nft_ctx_get_error_buffer", "nft_ctx_free"):
+        for name in ("nft_ctx_get_error_buffer", "nft_ctx_get_output_buffer"):
+            getattr(library, name).restype = ctypes.c_char_p
+            getattr(library, name).argtypes = [ctypes.c_void_p]
+        library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
+        for name in ("nft_ctx_buffer_error", "nft_ctx_buffer_output", "nft_ctx_free"):
             getattr(library, name).argtypes = [ctypes.c_void_p]
         library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
         self._library = library
         self._context = library.nft_ctx_new(0)
         library.nft_ctx_buffer_error(self._context)
         library.nft_ctx_buffer_output(self._context)
+
+    def elements(self, name: str) -> list[Any]:
+        """Keys and values of a map in our table, as nft's JSON has them; none where there is no such map (yet)."""
+        self._library.nft_ctx_output_set_flags(self._context, _JSON)
+        try:
+            self.run(f"list map inet {NAT_TABLE} {name}")
+            told = json.loads(self._library.nft_ctx_get_output_buffer(self._context) or b"{}")
+        except (KernelError, ValueError):
+            return []
+        finally:
+            self._library.nft_ctx_output_set_flags(self._context, 0)
+        return [pair for each in told.get("nftables", ()) for pair in each.get("map", {}).get("elem", ())]
 
     def close(self) -> None:
         if self._context:
@@ -65,6 +83,18 @@ def _elements(binding: BindNat | UnbindNat) -> tuple[str, str, str, str]:
         f"snat{family}",
         f"{proto} . {text(binding.inside)} . {binding.port} . {peer}",
     )
+
+
+def _read(pair: Any) -> UnbindNat | None:
+    """An element of a dnat map, as nft's JSON has it."""
+    try:
+        key, value = pair
+        proto, outside, outside_port, peer = key.get("elem", {}).get("val", key)["concat"]
+        inside, port = value["concat"]
+        number = {"tcp": 6, "udp": 17}.get(proto) or int(proto)
+        return UnbindNat(number, packed(inside), int(port), packed(outside), int(outside_port), packed(peer))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _delete(binding: BindNat | UnbindNat) -> str:
@@ -106,6 +136,16 @@ class Bindings:
 
     def close(self) -> None:
         self._nft.close()
+
+    def listed(self) -> list[UnbindNat]:
+        """The bindings that the kernel holds, each as what would take it out."""
+        found = []
+        for name in ("dnat4", "dnat6"):
+            for pair in self._nft.elements(name):
+                binding = _read(pair)
+                if binding is not None:
+                    found.append(binding)
+        return found
 
     def bind(self, binding: BindNat) -> None:
         """Make or refresh a binding, then delete the entries that hold another mapping between its ends."""

@@ -21,7 +21,7 @@ from typing import Any
 
 from appid.dataplane.chain import PINHOLES, Topology
 from appid.dataplane.command import Report
-from appid.edge import iptables, metrics, notify, preflight, worker
+from appid.edge import iptables, metrics, notify, preflight, state, worker
 from appid.edge.children import Child
 from appid.edge.config import Config
 from appid.edge.control import ControlSocket, Reply
@@ -122,12 +122,16 @@ class Service:
         self.plan.settings()  # looks at the host
 
         def work(index: int, connection: socket.socket) -> None:
-            worker.work(self.plan, index, self.tallies[self.plan.queues[index]], self.directory, connection)
+            tally = self.tallies[self.plan.queues[index]]
+            worker.work(self.plan, index, tally, self.directory, self._handed.get(index), connection)
 
         self.fleet = Fleet(
             self.loop, self.config.workers, work, (self._locked,), on_ready=self._ready, on_end=self._ended
         )
+        self._handed = state.hand_out(self.config.state, self.config.workers)
         self.fleet.start()
+        self._handed = {}  # from now on each has a file of its own
+        state.tidy(self.config.state, self.config.workers)
         opened.callback(self.fleet.stop)
 
     def _chains(self, opened: ExitStack) -> None:

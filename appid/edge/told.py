@@ -6,6 +6,7 @@ In: the engine's reports, queued packets, flow ends. Out: bounded tables, the on
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from appid.dataplane.command import Command, Report
@@ -84,11 +85,16 @@ def _remember(table: OrderedDict[Any, Any], key: Any, value: Any) -> None:
 class Counted:
     """The engine, with its answers counted."""
 
-    def __init__(self, engine: Engine, metrics: Metrics, told: Told, media: frozenset[str]) -> None:
+    def __init__(
+        self, engine: Engine, metrics: Metrics, told: Told, media: frozenset[str],
+        keep: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """`keep` is called after each event, before its commands are carried out."""
         self.engine = engine
         self.metrics = metrics
         self.told = told
         self.media = media
+        self.keep = keep
 
     @property
     def deadline(self) -> float | None:
@@ -96,6 +102,7 @@ class Counted:
 
     def handle(self, event: Event, now: float) -> list[Command]:
         commands = self.engine.handle(event, now)
+        self.keep()
         self.metrics.commands(commands)
         if isinstance(event, FlowEnded):
             self.metrics.ended(event, self.media, self.told.kind(event.key))

@@ -24,11 +24,14 @@ from appid.edge.gateway import Gateway
 from appid.edge.netlink import KernelError
 from appid.edge.plan import Plan
 from appid.edge.privileges import drop_to_net_admin
+from appid.edge.reconcile import reconcile
+from appid.edge.state import Journal, State, place_of, read
 from appid.edge.tally import Tally
 from appid.edge.told import Counted, Told
 from appid.edge.unknown import UnknownFlows
-from appid.engine import DecisionReport, Engine, FlowReport, Kept, RulesLoaded
+from appid.engine import DecisionReport, Engine, FlowReport, Kept, Restored, RulesLoaded
 from appid.engine.event import nowhere
+from appid.engine.kept import kept_call
 from appid.policy.exception import Failure
 
 BIND_TRIES, BIND_WAIT = 30, 0.1
@@ -37,11 +40,12 @@ BIND_TRIES, BIND_WAIT = 30, 0.1
 log = logging.getLogger("appid")
 
 
-def work(plan: Plan, index: int, tally: Tally, directory: Path, connection: socket.socket) -> None:
-    """The life of a worker's process. What keeps it from serving is told to the supervisor, then raised."""
+def work(plan: Plan, index: int, tally: Tally, directory: Path, state: State | None, connection: socket.socket) -> None:
+    """The life of a worker's process. What keeps it from serving is told to the supervisor, then raised. `state`: what
+    is known of its calls; None: what its predecessor wrote."""
     drop_to_net_admin()
     metrics.share(directory, f"w{index}")
-    worker = Worker(plan, index, tally, connection)
+    worker = Worker(plan, index, tally, connection, state)
     try:
         worker.open()
     except Exception as error:
@@ -57,10 +61,15 @@ def work(plan: Plan, index: int, tally: Tally, directory: Path, connection: sock
 class Worker:
     """`open`, then `run`, then `close`."""
 
-    def __init__(self, plan: Plan, index: int, tally: Tally, connection: socket.socket) -> None:
+    def __init__(
+        self, plan: Plan, index: int, tally: Tally, connection: socket.socket, state: State | None = None
+    ) -> None:
         self.plan, self.index = plan, index
         self._tally = tally
         self._connection = connection
+        self._state = state
+        self._journal: Journal | None = None
+        self._restoring = False
         self._next: Plan | None = None
         self._opened = ExitStack()
         self._lost = self._failed = 0
@@ -75,13 +84,14 @@ class Worker:
             opened.callback(self.events.close)
             self.metrics = metrics.Metrics(plan.marks, plan.numbers)
             self.engine = Engine(plan.settings(self.index), self.index + 1, plan.config.workers)
-            self._counted = Counted(self.engine, self.metrics, self.told, plan.media)
+            self._counted = Counted(self.engine, self.metrics, self.told, plan.media, self._keep)
             self.gateway = self._gateway()
             opened.callback(self.gateway.close)
             self.answers = Answers(
                 self.engine, self.gateway, self.told, enforced=not plan.monitor, lost=lambda: self.events.lost
             )
             self.channel = Channel(self.gateway.loop, self._connection, self._asked, self.gateway.stop)
+            self._take_over(opened)
             self._judge_again(restarted=True)
             self._opened = opened.pop_all()
 
@@ -108,6 +118,52 @@ class Worker:
         self.channel.send(Answer(0))
         self.gateway.run()
         self.gateway.drain()
+
+    # -- calls that outlive it ---------------------------------------------------------------------------------------
+
+    def _take_over(self, opened: ExitStack) -> None:
+        """The calls of the process before this one go on; what is left of others in the kernel goes."""
+        place = place_of(self.plan.config.state, self.index)
+        state = self._state if self._state is not None else read(place)
+        flows, calls, pinholes = state.numbers
+        self.engine.numbers.beyond(flows)
+        self.engine.calls.calls.numbers.beyond(calls)
+        self.engine.calls.book.numbers.beyond(pinholes)
+        self.gateway.stats.packets = max((call.last_packet for call in state.calls.values()), default=0)
+        self._restoring = True
+        self.gateway.handle(Restored(tuple(state.calls.values())))
+        self._restoring = False
+        self.gateway.baseline()
+        closed = reconcile(self.gateway.execute, self.plan.share(self.index).holds)
+        if any(closed) or state.calls:
+            log.info("worker %d: %d calls go on; without an owner: %s", self.index, self._calls(), closed)
+        kept = (kept_call(self.engine, number) for number in self.engine.calls.calls.open)
+        try:
+            self._journal = Journal(place, self.plan.config.workers, filter(None, kept), self._numbers())
+            opened.callback(self._journal.close)
+        except OSError as error:
+            log.error("%s: %s: calls will not outlive their worker", place, error.strerror)
+
+    def _calls(self) -> int:
+        return len(self.engine.calls.calls.open)
+
+    def _numbers(self) -> tuple[int, int, int]:
+        calls = self.engine.calls
+        return self.engine.numbers.last, calls.calls.numbers.last, calls.book.numbers.last
+
+    def _keep(self) -> None:
+        """What changed of calls is written down before it is done."""
+        touched = self.engine.calls.touched
+        if not touched:
+            return
+        if self._journal is not None:
+            for number in sorted(touched):
+                kept = kept_call(self.engine, number)
+                if kept is not None:
+                    self._journal.write(kept, self._numbers())
+                else:
+                    self._journal.gone(number, self._numbers())
+        touched.clear()
 
     # -- what the supervisor asks --------------------------------------------------------------------------------
 
@@ -179,6 +235,9 @@ class Worker:
         self.told.exceptions["internal-error"] += 1
 
     def _report(self, report: Report) -> None:
+        if self._restoring:  # told and counted by the process before
+            self.told.report(report)
+            return
         if isinstance(report.body, DecisionReport) and not self.told.judged(report.body):
             return
         self.metrics.report(report)

@@ -5,10 +5,11 @@ read.py    a packet -> layers and facts
 record.py  what is kept of a flow   calls.py   flows and dialogs -> calls, expectations, bindings
 core.py    Engine.handle
 reload.py  what a new policy says of flows that the kernel holds
+kept.py    a call as values that outlive the engine, and back
 """
 
 from appid.engine.core import Engine
-from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, RulesLoaded, Tick
+from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, Restored, RulesLoaded, Tick
 from appid.engine.record import Settings
 from appid.engine.report import AnomalyReport, CallReport, DecisionReport, FlowReport, PinholeReport, TranslationReport
 
@@ -24,6 +25,7 @@ __all__ = [
     "Kept",
     "PacketQueued",
     "PinholeReport",
+    "Restored",
     "RulesLoaded",
     "Settings",
     "Tick",

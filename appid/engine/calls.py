@@ -51,6 +51,9 @@ class CallKeeper:
         self.nat = NatKeeper(settings, topology)
         self.denied: OrderedDict[tuple[int, bytes, int, bytes], FlowKey] = OrderedDict()
         self.by_call_id: dict[str, int] = {}
+        self.records: dict[int, dict[int, FlowRecord]] = {}
+        self.touched: set[int] = set()
+        """Calls of which a packet was seen, or that ended, since somebody emptied this."""
         self.quiet: set[int] = set()
         self.bound: dict[int, BindNat] = {}
         self.decisions: dict[int, Decision] = {}
@@ -127,6 +130,7 @@ class CallKeeper:
         """A packet of the flow was seen."""
         if record.call is not None and (call := self.calls.open.get(record.call)) is not None:
             call.touch(now, packet)
+            self.touched.add(call.id)
 
     def moved_foreseen(self, key: FlowKey, packet: int, now: float) -> None:
         """The same for a flow that the kernel let through a pinhole, unseen by the engine."""
@@ -146,7 +150,9 @@ class CallKeeper:
 
     def _add(self, call: Call, record: FlowRecord) -> None:
         record.call = call.id
-        call.add_flow(record.id)
+        self.touched.add(call.id)
+        if call.add_flow(record.id):
+            self.records.setdefault(call.id, {})[record.id] = record
         for host in self._hosts(record):
             self.calls.join(call, host)
         if record.relay is None:
@@ -408,6 +414,8 @@ class CallKeeper:
         for number, _ in self.book.of_call(call.id):
             yield from self._close(number, packet, now)
         self.calls.remove(call)
+        self.records.pop(call.id, None)
+        self.touched.add(call.id)
         self.decisions.pop(call.id, None)
         self.situations.pop(call.id, None)
         if call.call_id is not None:
@@ -416,6 +424,14 @@ class CallKeeper:
             for host in call.hosts:
                 yield from self.nat.release((call.call_id, host))
         yield self._report(call)
+
+    def resume(self, refresh_at: float | None) -> None:
+        """Calls were put back: somebody must look after them."""
+        self.refresh_at = refresh_at
+        self.deadline = self._next_deadline()
+
+    def told(self, call: Call) -> Report:
+        return self._report(call)
 
     def tick(self, packet: int, now: float) -> Iterator[Command]:
         """What time alone does: unanswered BYEs, silence, hard limits, renewal of what the kernel holds."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from itertools import count
 from typing import Final
 
 from appid.alg.expectation import Expectation
@@ -17,7 +16,8 @@ from appid.alg.relay import Relay
 from appid.dataplane.command import Command, Report, SetMark, SetVerdict
 from appid.decode.sdp import Description
 from appid.engine.calls import CallKeeper
-from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, RulesLoaded, Tick
+from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, Restored, RulesLoaded, Tick
+from appid.engine.kept import restore
 from appid.engine.nat import MAX_PREFIX, MappedOf
 from appid.engine.read import read
 from appid.engine.record import FlowRecord, Settings, Topology, flow_facts
@@ -27,6 +27,7 @@ from appid.engine.stamps import Stamps
 from appid.evidence.ledger import FactSet
 from appid.evidence.recent import Recent
 from appid.flow.key import FlowKey
+from appid.flow.numbers import Numbers
 from appid.identify.application import Application, Scope, Signature
 from appid.identify.identification import Because
 from appid.identify.match import Match, Matcher
@@ -68,7 +69,7 @@ class Engine:
         self.flows: OrderedDict[FlowKey, FlowRecord] = OrderedDict()
         self.stamps = Stamps()
         self.on_read: OnRead | None = None
-        self._numbers = count(first, step)
+        self.numbers = Numbers(first, step)
         self._sweep_at = 0.0
 
     @property
@@ -86,8 +87,17 @@ class Engine:
                 return list(self._tick(event, now))
             case RulesLoaded():
                 return list(self._reload(event, now))
+            case Restored():
+                return [command for kept in event.calls for command in restore(self, kept, now)]
             case CommandFailed():
                 return []
+
+    def follow_again(self, record: FlowRecord) -> None:
+        """A watched flow of an engine that is gone."""
+        if record.naming.name in self.settings.applications:
+            self.numbers.beyond(record.id)
+            record.mark = self._mark(record)
+            self.flows[record.key] = record
 
     # -- a packet ------------------------------------------------------------------------------------------------
 
@@ -157,7 +167,7 @@ class Engine:
         else:
             from_outside, to_outside = self.topology.outside(key.src), self.topology.outside(key.dst)
         host_first = not from_outside or to_outside
-        record = FlowRecord(next(self._numbers), key, host_first, event.packet, situation, self.matcher.wide["flow"])
+        record = FlowRecord(self.numbers.take(), key, host_first, event.packet, situation, self.matcher.wide["flow"])
         self.flows[key] = record
         if len(self.flows) > MAX_FLOWS:
             self.flows.popitem(last=False)

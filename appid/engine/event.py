@@ -12,6 +12,7 @@ from appid.packet import Packet
 from appid.wire import Endpoint, Value
 
 if TYPE_CHECKING:
+    from appid.engine.kept import KeptCall
     from appid.engine.record import Settings
 
 
@@ -105,6 +106,13 @@ class RulesLoaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Restored:
+    """Calls of an engine that is gone: this one goes on with them."""
+
+    calls: tuple[KeptCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CommandFailed:
     """The host's fault: the edge could not carry `command` out."""
 
@@ -112,4 +120,4 @@ class CommandFailed:
     reason: str
 
 
-Event = PacketQueued | FlowEnded | Tick | RulesLoaded | CommandFailed
+Event = PacketQueued | FlowEnded | Tick | RulesLoaded | Restored | CommandFailed

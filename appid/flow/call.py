@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Literal
+
+from appid.flow.numbers import Numbers
 
 SILENCE = 60.0
 """Seconds without a packet after which a call is lost."""
@@ -58,9 +59,14 @@ class Call:
         self.last_seen = max(self.last_seen, now)
         self.last_packet = max(self.last_packet, packet)
 
-    def add_flow(self, flow: int) -> None:
-        if len(self.flows) < MAX_CALL_FLOWS and flow not in self.flows:
+    def add_flow(self, flow: int) -> bool:
+        """Whether there was room for it."""
+        if flow in self.flows:
+            return True
+        if len(self.flows) < MAX_CALL_FLOWS:
             self.flows.append(flow)
+            return True
+        return False
 
     def add_peer(self, peer: bytes) -> None:
         if len(self.peers) < MAX_PEERS:
@@ -77,14 +83,19 @@ class Calls:
     def __init__(self, first: int = 1, step: int = 1) -> None:
         self.open: dict[int, Call] = {}
         self._by_host: dict[bytes, set[int]] = {}
-        self.numbers = count(first, step)
+        self.numbers = Numbers(first, step)
 
     def start(self, application: str, hosts: Iterable[bytes], now: float, packet: int) -> Call:
-        call = Call(next(self.numbers), application, packet, now, packet)
+        call = Call(self.numbers.take(), application, packet, now, packet)
+        self.put(call, hosts)
+        return call
+
+    def put(self, call: Call, hosts: Iterable[bytes]) -> None:
+        """The call is one of those open, under its own number."""
+        self.numbers.beyond(call.id)
         self.open[call.id] = call
         for host in hosts:
             self.join(call, host)
-        return call
 
     def join(self, call: Call, host: bytes) -> None:
         if len(call.hosts) >= MAX_HOSTS and host not in call.hosts:

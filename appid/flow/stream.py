@@ -55,6 +55,11 @@ class Stream:
         """Bytes held until the ones before them come."""
         return self._held_bytes
 
+    @property
+    def awaits(self) -> int | None:
+        """The sequence number of the byte that comes next; None before any was seen."""
+        return self._sequence if self._sequence >= 0 else None
+
     def syn(self, sequence: int) -> None:
         """A SYN with this sequence number: the bytes start at the next one. Repeated or late SYNs change nothing."""
         if self._sequence < 0:

@@ -56,16 +56,21 @@ class Waiting:
 
 
 @pytest.fixture
-def inside(ruled: Net) -> Iterator[Callable[..., list[str]]]:
+def executor(ruled: Net) -> Iterator[Executor]:
+    made = ruled.gateway.call(lambda: Executor(Marks()))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def inside(ruled: Net, executor: Executor) -> Callable[..., list[str]]:
     """Runs commands in the gateway's namespace; gives the reasons of those that failed."""
-    executor = ruled.gateway.call(lambda: Executor(Marks()))
 
     def steps(*commands: object, held: Waiting | None = None) -> list[str]:
         failed = ruled.gateway.call(lambda: executor.run(commands, 0.0, held, 1))  # type: ignore[arg-type]
         return [f"{type(each.command).__name__}: {each.reason}" for each in failed]
 
-    yield steps
-    executor.close()
+    return steps
 
 
 def test_a_verdict_keeps_the_marks_of_others(inside: Callable[..., list[str]]) -> None:
@@ -109,7 +114,9 @@ def test_a_pinholes_mark_holds_no_pass(inside: Callable[..., list[str]], ruled: 
     assert "skbmark 0x705/0xffff0f" in ruled.gateway.run("ipset", "list", "appid-pinholes4")
 
 
-def test_closing_takes_element_binding_and_entries_but_no_others(inside: Callable[..., list[str]], ruled: Net) -> None:
+def test_closing_takes_element_binding_and_entries_but_no_others(
+    inside: Callable[..., list[str]], ruled: Net, executor: Executor
+) -> None:
     other = FlowKey(UDP, INSIDE, 16403, PEER, 40000)
     arriving = FlowKey(UDP, PEER, 40001, INSIDE, 16402)
     marks = [SetMark(key, 0x701, create=True) for key in (FLOW, other, arriving)]
@@ -117,17 +124,42 @@ def test_closing_takes_element_binding_and_entries_but_no_others(inside: Callabl
     assert inside(ClosePinhole(1, WANTED)) == []
     assert CLIENT4 not in ruled.gateway.run("ipset", "list", "appid-pinholes4")
     assert CLIENT4 not in ruled.gateway.run("nft", "list", "table", "inet", "appid-nat")
+    assert executor.sweep() == 2, "both ways, in one walk for all that were closed"
+    assert executor.sweep() == 0
     entries = ruled.entries()
     assert "sport=16403" in entries
     assert "sport=16402" not in entries.replace("sport=16403", "")
     assert inside(UnbindNat(UDP, INSIDE, 16402, PUBLIC, 16404, PEER), ClosePinhole(1, WANTED)) == []
 
 
-def test_a_pinhole_for_one_peer_port_cuts_that_flow_alone(inside: Callable[..., list[str]], ruled: Net) -> None:
+def test_flows_that_were_seen_moving_go_with_their_pinhole_at_once(
+    inside: Callable[..., list[str]], ruled: Net, executor: Executor
+) -> None:
+    inside(OpenPinhole(1, WANTED, 0x701, 60), SetMark(FLOW, 0x701, create=True))
+    executor.saw(list(executor.conntrack.entries()))
+    inside(ClosePinhole(1, WANTED))
+    assert "sport=16402" not in ruled.entries()
+
+
+def test_a_pinhole_opened_again_at_once_keeps_its_new_flows(
+    inside: Callable[..., list[str]], ruled: Net, executor: Executor
+) -> None:
+    inside(OpenPinhole(1, WANTED, 0x701, 60), SetMark(FLOW, 0x701, create=True), ClosePinhole(1, WANTED))
+    inside(OpenPinhole(2, WANTED, 0x701, 60))
+    assert "sport=16402" not in ruled.entries(), "what the first one left is gone before the second is there"
+    inside(SetMark(FLOW, 0x701, create=True))
+    executor.sweep()
+    assert "sport=16402" in ruled.entries()
+
+
+def test_a_pinhole_for_one_peer_port_cuts_that_flow_alone(
+    inside: Callable[..., list[str]], ruled: Net, executor: Executor
+) -> None:
     narrow = Expectation(UDP, INSIDE, 16402, PEER, 40000, None, 16402, "x", 1, "channel-bind", 1, 60.0)
     beside = FlowKey(UDP, INSIDE, 16402, PEER, 40002)
     inside(OpenPinhole(1, narrow, 0x701, 60), *(SetMark(key, 0x701, create=True) for key in (FLOW, beside)))
     inside(ClosePinhole(1, narrow))
+    executor.sweep()
     entries = ruled.entries()
     assert "dport=40002" in entries
     assert "dport=40000" not in entries

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from appid.alg.expectation import Expectation
+from appid.dataplane import state
 from appid.dataplane.chain import FAMILIES, Topology, chain_set
 from appid.dataplane.render import ipset_text
 from appid.edge.ipset import Pinholes
@@ -47,9 +48,9 @@ def test_an_element_is_added_refreshed_and_removed(
     assert "skbmark 0x902/0xffff0f" in sets.run("ipset", "list", name)
     assert "timeout 49" in sets.run("ipset", "list", name).replace("timeout 500", "timeout 499")
     assert sets.run("ipset", "list", name).count(element) == 1
-    pinholes.shut(expectation)
+    pinholes.shut(state.element(expectation))
     assert element not in sets.run("ipset", "list", name)
-    pinholes.shut(expectation)
+    pinholes.shut(state.element(expectation))
 
 
 def test_no_pinhole_is_for_ever(sets: Namespace) -> None:
@@ -64,7 +65,7 @@ def test_a_missing_set_is_the_hosts_fault(space: Namespace) -> None:
     pinholes = space.call(Pinholes)
     with pytest.raises(KernelError, match="appid-pinholes4"):
         pinholes.open(wanted("10.1.1.2", "1.1.1.1"), 1, 0xF, 10)
-    pinholes.shut(wanted("10.1.1.2", "1.1.1.1"))
+    pinholes.shut(state.element(wanted("10.1.1.2", "1.1.1.1")))
 
 
 @pytest.mark.slow

@@ -1,0 +1,200 @@
+"""Calls over the death of their worker: JSON lines, written before the verdict that follows from them is given.
+
+In: calls as values, when they begin, change and end. Out: a file that says at any moment what the kernel holds for
+whom; and from such a file, whoever wrote it and however it ends, the calls again. What the kernel holds does not
+outlive the kernel, so the lines need not reach the disk, and the file of another boot says nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from appid.dataplane.bytecode import queue_of
+from appid.engine.kept import KeptCall
+
+VERSION = 1
+MAX_BYTES = 64 << 20
+"""Of a file: more than the calls of one worker ever take."""
+MAX_LINE = 1 << 18
+COMPACT = 4 << 20
+"""Bytes of outdated lines that the file may hold beside the living ones."""
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+log = logging.getLogger("appid")
+
+
+class _Line(BaseModel):
+    """One call as it is now, or the number of one that ended; and the last number given to a flow, call, pinhole."""
+
+    model_config = ConfigDict(extra="forbid", ser_json_bytes="hex", val_json_bytes="hex")
+    call: KeptCall | None = None
+    gone: int | None = None
+    numbers: tuple[int, int, int] = (0, 0, 0)
+
+
+class _Header(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    version: int
+    boot: str
+    workers: int
+
+
+@dataclass
+class State:
+    """What a file holds. `workers`: how many there were when it was written; `faults`: lines that say nothing."""
+
+    calls: dict[int, KeptCall] = field(default_factory=dict)
+    numbers: tuple[int, int, int] = (0, 0, 0)
+    workers: int = 0
+    faults: int = 0
+
+
+def boot() -> str:
+    try:
+        return BOOT.read_text().strip()
+    except OSError:
+        return ""
+
+
+def read(path: Path) -> State:
+    """The file's calls; none where it is missing, of another version or boot, or no such file at all."""
+    state = State()
+    try:
+        with path.open("rb") as file:
+            lines = file.read(MAX_BYTES).split(b"\n")
+        header = _Header.model_validate_json(lines[0])
+    except FileNotFoundError:
+        return state
+    except (OSError, ValidationError) as error:
+        log.warning("%s: not read: %s", path, type(error).__name__)
+        return state
+    if (header.version, header.boot) != (VERSION, boot()):
+        log.info("%s: of another version or boot", path)
+        return state
+    state.workers = header.workers
+    for line in lines[1:]:
+        if line:
+            _take(state, line)
+    if state.faults:  # the last line of a process that was killed, at most; or somebody's mischief
+        log.warning("%s: %d lines could not be read", path, state.faults)
+    return state
+
+
+def _take(state: State, line: bytes) -> None:
+    try:
+        if len(line) > MAX_LINE:
+            raise ValueError(len(line))
+        said = _Line.model_validate_json(line)
+    except ValueError:  # pydantic's is one
+        state.faults += 1
+        return
+    if said.call is not None:
+        state.calls[said.call.number] = said.call
+    if said.gone is not None:
+        state.calls.pop(said.gone, None)
+    state.numbers = _larger(state.numbers, said.numbers)
+
+
+def _larger(one: tuple[int, int, int], other: tuple[int, int, int]) -> tuple[int, int, int]:
+    return max(one[0], other[0]), max(one[1], other[1]), max(one[2], other[2])
+
+
+def place_of(folder: Path, index: int) -> Path:
+    """The file of worker `index`."""
+    return folder / f"calls-{index}.jsonl"
+
+
+def hand_out(folder: Path, workers: int) -> dict[int, State]:
+    """By worker, what the files of a gateway hold that is gone: as they were written, or, if there were another number
+    of workers, to the one that has the call's first host."""
+    given = {index: State() for index in range(workers)}
+    last = (0, 0, 0)
+    for path in sorted(folder.glob("calls-*.jsonl")) if folder.is_dir() else ():
+        state, number = read(path), path.stem.removeprefix("calls-")
+        last = _larger(last, state.numbers)
+        for call in state.calls.values():
+            same = state.workers == workers and number.isdecimal() and int(number) < workers
+            owner = int(number) if same else queue_of(call.hosts[0], workers) if call.hosts else 0
+            given[owner].calls[call.number] = call
+    for state in given.values():
+        state.numbers = last
+    return given
+
+
+def tidy(folder: Path, workers: int) -> None:
+    """Take away the files of workers that there are no more."""
+    ours = {place_of(folder, index) for index in range(workers)}
+    for path in folder.glob("calls-*"):
+        if path not in ours:
+            path.unlink(missing_ok=True)
+
+
+class Journal:
+    """The file of one worker, begun anew with `calls`; OSError if it cannot be written. Later faults are logged once,
+    and counted in `lost`: the gateway goes on."""
+
+    def __init__(self, path: Path, workers: int, calls: Iterable[KeptCall], numbers: tuple[int, int, int]) -> None:
+        self.path = path
+        self.lost = 0
+        self._header = _Header(version=VERSION, boot=boot(), workers=workers).model_dump_json().encode() + b"\n"
+        self._living = {call.number: _line(call, numbers) for call in calls}
+        self._last = _Line(numbers=numbers).model_dump_json().encode() + b"\n"
+        self._descriptor = -1
+        self._outdated = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """A file of living calls alone takes the old one's place, whole or not at all."""
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        new = self.path.with_suffix(".new")
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, b"".join((self._header, self._last, *self._living.values())))
+            os.rename(new, self.path)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self.close()
+        self._descriptor, self._outdated = descriptor, 0
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def write(self, call: KeptCall, numbers: tuple[int, int, int]) -> None:
+        """The call as it is now."""
+        line = _line(call, numbers)
+        before = self._living.get(call.number)
+        if before != line:
+            self._outdated += len(before or b"")
+            self._living[call.number] = line
+            self._append(line)
+
+    def gone(self, number: int, numbers: tuple[int, int, int]) -> None:
+        """The call has ended, and nothing is left of it in the kernel."""
+        before = self._living.pop(number, None)
+        if before is not None:
+            self._last = _Line(gone=number, numbers=numbers).model_dump_json().encode() + b"\n"
+            self._outdated += len(before) + len(self._last)
+            self._append(self._last)
+
+    def _append(self, line: bytes) -> None:
+        try:
+            os.write(self._descriptor, line)
+            if self._outdated > COMPACT:
+                self._begin()
+        except OSError as error:
+            if not self.lost:
+                log.error("%s: %s: calls may not outlive their worker", self.path, error.strerror)
+            self.lost += 1
+
+
+def _line(call: KeptCall, numbers: tuple[int, int, int]) -> bytes:
+    return _Line(call=call, numbers=numbers).model_dump_json(exclude_defaults=True).encode() + b"\n"

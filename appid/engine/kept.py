@@ -1,0 +1,250 @@
+"""What of a call outlives its engine, as values: itself, its dialogs, pinholes and bindings, the flows that signal.
+
+In: an engine's call. Out: a KeptCall, and from one the call again, in an engine that begins. What a dialog last offered
+is not kept: the next offer and its answer are both new. A flow without a call is not kept either: the kernel has its
+decision, and if it is watched, its next packet is read anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from appid.alg.dialog import Dialog
+from appid.alg.expectation import Expectation
+from appid.alg.relay import Relay
+from appid.dataplane.command import BindNat, Command, OpenPinhole, Report
+from appid.engine.calls import PINHOLE_TIMEOUT, REFRESH, CallKeeper
+from appid.engine.record import FlowRecord
+from appid.engine.report import PinholeReport
+from appid.flow.call import SILENCE, Call, CallMedia
+from appid.flow.key import FlowKey
+from appid.identify.identification import Because, Confidence
+from appid.policy import Decision
+from appid.policy.evaluate import Situation
+from appid.wire import Endpoint
+
+if TYPE_CHECKING:
+    from appid.engine.core import Engine
+
+UNHEARD = 20.0
+"""Seconds after which a call is lost of which nothing moves after a restart: it may have been hung up meanwhile."""
+MAX_LISTED = 256
+"""Flows, peers, dialogs, pinholes of one kept call: more were never written."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptDialog:
+    call_id: str
+    host: bytes
+    peer: bytes
+    caller_inside: bool
+    from_tag: str
+    cseqs: tuple[tuple[str, bool, int], ...]
+    to_tags: tuple[str, ...]
+    offer_outward: bool
+    answered: bool
+    cancelled: bool
+    bye_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPinhole:
+    number: int
+    expectation: Expectation
+    quiet: bool
+    binding: BindNat | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFlow:
+    """A watched flow. `awaits`: per direction, the TCP sequence number that comes next, where nothing waited for more;
+    `opening` what that direction began with."""
+
+    number: int
+    key: FlowKey
+    host_first: bool
+    first_packet: int
+    payload_packets: int
+    application: str
+    confidence: Confidence
+    situation: Situation | None
+    decision: Decision
+    state: str | None
+    foreseen: int | None
+    channels: tuple[tuple[int, Endpoint], ...] | None
+    mapped: Endpoint | None
+    awaits: tuple[int | None, int | None]
+    opening: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCall:
+    number: int
+    application: str
+    started_at: int
+    last_packet: int
+    hosts: tuple[bytes, ...]
+    peers: tuple[bytes, ...]
+    flows: tuple[int, ...]
+    call_id: str | None
+    caller: bytes | None
+    callee: bytes | None
+    answered_at: int | None
+    ending: bool
+    ended_at: int | None
+    end: Literal["open", "bye"]
+    media: tuple[CallMedia, ...]
+    decision: Decision | None
+    situation: Situation | None
+    dialogs: tuple[KeptDialog, ...]
+    pinholes: tuple[KeptPinhole, ...]
+    signalling: tuple[KeptFlow, ...]
+
+
+# -- an engine's call -> values ----------------------------------------------------------------------------------------
+
+
+def kept_call(engine: Engine, number: int) -> KeptCall | None:
+    """None where there is no such call (any more)."""
+    calls = engine.calls
+    call = calls.calls.open.get(number)
+    if call is None:
+        return None
+    pinholes = (
+        KeptPinhole(n, expectation, n in calls.quiet, calls.bound.get(n))
+        for n, expectation in calls.book.of_call(number)
+    )
+    dialogs = calls.dialogs.by_call_id.get(call.call_id, ()) if call.call_id is not None else ()
+    records = calls.records.get(number, {})
+    for flow in [flow for flow, record in records.items() if engine.flows.get(record.key) is not record]:
+        del records[flow]  # decided: the kernel's alone
+    return KeptCall(
+        call.id, call.application, call.started_at, call.last_packet, tuple(sorted(call.hosts)),
+        tuple(sorted(call.peers)), tuple(call.flows), call.call_id, call.caller, call.callee, call.answered_at,
+        call.ending, call.ended_at, "bye" if call.end == "bye" else "open", call.media,
+        calls.decisions.get(number), calls.situations.get(number),
+        tuple(_kept_dialog(dialog) for dialog in dialogs if not dialog.ended), tuple(pinholes),
+        tuple(_kept_flow(record, record.decision) for record in records.values() if record.decision is not None),
+    )  # fmt: skip
+
+
+def _kept_dialog(dialog: Dialog) -> KeptDialog:
+    return KeptDialog(
+        dialog.call_id, dialog.host, dialog.peer, dialog.caller_inside, dialog.from_tag,
+        tuple((method, outward, number) for (method, outward), number in dialog.cseqs.items()),
+        tuple(sorted(dialog.to_tags)), dialog.offer_outward, dialog.answered, dialog.cancelled, dialog.bye_at,
+    )  # fmt: skip
+
+
+def _kept_flow(record: FlowRecord, decision: Decision) -> KeptFlow:
+    relay, streams = record.relay, record.streams
+    there, back = streams if streams is not None else (None, None)
+    return KeptFlow(
+        record.id, record.key, record.host_first, record.first_packet, record.payload_packets, record.naming.name or "",
+        record.naming.confidence or "supporting", record.situation, decision, record.state, record.foreseen,
+        tuple(relay.channels.items()) if relay is not None else None, relay.mapped if relay is not None else None,
+        (
+            there.awaits if there is not None and not there.data else None,
+            back.awaits if back is not None and not back.data else None,
+        ),
+        (record.opening[0], record.opening[1]),
+    )  # fmt: skip
+
+
+# -- values -> the call in an engine that begins -----------------------------------------------------------------------
+
+
+def restore(engine: Engine, kept: KeptCall, now: float) -> Iterator[Command]:
+    """The call goes on. Out: its pinholes and bindings, to be put (again) where they are missing. What cannot be true
+    of a call of this engine is passed over: the file it came from may be anybody's."""
+    calls = engine.calls
+    if not _sound(engine, kept):
+        return
+    call = Call(kept.number, kept.application, kept.started_at, now - SILENCE + UNHEARD, kept.last_packet)
+    call.flows = list(kept.flows[:MAX_LISTED])
+    call.call_id, call.caller, call.callee = kept.call_id, kept.caller, kept.callee
+    call.answered_at, call.ending, call.ended_at = kept.answered_at, kept.ending, kept.ended_at
+    call.end, call.media = kept.end, kept.media
+    for peer in kept.peers:
+        call.add_peer(peer)
+    calls.calls.put(call, kept.hosts)
+    if kept.decision is not None:
+        calls.decisions[call.id] = kept.decision
+    if kept.situation is not None:
+        calls.situations[call.id] = kept.situation
+    for dialog in kept.dialogs[:MAX_LISTED]:
+        _restore_dialog(calls, call, dialog)
+    for flow in kept.signalling[:MAX_LISTED]:
+        record = _record(flow, call.id, now)
+        engine.follow_again(record)
+        calls.records.setdefault(call.id, {})[record.id] = record
+    for pinhole in kept.pinholes[:MAX_LISTED]:
+        yield from _restore_pinhole(calls, pinhole, call, now)
+    calls.resume(now + REFRESH if calls.book.open else None)
+    yield calls.told(call)
+
+
+def _sound(engine: Engine, kept: KeptCall) -> bool:
+    """Whether it may be a call of this engine."""
+    numbers = (kept.number, *kept.flows, *(pinhole.number for pinhole in kept.pinholes))
+    if kept.application not in engine.settings.applications or kept.number in engine.calls.calls.open:
+        return False
+    inside = engine.topology.inside
+    hosts = (*kept.hosts, *(p.expectation.inside for p in kept.pinholes), *(d.host for d in kept.dialogs))
+    flows = (address for flow in kept.signalling for address in (flow.key.src, flow.key.dst))
+    if not kept.hosts or not all(number > 0 for number in numbers):
+        return False
+    return all(len(a) in (4, 16) for a in (*hosts, *flows, *kept.peers)) and all(inside(host) for host in hosts)
+
+
+def _restore_dialog(calls: CallKeeper, call: Call, kept: KeptDialog) -> None:
+    if kept.call_id != call.call_id or not any(method == "INVITE" for method, _, _ in kept.cseqs):
+        return
+    cseqs = {(method, outward): number for method, outward, number in kept.cseqs}
+    dialog = Dialog(kept.call_id, kept.host, kept.peer, kept.caller_inside, kept.from_tag, cseqs, call.peers)
+    if ("INVITE", kept.caller_inside) not in cseqs:
+        return
+    dialog.to_tags, dialog.offer_outward = set(kept.to_tags), kept.offer_outward
+    dialog.answered, dialog.cancelled, dialog.bye_at = kept.answered, kept.cancelled, kept.bye_at
+    calls.dialogs.put(dialog)
+    calls.by_call_id[kept.call_id] = call.id
+
+
+def _restore_pinhole(calls: CallKeeper, kept: KeptPinhole, call: Call, now: float) -> Iterator[Command]:
+    expectation = kept.expectation
+    known = calls.settings.applications
+    port = 1024 <= expectation.port <= 65535
+    if expectation.call != call.id or expectation.application not in known or not port or expectation.expires <= now:
+        return
+    if not calls.book.put(kept.number, expectation):
+        return
+    if kept.quiet:
+        calls.quiet.add(kept.number)
+        return
+    if kept.binding is not None:
+        calls.bound[kept.number] = kept.binding
+        yield kept.binding
+    yield OpenPinhole(kept.number, expectation, calls.pinhole_mark(expectation), PINHOLE_TIMEOUT)
+    yield Report("pinhole", PinholeReport(kept.number, expectation, None))
+
+
+def _record(kept: KeptFlow, call: int, now: float) -> FlowRecord:
+    record = FlowRecord(kept.number, kept.key, kept.host_first, kept.first_packet, kept.situation)
+    because = Because(kept.first_packet, "kept over a restart", record.facts)
+    record.naming.take(kept.application, kept.confidence, [because], kept.first_packet)
+    record.decision, record.state, record.foreseen = kept.decision, kept.state, kept.foreseen
+    record.call, record.watch, record.last_seen = call, True, now
+    record.userspace_packets = record.payload_packets = max(1, kept.payload_packets)
+    if kept.channels is not None:
+        record.relay = Relay()
+        record.relay.channels.update(kept.channels)
+        record.relay.mapped = kept.mapped
+    if record.streams is not None:
+        for side in (0, 1):
+            awaited = kept.awaits[side]
+            if awaited is not None:
+                record.streams[side].syn(awaited - 1)  # what was sent before is not part of a message
+                record.opening[side] = kept.opening[side]
+    return record

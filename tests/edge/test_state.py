@@ -1,0 +1,142 @@
+"""The state file: what is written is read again, whatever happened to its end, its owner, or its content."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from appid.dataplane.bytecode import queue_of
+from appid.edge import state as room
+from appid.edge.state import Journal, hand_out, place_of, read, tidy
+from appid.engine.kept import KeptCall
+from tests.engine.play import Play
+from tests.engine.test_kept import NATTED, connected, kept
+
+
+@pytest.fixture(scope="module")
+def call() -> KeptCall:
+    play = Play(NATTED)
+    connected(play)
+    return kept(play)
+
+
+def written(folder: Path, *calls: KeptCall, index: int = 0, workers: int = 1) -> Path:
+    Journal(place_of(folder, index), workers, calls, (9, 8, 7)).close()
+    return place_of(folder, index)
+
+
+def test_a_call_comes_back_as_it_was(call: KeptCall, tmp_path: Path) -> None:
+    state = read(written(tmp_path, call))
+    assert state.calls == {1: call}
+    assert (state.numbers, state.workers, state.faults) == ((9, 8, 7), 1, 0)
+
+
+def test_what_was_written_last_counts(call: KeptCall, tmp_path: Path) -> None:
+    journal = Journal(place_of(tmp_path, 0), 1, [], (0, 0, 0))
+    journal.write(call, (3, 1, 1))
+    journal.write(replace(call, ending=True), (4, 1, 1))
+    journal.write(replace(call, number=2), (5, 2, 1))
+    assert read(journal.path).calls == {1: replace(call, ending=True), 2: replace(call, number=2)}
+    journal.gone(1, (5, 2, 1))
+    journal.gone(77, (6, 6, 6))
+    state = read(journal.path)
+    assert (list(state.calls), state.numbers) == ([2], (5, 2, 1))
+    journal.close()
+
+
+def test_a_torn_last_line_costs_that_line(call: KeptCall, tmp_path: Path) -> None:
+    path = written(tmp_path, call, replace(call, number=2))
+    whole = path.read_bytes()
+    for cut in (2, 100, 700):
+        path.write_bytes(whole[:-cut])
+        state = read(path)
+        assert list(state.calls) == [1]
+        assert state.faults == 1
+
+
+NO_STATE = {
+    "empty": b"", "newline": b"\n", "binary": b"\xff\xfe", "list": b"[]", "header": b'{"version":1}\n',
+    "deep": b"[" * 100_000, "null": b"null\n" * 3, "another version": b'{"version":2,"boot":"","workers":1}\n',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", NO_STATE.values(), ids=NO_STATE)
+def test_what_is_no_state_file_says_nothing(content: bytes, tmp_path: Path) -> None:
+    path = place_of(tmp_path, 0)
+    path.write_bytes(content)
+    assert read(path).calls == {}
+    assert hand_out(tmp_path, 2)[0].calls == {}
+
+
+def test_hostile_lines_are_passed_over_and_the_rest_is_read(call: KeptCall, tmp_path: Path) -> None:
+    path = written(tmp_path, call)
+    good = path.read_bytes().splitlines()[-1]
+    table = json.loads(good)
+    with path.open("ab") as file:
+        changes: tuple[dict[str, object], ...] = (
+            {"number": "one"}, {"hosts": ["zz"]}, {"hosts": 5}, {"pinholes": [{}]}, {"decision": {"action": "own"}},
+            {"situation": []}, {"end": "never"}, {"application": None},
+        )  # fmt: skip
+        for change in changes:
+            file.write(json.dumps({**table, "call": {**table["call"], "number": 2, **change}}).encode() + b"\n")
+        file.write(b"x" * (room.MAX_LINE + 1) + b"\n" + b"[" * 1000 + b"\n" + b"\0\n")
+        file.write(good.replace(b'"number":1,"application"', b'"number":3,"application"') + b"\n")
+    state = read(path)
+    assert sorted(state.calls) == [1, 3]
+    assert state.faults == 11
+
+
+def test_the_file_of_another_boot_says_nothing(call: KeptCall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, call)
+    monkeypatch.setattr(room, "boot", lambda: "another")
+    assert read(path).calls == {}, "what it tells of went with the kernel"
+
+
+def test_outdated_lines_are_left_out_before_they_are_many(
+    call: KeptCall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "COMPACT", 20_000)
+    journal = Journal(place_of(tmp_path, 0), 1, [call], (0, 0, 0))
+    for packet in range(500):
+        journal.write(replace(call, last_packet=packet), (packet, 0, 0))
+        assert journal.path.stat().st_size < 30_000
+    assert read(journal.path).calls == {1: replace(call, last_packet=499)}
+    journal.close()
+
+
+def test_a_disk_that_is_full_costs_state_and_nothing_else(call: KeptCall, tmp_path: Path) -> None:
+    journal = Journal(place_of(tmp_path, 0), 1, [], (0, 0, 0))
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, journal._descriptor)
+    journal.write(call, (1, 1, 1))
+    journal.gone(1, (1, 1, 1))
+    assert journal.lost == 2
+    journal.close()
+    os.close(full)
+
+
+def test_calls_go_to_whom_their_hosts_are_if_there_are_other_workers(call: KeptCall, tmp_path: Path) -> None:
+    written(tmp_path, call, index=1, workers=2)
+    assert list(hand_out(tmp_path, 2)[1].calls) == [1], "as it was"
+    for workers in (1, 3, 5):
+        given = hand_out(tmp_path, workers)
+        (owner,) = (index for index, state in given.items() if state.calls)
+        assert owner == queue_of(call.hosts[0], workers)
+        assert all(state.numbers == (9, 8, 7) for state in given.values())
+    tidy(tmp_path, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writing_a_call_costs_little_beside_its_packet(call: KeptCall, tmp_path: Path) -> None:
+    journal = Journal(place_of(tmp_path, 0), 1, [], (0, 0, 0))
+    begun = time.perf_counter()
+    for packet in range(200):
+        journal.write(replace(call, last_packet=packet), (0, 0, 0))
+    each = (time.perf_counter() - begun) / 200
+    assert each < 0.002, "a verdict waits for it"
+    journal.close()

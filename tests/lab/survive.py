@@ -1,0 +1,209 @@
+"""Calls through a gateway whose processes are killed: what is lost, and is everything right again?
+
+    python -m tests.lab.survive --kills 50 --seconds 3
+
+In: how many kills, seconds of media. Out: a Survived. One call after the other, each of its own host and peer; in each
+one process is killed with SIGKILL at a random moment between its first step and its last: in turn a worker, and the
+supervisor, which is then started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.lab.call import Actors, Call, Outcome
+from tests.lab.demo import until_told
+from tests.lab.gateway import Gateway, only_facetime
+from tests.lab.net import ROOT, Lab
+from tests.lab.scenario import Scenario
+
+RELAYED = 0.7
+"""Seconds of media before the switch to the direct path."""
+RIGHT_WITHIN = 5.0
+"""Seconds after the restart in which all state must be right."""
+UNHEARD_WITHIN = 30.0
+"""The same for a call that was hung up while nobody listened: it is over when nothing has moved for a while."""
+
+
+@dataclass
+class Survived:
+    """`wrong`: what was not right within RIGHT_WITHIN seconds; `slowest`: the longest that it took."""
+
+    kills: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    unheard: int = 0
+    sent: int = 0
+    slowest: float = 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.kills)} kills, {len(self.failures)} calls failed, {self.sent} media packets, "
+            f"{len(self.lost)} lost; {self.unheard} hung up unheard; "
+            f"not right in {RIGHT_WITHIN:.0f} s: {len(self.wrong)}; slowest {self.slowest:.1f} s"
+        )
+
+    @property
+    def held(self) -> bool:
+        return not (self.failures or self.lost or self.wrong)
+
+
+class Mortal(Gateway):
+    """A gateway whose processes can be killed."""
+
+    async def kill(self, who: str) -> None:
+        if who == "supervisor":
+            assert self.child is not None
+            self.child.kill()
+            self.child.wait()
+            await asyncio.sleep(0.2)  # a service manager takes its time
+            self.log.rename(self.log.with_suffix(f".{self.child.pid}"))
+            await self.__aenter__()
+        else:
+            (stats,) = await self.query("stats")
+            pids = [worker["pid"] for worker in stats["workers"] if worker["alive"]]
+            os.kill(pids[0], signal.SIGKILL)
+
+
+def kernel(lab: Lab) -> tuple[set[str], set[str]]:
+    """Inside addresses that the pinhole sets, and those that the binding maps hold."""
+    listed = lab.exec("gw", "ipset", "-o", "plain", "save", "appid-pinholes4")
+    holes = {line.split()[2].split(",")[0] for line in listed.splitlines() if line.startswith("add ")}
+    told = json.loads(lab.exec("gw", "nft", "-j", "list", "map", "inet", "appid-nat", "snat4"))
+    pairs = [pair for each in told["nftables"] for pair in each.get("map", {}).get("elem", ())]
+    return holes, {key.get("elem", {}).get("val", key)["concat"][1] for key, _ in pairs}
+
+
+async def _right(what: Any, within: float) -> float | None:
+    """Seconds until it was so; None: not in time."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < within:
+        if await what():
+            return time.monotonic() - begun
+        await asyncio.sleep(0.1)
+    return None
+
+
+class Trial:
+    """One call, one kill."""
+
+    def __init__(self, gateway: Mortal, scenario: Scenario, who: str, at: float, survived: Survived) -> None:
+        self.gateway, self.scenario, self.who, self.at = gateway, scenario, who, at
+        self.survived = survived
+        self.unheard = False
+        self.call = Call(gateway.lab, scenario, "peers")
+
+    async def run(self, seconds: float) -> None:
+        killing = asyncio.create_task(self._kill())
+        outcome = await self.call.run(seconds, relayed=RELAYED)
+        await killing
+        self._judge(outcome)
+        await self._settle("over", self._over, UNHEARD_WITHIN if self.unheard else RIGHT_WITHIN)
+
+    async def _kill(self) -> None:
+        await self.call.journal.reached("allocate")
+        await asyncio.sleep(self.at)
+        known = await self._calls()
+        step = list(self.call.journal.times)[-1]
+        await self.gateway.kill(self.who)
+        self.survived.kills.append(f"{self.who} {self.at:.2f} s in, after {step}")
+        self.unheard = self.call.journal.has("bye") and step != "bye"
+        self.survived.unheard += self.unheard
+
+        async def again() -> bool:
+            return known <= await self._calls() or self.call.journal.has("bye")
+
+        await self._settle(f"calls {known} known again", again, RIGHT_WITHIN)
+
+    async def _calls(self) -> set[tuple[int, str | None]]:
+        calls = await self.gateway.query("calls")
+        return {(call["id"], call["call_id"]) for call in calls if call["end"] == "open" and call.get("answered_at")}
+
+    async def _over(self) -> bool:
+        holes, bindings = kernel(self.gateway.lab)
+        stats = await self.gateway.query("stats")
+        files = [read(path) for path in (self.gateway.lab.directory / "state").glob("calls-*.jsonl")]
+        return not holes and not bindings and bool(stats) and stats[0]["calls"] == 0 and not any(files)
+
+    async def _settle(self, what: str, condition: Any, within: float) -> None:
+        took = await _right(condition, within)
+        if took is None:
+            held = kernel(self.gateway.lab)
+            calls = [(call["id"], call["end"]) for call in await self.gateway.query("calls")]
+            self.survived.wrong.append(f"{self.survived.kills[-1:]}: not {what}: {held}, {calls}")
+        elif within == RIGHT_WITHIN:
+            self.survived.slowest = max(self.survived.slowest, took)
+
+    def _judge(self, outcome: Outcome) -> None:
+        where = f"{self.who} {self.at:.2f} s in"
+        self.survived.sent += len(outcome.outward.sent) + len(outcome.inward.sent)
+        if outcome.failure is not None:
+            self.survived.failures.append(f"{where}: {outcome.failure}")
+        elif not outcome.direct:
+            self.survived.failures.append(f"{where}: stayed on the relay")
+        for name, lost in (("outward", outcome.lost_outward), ("inward", outcome.lost_inward)):
+            self.survived.lost += [f"{where}: {name} by {path} {at:.3f}" for at, path in lost]
+
+
+def read(path: Path) -> set[int]:
+    """Numbers of the calls that live according to a state file."""
+    living: set[int] = set()
+    for line in path.read_text().splitlines()[1:]:
+        said = json.loads(line)
+        if said.get("call"):
+            living.add(said["call"]["number"])
+        living.discard(said.get("gone"))
+    return living
+
+
+async def survive(scenario: Scenario, kills: int, seconds: float, directory: Path, workers: int = 1) -> Survived:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    rng = Random(scenario.call_id)
+    scenarios = [scenario.numbered(index) for index in range(kills)]
+    survived = Survived()
+    with Lab(scenario, extra_calls=kills) as lab:
+        async with Actors(lab, scenarios):
+            gateway = Mortal(lab, directory, only_facetime(scenario, implicit=True))
+            text = gateway.config.read_text()
+            gateway.config.write_text(text.replace("[gateway]", f"[gateway]\nworkers = {workers}"))
+            async with gateway:
+                for index, own in enumerate(scenarios):
+                    who = "supervisor" if index % 2 else "worker"
+                    await Trial(gateway, own, who, rng.uniform(0.0, seconds), survived).run(seconds)
+    return survived
+
+
+async def _print(given: argparse.Namespace) -> int:
+    scenario = Scenario() if given.seed is None else Scenario.from_seed(given.seed)
+    directory = ROOT / "build" / "demo" / "survive"
+    survived = await survive(scenario, given.kills, given.seconds, directory, given.workers)
+    print(survived)
+    for line in (*survived.failures, *survived.lost, *survived.wrong):
+        print("  ", line)
+    return 0 if survived.held else 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="survive", description="Calls through a gateway whose processes are killed.")
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of media, each call")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int)
+    return asyncio.run(until_told(_print(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
