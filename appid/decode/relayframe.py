@@ -63,8 +63,8 @@ def _fields(data: memoryview) -> int:
 
 
 def _rtp(rest: memoryview) -> bool:
-    """RFC 3550 section 5.1: version 2; types 64 to 95 are RTCP's, 35 to 63 nobody's."""
-    return len(rest) >= RTP_HEADER and rest[0] & 0xC0 == 0x80 and not 35 <= rest[1] & 0x7F <= 95
+    """RFC 3550 section 5.1: version 2, no padding, no contributors; types 64 to 95 are RTCP's, 35 to 63 nobody's."""
+    return len(rest) >= RTP_HEADER and rest[0] & 0xEF == 0x80 and not 35 <= rest[1] & 0x7F <= 95
 
 
 def _layer(content: str, data: memoryview, inner: memoryview | None) -> Layer:

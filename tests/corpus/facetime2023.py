@@ -182,6 +182,12 @@ def first_relayed(s: Stage) -> None:
     s.udp(OWN, RELAY, relay_hello(s.rng, resumes=False))
 
 
+def other_groups(s: Stage) -> None:
+    """Another key exchange offered: JA3 is another, JA4 the same."""
+    hello = quic_bytes.client_hello(s.rng).replace(bytes.fromhex("001d00170018"), bytes.fromhex("11ec001d0017"))
+    s.udp(OWN, End("203.0.113.20", 3482), quic_bytes.initial(hello, s.rng.randbytes(8)))
+
+
 def another_release(s: Stage, server: End = RELAY) -> None:
     """A cipher the less: neither fingerprint is known, the rest is as it was."""
     hello = quic_bytes.client_hello(s.rng).replace(bytes.fromhex("130113021303"), bytes.fromhex("130113031303"))

@@ -143,6 +143,7 @@ LOOKALIKES = (
     Lookalike("rtp-on-0x6000", G.media_on_0x6000_from_the_middle, TURN),
     Lookalike("turn-0x6000-with-secrets", facetime2023.foreign_relay_of_secrets, TURN),
     Lookalike("turn-0x6000-with-another-header", G.wrapped_on_0x6000, TURN),
+    Lookalike("turn-0x6000-with-flags-before-rtp", G.wrapped_in_flags, TURN),
     Lookalike("turn-data-on-channel-0", G.data_on_channel_0, TURN),
     Lookalike("stun-answers-with-0x8023", G.answers_with_0x8023, STUN),
     Lookalike("stun-odd-attributes", G.odd_attributes, STUN),

@@ -43,6 +43,13 @@ def wrapped_on_0x6000(s: Stage) -> None:
         s.udp(OWN, RELAY, stun.channel_data(0x6000, struct.pack("!HH", len(rtp), 0x5A00 + number) + rtp))
 
 
+def wrapped_in_flags(s: Stage) -> None:
+    """Another vendor's few bytes of flags before RTP of static types, where FaceTime's fields would end as well."""
+    for number in range(40):
+        rtp = struct.pack("!BBHII", 0x80, (0, 8, 9, 96)[number % 4], number, 160 * number, 9) + s.rng.randbytes(80)
+        s.udp(*((OWN, RELAY) if number % 2 else (RELAY, OWN)), stun.channel_data(0x6000, b"\0\x40" + rtp))
+
+
 def data_on_channel_0(s: Stage) -> None:
     """A Data indication without a peer, on channel 0, of the two lengths: what it holds is nobody's control message."""
     for size in (50, 66, 50, 66):

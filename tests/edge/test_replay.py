@@ -194,6 +194,7 @@ def test_facetime_of_2023_is_known_from_its_first_packet_and_then_the_kernels(
     [
         (facetime2023.flags_alone, "strong"),
         (facetime2023.first_relayed, "strong"),
+        (facetime2023.other_groups, "strong"),
         (facetime2023.bandwidth_probed, "supporting"),
         (facetime2023.another_release, "supporting"),
     ],
