@@ -45,9 +45,11 @@ def agreed(inside: Description, outside: Description) -> tuple[MediaPort, ...]:
         if peer is None or not any(peer) or not any(mine or b"\1") or ours.port == 0 or theirs.port == 0:
             continue  # refused (RFC 3264 section 6), or 0.0.0.0: on hold (section 8.4)
         candidates = dict.fromkeys(each.address for each in theirs.candidates if each.proto == "udp")
-        for port in _ports(ours, theirs):
+        far = tuple(_ports(theirs, ours))
+        for index, port in enumerate(_ports(ours, theirs)):
+            announced = far[index] if index < len(far) else theirs.port
             for source in (peer, *candidates):
-                place = MediaPort(port, source, ours.kind, mine, theirs.port, source != peer)
+                place = MediaPort(port, source, ours.kind, mine, announced, source != peer)
                 known = found.get((port, source))
                 if known is not None and known.kind != place.kind:
                     found[port, source] = replace(known, kind="shared")

@@ -64,7 +64,8 @@ class ClosePinhole:
 
 @dataclass(frozen=True, slots=True)
 class BindNat:
-    """outside:outside_port <-> inside:port, towards `peer` only."""
+    """outside:outside_port <-> inside:port, towards `peer` only. `peer_ports`: the peer's ports of flows that may stand
+    between the two under another mapping, and begin anew; None: nobody knows, look for them."""
 
     proto: int
     inside: bytes
@@ -73,6 +74,7 @@ class BindNat:
     outside_port: int
     peer: bytes
     timeout: int
+    peer_ports: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ class Executor:
                 if self.desired.binding(command) is None:
                     return  # it went with its pinhole, entries and all: looking for them walks the whole table
                 self.desired.note(command, now)
-                self.bindings.unbind(command)
+                self.bindings.unbind(command, entries=False)  # its flows ended, or their pinhole was shut
             case RewritePayload(packet, payload, numbers):
                 waiting = _in_hand(held, packet, number)
                 waiting.replace(replace_payload(waiting.data, payload, numbers))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from appid.dataplane.command import BindNat, UnbindNat
 from appid.dataplane.state import Element, element
 from appid.edge.conntrack import Conntrack, Entry, TupleFilter
 from appid.edge.netlink import KernelError
+from appid.flow.key import FlowKey
 from appid.wire import UDP, packed, text
 
 _JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
@@ -150,7 +151,7 @@ class Bindings:
     def bind(self, binding: BindNat) -> None:
         """Make or refresh a binding, then delete the entries that hold another mapping between its ends."""
         before = self._made.get(element(binding))
-        refresh = before is not None and replace(before, timeout=binding.timeout) == binding
+        refresh = before is not None and _same(before, binding)
         try:
             # Kernels before 6.x may not refresh the timeout of an element that is added again: delete it first.
             self._nft.run(_delete(binding) + _add(binding) if refresh else _add(binding))
@@ -158,8 +159,10 @@ class Bindings:
             self._replace(binding)
             refresh = False
         self._made[element(binding)] = binding
-        if not refresh:  # each look through the table costs the kernel milliseconds, whatever is in it
-            self._unpoison(binding)
+        if not refresh:
+            for entry in self._known(binding) if binding.peer_ports is not None else self._looked_for(binding):
+                if _ends(entry, binding) != _wanted(binding):
+                    self._conntrack.delete(entry.orig)
 
     def _replace(self, binding: BindNat) -> None:
         dnat, outside, snat, inside = _elements(binding)
@@ -194,16 +197,33 @@ class Bindings:
         """Each look walks the kernel's whole table: 4 ms where that has 262,144 buckets."""
         return self._conntrack.find(TupleFilter(binding.proto, binding.inside, binding.port, binding.peer))
 
-    def _unpoison(self, binding: BindNat) -> None:
-        """Entries between the two ends that map otherwise: the client's own under an older mapping, and local ones
-        that a peer's early packet made."""
-        ends = {(binding.inside, binding.port), (binding.outside, binding.outside_port)}
+    def _looked_for(self, binding: BindNat) -> list[Entry]:
+        """Entries between the two ends: the client's own, and local ones that a peer's early packet made."""
         guarded = binding.proto == UDP and binding.outside_port in self._guarded
-        for entry in self._from_inside(binding) if guarded else self._between(binding):
-            here = (
-                {(entry.orig.src, entry.orig.sport), (entry.reply.dst, entry.reply.dport)}
-                if entry.orig.src == binding.inside
-                else {(entry.orig.dst, entry.orig.dport), (entry.reply.src, entry.reply.sport)}
-            )
-            if here != ends:
-                self._conntrack.delete(entry.orig)
+        return self._from_inside(binding) if guarded else self._between(binding)
+
+    def _known(self, binding: BindNat) -> Iterator[Entry]:
+        """The same where the peer's ports are known: microseconds, whatever the table holds."""
+        for port in binding.peer_ports or ():
+            for key in (
+                FlowKey(binding.proto, binding.inside, binding.port, binding.peer, port),
+                FlowKey(binding.proto, binding.peer, port, binding.outside, binding.outside_port),
+            ):
+                entry = self._conntrack.entry(key)
+                if entry is not None:
+                    yield entry
+
+
+def _same(before: BindNat, binding: BindNat) -> bool:
+    return replace(before, timeout=0, peer_ports=None) == replace(binding, timeout=0, peer_ports=None)
+
+
+def _wanted(binding: BindNat) -> set[tuple[bytes, int]]:
+    return {(binding.inside, binding.port), (binding.outside, binding.outside_port)}
+
+
+def _ends(entry: Entry, binding: BindNat) -> set[tuple[bytes, int]]:
+    """The inside and outside end that the entry maps to one another."""
+    if entry.orig.src == binding.inside:
+        return {(entry.orig.src, entry.orig.sport), (entry.reply.dst, entry.reply.dport)}
+    return {(entry.orig.dst, entry.orig.dport), (entry.reply.src, entry.reply.sport)}

@@ -14,7 +14,7 @@ from appid.alg.book import Book
 from appid.alg.dialog import Change, Dialog, Dialogs, Signal
 from appid.alg.expectation import Expectation
 from appid.alg.media import MediaPort, agreed, described
-from appid.dataplane.command import BindNat, ClosePinhole, Command, CutFlow, OpenPinhole, Report, UnbindNat
+from appid.dataplane.command import BindNat, ClosePinhole, Command, CutFlow, OpenPinhole, Report
 from appid.decode.sdp import Description
 from appid.engine.nat import OPENS_MEDIA, NatKeeper
 from appid.engine.record import FlowRecord, Settings, Topology
@@ -336,6 +336,7 @@ class CallKeeper:
             packet,
             now + LIFETIME,
             place.kind,
+            place.peer_port,
         )
 
     def _of_media(self, call: Call) -> str:
@@ -352,17 +353,10 @@ class CallKeeper:
             self.quiet.add(number)  # foreseen, so its flows have a name; the way between inside hosts needs no pinhole
             return
         if expectation.outside is not None:
-            binding = BindNat(
-                expectation.proto,
-                expectation.inside,
-                expectation.port,
-                expectation.outside,
-                expectation.outside_port,
-                expectation.peer,
-                PINHOLE_TIMEOUT,
-            )
-            self.bound[number] = binding
-            yield binding
+            inside = Endpoint(expectation.inside, expectation.port)
+            outside = Endpoint(expectation.outside, expectation.outside_port)
+            yield from self.nat.bind(expectation.proto, inside, outside, expectation.peer, (expectation.announced,))
+            self.bound[number] = self.nat.standing[expectation.proto, inside, expectation.peer]
         early = self.denied.pop((expectation.proto, expectation.inside, expectation.port, expectation.peer), None)
         if early is not None:
             yield CutFlow(early)  # what came too early was refused, and the kernel would go on refusing it
@@ -392,15 +386,13 @@ class CallKeeper:
 
     def _close(self, number: int, packet: int, now: float) -> Iterator[Command]:
         expectation = self.book.remove(number, now)
+        yield ClosePinhole(number, expectation)
         if number in self.quiet:
             self.quiet.remove(number)
             return
-        yield ClosePinhole(number, expectation)
-        binding = self.bound.pop(number, None)
-        if binding is not None:
-            yield UnbindNat(
-                binding.proto, binding.inside, binding.port, binding.outside, binding.outside_port, binding.peer
-            )
+        if self.bound.pop(number, None) is not None:
+            inside = Endpoint(expectation.inside, expectation.port)
+            yield from self.nat.unbind(expectation.proto, inside, expectation.peer)
         yield Report("pinhole", PinholeReport(number, expectation, packet))
 
     # -- time ----------------------------------------------------------------------------------------------------
@@ -457,10 +449,9 @@ class CallKeeper:
                 continue
             if number in self.quiet:
                 continue
-            if number in self.bound:
-                yield self.bound[number]
             yield OpenPinhole(number, expectation, self.pinhole_mark(expectation), PINHOLE_TIMEOUT)
-        self.refresh_at = now + REFRESH if self.book.open else None
+        yield from self.nat.standing.values()
+        self.refresh_at = now + REFRESH if self.book.open or self.nat.standing else None
 
     def _wake(self, now: float) -> None:
         """A new call may be the only one: see that somebody looks after it."""

@@ -169,6 +169,8 @@ class Engine:
         host_first = not from_outside or to_outside
         record = FlowRecord(self.numbers.take(), key, host_first, event.packet, situation, self.matcher.wide["flow"])
         self.flows[key] = record
+        if key.proto == UDP and not from_outside and self.settings.masqueraded:
+            self.calls.nat.saw(key)
         if len(self.flows) > MAX_FLOWS:
             self.flows.popitem(last=False)
         return record
@@ -398,13 +400,14 @@ class Engine:
                 description = following if isinstance(following, Description) else None
                 if not self._opens(record):
                     continue
-                if not self.settings.monitor:
-                    carried = self.calls.nat.carry(
-                        record, packet.payload, layer, description, peer or b"", by_host, number, mapped
-                    )
-                    yield from carried.commands
-                    description = carried.description
-                yield from self.calls.signal(record, layer, description, peer or b"", by_host, number, now)
+                if self.settings.monitor:
+                    yield from self.calls.signal(record, layer, description, peer or b"", by_host, number, now)
+                    continue
+                nat = self.calls.nat
+                carried = nat.carry(record, packet.payload, layer, description, peer or b"", by_host, number, mapped)
+                yield from carried.commands
+                yield from self.calls.signal(record, layer, carried.description, peer or b"", by_host, number, now)
+                yield from nat.settle(carried)
 
     def _learn(
         self, record: FlowRecord, layer: Layer, by_host: bool, checked: Endpoint | None, number: int, now: float
@@ -421,6 +424,7 @@ class Engine:
 
     def _flow_ended(self, event: FlowEnded) -> Iterator[Command]:
         self.stamps.drop(event.key)
+        self.calls.nat.gone(event.key)
         record, _ = self._record(event.key)
         if record is None or (record.decision is None and self.settings.marks.state_of(event.mark)):
             return  # what ended was decided: this record is a later life of the same 5-tuple

@@ -7,6 +7,7 @@ and only what stands for one of ours coming in: a public address that is nobody'
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator
 from typing import NamedTuple
 
@@ -31,6 +32,11 @@ BINDING_TIMEOUT = 300
 """Seconds the kernel keeps a binding without hearing of it again: the bound if the engine is gone."""
 MAX_CONTACTS = 4
 """Ports beside its own that one signalling flow may name for later requests (Contact, Via)."""
+FIRST_PACKET = 10
+"""Seconds for which the binding of a signalling flow's own port stands."""
+MAX_PLACES = 65536
+MAX_FLOWS_OF_PORT = 8
+"""Datagram flows that are remembered, and of one port to one peer."""
 MAX_RENAMED = 256
 MAX_PREFIX = 1024
 """Bytes of a stream's first line that may have gone out before it was known for SIP."""
@@ -46,6 +52,8 @@ class Carried(NamedTuple):
 
     commands: list[Command]
     description: Description | None
+    bound: tuple[tuple[Endpoint, Endpoint, bytes], ...] = ()
+    """Media ports that it names: inside, outside, peer. To be bound if the message counts."""
 
 
 class _Named:
@@ -117,6 +125,7 @@ class NatKeeper:
     def __init__(self, settings: Settings, topology: Topology) -> None:
         self.mappings = Mappings(settings.share)
         self.standing: dict[tuple[int, Endpoint, bytes], BindNat] = {}
+        self._flows: OrderedDict[tuple[int, Endpoint, bytes], tuple[int, ...]] = OrderedDict()
         self.reload(settings, topology)
 
     def reload(self, settings: Settings, topology: Topology) -> None:
@@ -145,11 +154,12 @@ class NatKeeper:
         if natted is None or not isinstance(message, sip.Message):
             return Carried(commands, description)
         names = Outward(self.mappings, natted) if by_host else Inward(self.mappings, natted, peer)
+        bound: list[tuple[Endpoint, Endpoint, bytes]] = []
         if by_host:
             call_id = next((fact.value for fact in layer.facts if fact.name == "sip.call_id"), "")
             owner = (str(call_id), record.host)
-            self._contacts(record, natted, message, commands)
-            if description is not None and not self._reserve(record, natted, description, peer, owner):
+            self._contacts(record, natted, message, owner if message.method == "INVITE" else record.id, commands)
+            if description is not None and not self._reserve(record, natted, description, peer, owner, bound):
                 commands.append(_told(record, packet, "no-port"))
         elif description is not None and layer.inner is not None:
             description = _described(translate_session(bytes(layer.inner), names)) or description
@@ -157,7 +167,14 @@ class NatKeeper:
             commands += self._rewrite(record, payload, names, packet)
         elif record.spliced is None:
             commands.append(_told(record, packet, "partial"))
-        return Carried(commands, description)
+        return Carried(commands, description, tuple(bound))
+
+    def settle(self, carried: Carried) -> Iterator[Command]:
+        """The message has counted: what it named is bound before it goes on, so that what the other side sends at once
+        comes to us, behind its answer, and not to the gateway itself."""
+        for inside, outside, peer in carried.bound:
+            if self.mappings.outside_of(UDP, inside, peer) == outside:
+                yield from self.bind(UDP, inside, outside, peer)
 
     def _rewrite(
         self, record: FlowRecord, payload: memoryview, names: Outward | Inward, packet: int
@@ -239,37 +256,71 @@ class NatKeeper:
                 return None
             if not by_host:  # a port forwarding of the host's: its outside port is not known yet, ours is as good
                 return Natted(key.proto, inside, Endpoint(address, inside.port), remote)
-            bound = self._bind(record, inside, address, commands)
-            if bound is None:
+            ports = self.mappings.hold(key.proto, inside.address, (inside.port,), address, remote, record.id)
+            if ports is None:
                 return None
-            outside, record.placed = bound, True
+            outside, record.placed = Endpoint(address, ports[0]), True
+            # Only the first packet needs it: the entry that this makes keeps the mapping from then on.
+            commands.append(BindNat(key.proto, *inside, *outside, remote, FIRST_PACKET, ()))
         record.natted = Natted(key.proto, inside, outside, remote)
         return record.natted
 
-    def _bind(self, record: FlowRecord, inside: Endpoint, address: bytes, commands: list[Command]) -> Endpoint | None:
-        """A mapping and a binding of our own for a port that signalling uses."""
-        proto, remote = record.key.proto, record.remote
-        ports = self.mappings.hold(proto, inside.address, (inside.port,), address, remote, record.id)
-        if ports is None:
-            return None
-        binding = BindNat(proto, inside.address, inside.port, address, ports[0], remote, BINDING_TIMEOUT)
-        if self.standing.get((proto, inside, remote)) != binding:
-            self.standing[proto, inside, remote] = binding
-            commands.append(binding)
-        return Endpoint(address, ports[0])
-
-    def _contacts(self, record: FlowRecord, natted: Natted, message: sip.Message, commands: list[Command]) -> None:
+    def _contacts(
+        self, record: FlowRecord, natted: Natted, message: sip.Message, owner: Owner, commands: list[Command]
+    ) -> None:
         """Ports beside the flow's own, at which its sender wants to be called: a Contact of a TCP client, mostly."""
         named = _Named()
         translate_head(message.head, named)
-        host = natted.inside.address
-        ports = [one for one in named.found if one.address == host and one != natted.inside]
-        for one in ports[:MAX_CONTACTS]:
-            self._bind(record, one, natted.outside.address, commands)
+        host, address, proto, remote = natted.inside.address, natted.outside.address, natted.proto, natted.remote
+        others = [one for one in named.found if one.address == host and one != natted.inside]
+        for inside in others[:MAX_CONTACTS]:
+            ports = self.mappings.hold(proto, host, (inside.port,), address, remote, owner)
+            if ports is not None:
+                commands += self.bind(proto, inside, Endpoint(address, ports[0]), remote)
+
+    # -- bindings ------------------------------------------------------------------------------------------------
+
+    def bind(
+        self, proto: int, inside: Endpoint, outside: Endpoint, peer: bytes, peer_ports: tuple[int, ...] = ()
+    ) -> Iterator[Command]:
+        """The mapping into the kernel, if it is not there. `peer_ports`: what the peer has announced."""
+        key = (proto, inside, peer)
+        standing = self.standing.get(key)
+        if standing is None or (standing.outside, standing.outside_port) != outside:
+            known = (*peer_ports, *self._flows.get(key, ()))
+            self.standing[key] = BindNat(proto, *inside, *outside, peer, BINDING_TIMEOUT, known)
+            yield self.standing[key]
+
+    def unbind(self, proto: int, inside: Endpoint, peer: bytes) -> Iterator[Command]:
+        """It is not needed any more."""
+        gone = self.standing.pop((proto, inside, peer), None)
+        if gone is not None:
+            yield UnbindNat(gone.proto, gone.inside, gone.port, gone.outside, gone.outside_port, gone.peer)
+
+    def saw(self, key: FlowKey) -> None:
+        """A datagram flow from inside begins: should its port be bound, it must begin anew."""
+        place = (key.proto, key.source, key.dst)
+        ports = self._flows.get(place, ())
+        if len(ports) < MAX_FLOWS_OF_PORT:
+            self._flows[place] = (*ports, key.dport)
+        if len(self._flows) > MAX_PLACES:
+            self._flows.popitem(last=False)
+
+    def gone(self, key: FlowKey) -> None:
+        """It has ended."""
+        place = (key.proto, key.source, key.dst)
+        ports = tuple(port for port in self._flows.get(place, ()) if port != key.dport)
+        if ports:
+            self._flows[place] = ports
+        else:
+            self._flows.pop(place, None)
 
     # -- media ---------------------------------------------------------------------------------------------------
 
-    def _reserve(self, record: FlowRecord, natted: Natted, description: Description, peer: bytes, owner: Owner) -> bool:
+    def _reserve(
+        self, record: FlowRecord, natted: Natted, description: Description, peer: bytes, owner: Owner,
+        bound: list[tuple[Endpoint, Endpoint, bytes]],
+    ) -> bool:  # fmt: skip
         """Outside ports for those that the inside host's description names. Out: whether there were enough."""
         address, enough = natted.outside.address, True
         if len(natted.renamed) > MAX_RENAMED:
@@ -282,13 +333,15 @@ class NatKeeper:
                     here = tuple(self.inside_port(record, port) for port in ports)
                     ends = [(Endpoint(record.host, i), Endpoint(where, p)) for i, p in zip(here, ports, strict=True)]
                     if all(self.mappings.note(UDP, inside, outside, peer, owner) for inside, outside in ends):
+                        bound += [(inside, outside, peer) for inside, outside in ends]
                         continue
                 else:
                     continue
                 given = self.mappings.hold(UDP, record.host, here, address, peer, owner)
                 enough = enough and given is not None
-                for port, there in zip(ports, given or (), strict=False):
+                for port, mine, there in zip(ports, here, given or (), strict=False):
                     natted.renamed[Endpoint(where, port)] = Endpoint(address, there)
+                    bound.append((Endpoint(record.host, mine), Endpoint(address, there), peer))
         return enough
 
     @staticmethod
@@ -322,11 +375,7 @@ class NatKeeper:
     def release(self, owner: Owner) -> Iterator[Command]:
         """A dialog or a signalling flow is over."""
         for gone in self.mappings.release(owner):
-            binding = self.standing.pop((gone.proto, gone.inside, gone.peer), None)
-            if binding is not None:
-                yield UnbindNat(
-                    binding.proto, binding.inside, binding.port, binding.outside, binding.outside_port, binding.peer
-                )
+            yield from self.unbind(gone.proto, gone.inside, gone.peer)
 
 
 def _told(record: FlowRecord, packet: int, result: Result) -> Report:

@@ -12,7 +12,7 @@ from appid.engine import FlowEnded, TranslationReport
 from appid.wire import UDP, Endpoint, FlowKey, packed
 from tests.corpus.writer import End
 from tests.engine.phones import GATE, PROVIDER, Phone, bindings, body, gateway, named, rewritten, unbound
-from tests.engine.play import Play, bodies, of
+from tests.engine.play import Play, bodies, of, udp
 
 A, B = End("172.16.42.187", 5060), End("172.16.42.185", 5060)
 
@@ -26,31 +26,50 @@ def test_an_outgoing_call_is_told_and_bound_as_the_gateways() -> None:
     assert [named(out, "o="), named(out, "c="), named(out, "m=")] == [
         f"alice 1 1 IN IP4 {GATE}", f"IN IP4 {GATE}", "audio 16402 RTP/AVP 0",
     ]  # fmt: skip
-    assert bindings(commands) == [("172.16.42.187", 5060, 5060, "198.51.100.20")], "signalling; media is not agreed yet"
+    assert bindings(commands) == [
+        ("172.16.42.187", 5060, 5060, "198.51.100.20"),
+        ("172.16.42.187", 16402, 16402, "198.51.100.20"), ("172.16.42.187", 16403, 16403, "198.51.100.20"),
+    ], "media too: what the far side sends at once comes to us, behind its answer"  # fmt: skip
+    assert of(commands, OpenPinhole) == [], "not agreed yet"
     kinds = [type(command) for command in commands]
     assert kinds.index(BindNat) < kinds.index(RewritePayload) < kinds.index(SetVerdict)
 
 
-def test_the_answer_binds_media_and_names_the_phone_again() -> None:
+def test_the_answer_opens_media_and_names_the_phone_again() -> None:
     phone = Phone(gateway(), A)
     phone.invite()
     commands = phone.respond("200 OK")
     back = rewritten(commands)
     assert named(back, "Via") == "SIP/2.0/UDP 172.16.42.187:5060;branch=z9hG4bK776;received=172.16.42.187;rport=5060"
     assert named(back, "c=") == "IN IP4 198.51.100.20"
-    assert bindings(commands) == [
-        ("172.16.42.187", 16402, 16402, "198.51.100.20"), ("172.16.42.187", 16403, 16403, "198.51.100.20"),
-    ]  # fmt: skip
-    kinds = [type(command) for command in commands]
-    assert kinds.index(BindNat) < kinds.index(OpenPinhole) < kinds.index(SetVerdict)
-    assert kinds[-1] is SetVerdict
+    assert bindings(commands) == [], "bound since the offer"
+    opened = [
+        (p.expectation.port, p.expectation.outside_port, p.expectation.announced) for p in of(commands, OpenPinhole)
+    ]
+    assert opened == [(16402, 16402, 30000), (16403, 16403, 30001)]
+    assert type(commands[-1]) is SetVerdict
 
 
-def test_early_media_is_bound_by_the_provisional_answer() -> None:
+def test_early_media_is_let_in_by_the_provisional_answer() -> None:
     phone = Phone(gateway(), A)
     phone.invite()
-    assert len(bindings(phone.respond("183 Session Progress"))) == 2
-    assert bindings(phone.respond("200 OK")) == [], "the same media"
+    assert len(of(phone.respond("183 Session Progress"), OpenPinhole)) == 2
+    assert of(phone.respond("200 OK"), OpenPinhole) == [], "the same media"
+
+
+def test_flows_that_stood_before_their_port_was_bound_begin_anew() -> None:
+    """The host has mapped them in its own way; the binding names their peer's ports, so that nobody must look."""
+    phone = Phone(gateway(), A)
+    for port in (30000, 30004):
+        phone.play.queue(udp(A._replace(port=16402), PROVIDER._replace(port=port), b"\x80" + bytes(20)))
+    (media,) = [b for b in of(phone.invite(), BindNat) if b.port == 16402]
+    assert media.peer_ports == (30000, 30004)
+    ended = FlowKey(UDP, packed(A.host), 16402, packed(PROVIDER.host), 30000)
+    other = Phone(gateway(), A)
+    other.play.queue(udp(A._replace(port=16402), PROVIDER._replace(port=30000), b"\x80" + bytes(20)))
+    other.play.engine.handle(FlowEnded(ended, 0, (1, 0), (49, 0)), 1.0)
+    (media,) = [b for b in of(other.invite(), BindNat) if b.port == 16402]
+    assert media.peer_ports == ()
 
 
 def test_two_phones_on_the_same_ports_are_told_apart() -> None:
@@ -65,7 +84,7 @@ def test_two_phones_on_the_same_ports_are_told_apart() -> None:
     port = int(named(out, "m=").split()[1])
     assert port != 16402
     assert port % 2 == 0
-    assert bindings(second.respond("200 OK")) == [
+    assert bindings(second.play.commands)[-2:] == [
         ("172.16.42.185", 16402, port, "198.51.100.20"), ("172.16.42.185", 16403, port + 1, "198.51.100.20"),
     ]  # fmt: skip
 
@@ -77,7 +96,7 @@ def test_rtcp_that_has_a_port_of_its_own_follows() -> None:
     told, rtcp = int(named(out, "m=").split()[1]), int(named(out, "a=rtcp").split()[0])
     assert (told, rtcp) != (16402, 16410)
     assert told % 2 == rtcp % 2 == 0
-    found = {b[1]: b[2] for b in bindings(Phone(play, B).respond("200 OK"))}
+    found = {b[1]: b[2] for b in bindings(play.commands)[-2:]}
     assert found == {16402: told, 16410: rtcp}
 
 
@@ -191,7 +210,7 @@ def test_the_end_of_a_call_takes_its_bindings_and_the_end_of_the_flow_takes_the_
     assert len(keeper.mappings) == 1
     key = FlowKey(UDP, *phone.inside, packed(PROVIDER.host), PROVIDER.port)
     ended = phone.play.engine.handle(FlowEnded(key, 0, (5, 5), (500, 500)), 200.0)
-    assert unbound(ended) == [("172.16.42.187", 5060, 5060, "198.51.100.20")]
+    assert unbound(ended) == [], "the entry of the flow kept that mapping, no binding"
     assert (len(keeper.mappings), keeper.standing) == (0, {})
 
 
