@@ -291,6 +291,12 @@ class NatKeeper:
             self.standing[key] = BindNat(proto, *inside, *outside, peer, BINDING_TIMEOUT, known)
             yield self.standing[key]
 
+    def restore(self, binding: BindNat, owner: Owner) -> None:
+        """One known from before: its mapping holds again."""
+        inside, outside = Endpoint(binding.inside, binding.port), Endpoint(binding.outside, binding.outside_port)
+        if self.mappings.note(binding.proto, inside, outside, binding.peer, owner):
+            self.standing[binding.proto, inside, binding.peer] = binding
+
     def unbind(self, proto: int, inside: Endpoint, peer: bytes) -> Iterator[Command]:
         """It is not needed any more."""
         gone = self.standing.pop((proto, inside, peer), None)
