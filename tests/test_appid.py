@@ -103,6 +103,7 @@ def wheel(into: Path, **environment: str) -> str:
 def test_a_wheel_is_text_unless_asked_otherwise(tmp_path: Path) -> None:
     assert wheel(tmp_path, APPID_COMPILE="").endswith("-py3-none-any.whl")
     assert not list(tmp_path.rglob("*.so"))
+    assert {path.name for path in (tmp_path / "appid/cli/page").iterdir()} >= {"page.css", "page.js"}
 
 
 @compiled

@@ -19,6 +19,7 @@
   const zoom = (ladder, factor) => {
     const now = factor === 0 ? 1 : Math.min(MOST, Math.max(LEAST, Number(ladder.dataset.zoom || 1) * factor));
     ladder.dataset.zoom = now;
+    ladder.parentElement.classList.toggle("large", now > 1);
     ladder.parentElement.style.fontSize = `${BASE * now}rem`;
     bar(ladder).querySelector("[data-act=reset]").textContent = `${Math.round(now * 100)} %`;
   };

@@ -79,7 +79,12 @@ def draw(story: Story, tale: Tale, colours: Colours) -> Html | None:
             unused = [hole for hole in unused if hole not in mine]
             rows.append(_row(story, flow, scale, colours, mine, clients))
     rows += [_unused(story, hole, scale) for hole in unused]
-    names = dict.fromkeys(name for flow in tale.flows[:ROWS] for name in (*flow["path"], flow["application"]))
+    names = dict.fromkeys(
+        name
+        for flow in tale.flows[:ROWS]
+        if flow["id"] in story.spans
+        for name, _, _ in _named(story, flow, *story.spans[flow["id"]])
+    )
     return join([el("h3", "Flows over time"), _frame(rows, scale, _legend(names, colours, bool(tale.pinholes)))])
 
 

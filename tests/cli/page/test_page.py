@@ -200,9 +200,12 @@ def test_text_has_contrast(scheme: Any, browser: Browser, pages: dict[int, Path]
 
 
 @pytest.mark.parametrize("width", [1280, 800, 390])
-def test_it_fits_the_window(width: int, browser: Browser, pages: dict[int, Path]) -> None:
+@pytest.mark.parametrize("larger", [0, 6])
+def test_it_fits_the_window(width: int, larger: int, browser: Browser, pages: dict[int, Path]) -> None:
     """Wide parts scroll by themselves; the page does not, and no text lies over another in the ladder."""
     browser.open(pages[4], width=width)
+    for _ in range(larger):
+        browser.run("document.querySelector('[data-act=in]').click()")
     assert browser.run("document.documentElement.scrollWidth") <= width
     overlapping = browser.run("""(() => {
       const boxes = [...document.querySelectorAll('.ladder li .n, .ladder li .t, .ladder .what, .ladder .effects li')]
@@ -230,6 +233,15 @@ def test_lanes_stand_under_their_names(browser: Browser, pages: dict[int, Path])
         assert max(browser.run(aligned)) < 1.5
     finally:
         browser.mode("light")
+
+
+def test_the_names_of_the_lanes_stay_in_sight(browser: Browser, pages: dict[int, Path]) -> None:
+    """Half way down the longest ladder they stand at the top of the window."""
+    browser.open(pages[5])
+    browser.run("document.documentElement.style.scrollBehavior = 'auto'")
+    browser.run("[...document.querySelectorAll('#t1l li')].at(30).scrollIntoView()")
+    assert browser.run("scrollY") > 500
+    assert browser.run("document.querySelector('#t1l .head').getBoundingClientRect().top") == 0
 
 
 def test_on_paper_all_is_shown(browser: Browser, pages: dict[int, Path], tmp_path: Path) -> None:
