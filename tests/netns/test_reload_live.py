@@ -214,3 +214,39 @@ def test_zones_of_interfaces_alone_hold_at_a_reload(bare: Net, variant: Variant,
         begun = time.monotonic()
         time.sleep(0.5)
         assert six.last() < begun + 0.2
+
+
+def test_what_an_override_named_is_named_by_what_it_shows_when_the_override_is_gone(
+    bare: Net, variant: Variant, tmp_path: Path
+) -> None:
+    override = '[[override]]\napplication = "jabber"\nports = ["udp/9000"]\n'
+    with live(bare, tmp_path, override + rule("chat", "allow", "jabber", service='"any"'), variant) as gateway:
+        flows = [(bare.peer.udp(ends[1], 9000), bare.client.udp(ends[0]), ends) for ends in ENDS]
+        for peer, client, ends in flows:
+            client.sendto(QUERY, (ends[1], 9000))
+            assert received(peer) == [QUERY]
+        assert gateway.flow(9000)["application"] == "jabber"
+        gateway.load(LOOKUPS)
+        for peer, client, ends in flows:
+            client.sendto(QUERY, (ends[1], 9000))
+            assert received(peer) == [QUERY], "it is a lookup, and those are allowed"
+            assert gateway.flow(9000)["application"] == "dns"
+        gateway.load(override + LOOKUPS)
+        for peer, client, ends in flows:
+            client.sendto(QUERY, (ends[1], 9000))
+            assert received(peer) == [], "the operator says again that it is none"
+
+
+def test_point_7_a_missing_dependency_is_in_the_log_the_events_and_a_metric(
+    bare: Net, variant: Variant, tmp_path: Path
+) -> None:
+    calls = rule("calls", "allow", "facetime")
+    with live(bare, tmp_path, LOOKUPS, variant) as gateway:
+        assert gateway.metric("appid_policy_warnings") == 0
+        assert gateway.load(calls + LOOKUPS)[0]["warnings"] == 1
+        assert gateway.metric("appid_policy_warnings") == 1
+        needed = ("'calls'", "facetime", "sip", "stun", "ssl", "jabber", "ichat-av", "turn", "apple-push")
+        told = next(line for line in gateway.text().splitlines() if "WARNING" in line and "dependency" in line)
+        assert all(word in told for word in needed)
+        (event,) = (e["config"] for e in gateway.events("config") if e["config"].get("warning") == "dependency")
+        assert all(word in event["text"] for word in needed)

@@ -157,6 +157,22 @@ def test_unknown_flows_are_captured(bare: Net, variant: Variant, tmp_path: Path)
     assert QUERY not in payloads
 
 
+def test_the_capture_of_unknown_flows_is_bounded(bare: Net, variant: Variant, tmp_path: Path) -> None:
+    path, most = tmp_path / "unknown.pcap", 65536
+    with live(bare, tmp_path, ALL, variant, f'unknown = "{path}"\nunknown_bytes = {most}\n') as gateway:
+        for ends in ENDS:
+            client = bare.client.udp(ends[0])
+            for port in range(20000, 20020):
+                for _ in range(11):
+                    client.sendto(b"\xff" * 900, (ends[1], port))
+                received(client, 0.01)
+        assert gateway.ask("stats")[0]["packets"] >= 400
+    sizes = [each.stat().st_size for each in tmp_path.glob("unknown.pcap*")]
+    assert len(sizes) == 2
+    assert most // 4 < sum(sizes) <= most
+    assert 5 * most < 400 * 900, "far more was seen than was kept"
+
+
 TRANSACTION = Transaction(COOKIE, bytes(range(12)))
 
 
