@@ -9,6 +9,7 @@ address of ours stay as they were sent: case, spaces, folds, order.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from appid.alg.names import Names
 from appid.decode.sip import COMPACT
@@ -90,13 +91,13 @@ def _uris(line: bytes, names: Names, people: bool = False) -> bytes:
     def replaced(found: re.Match[bytes]) -> bytes:
         scheme, host, port, maddr, other = found.groups()
         if scheme is not None and people and port is None:
-            return scheme + _bare(host, names)
+            return scheme + _bare(host, names.host)
         if scheme is not None:
             here = endpoint(host, port)
             there = names.signalling(here) if here is not None else None
             return found[0] if there is None else scheme + _write(there, port)
         if maddr is not None:
-            return maddr + _bare(other, names)
+            return maddr + _bare(other, names.host)
         return found[0]
 
     return _URI.sub(replaced, line)
@@ -107,7 +108,7 @@ def _via(value: bytes, names: Names) -> bytes:
     found = _SENT_BY.match(value)
     if found is not None:
         here, seen = endpoint(found[2], found[3]), found[2]
-        there = names.signalling(here) if here is not None else None
+        there = names.via(here) if here is not None else None
         if there is not None:
             value = found[1] + _write(there, found[3]) + value[found.end() :]
     for parameter in _PARAMETER.finditer(value):
@@ -116,18 +117,18 @@ def _via(value: bytes, names: Names) -> bytes:
 
     def replaced(parameter: re.Match[bytes]) -> bytes:
         if parameter[3] is not None:
-            return parameter[1] + _bare(parameter[3], names)
+            return parameter[1] + _bare(parameter[3], names.seen)
         here = endpoint(seen, parameter[5]) if seen is not None else None
-        there = names.signalling(here) if here is not None else None
+        there = names.via(here) if here is not None else None
         return parameter[0] if there is None else parameter[4] + str(there.port).encode()
 
     return _PARAMETER.sub(replaced, value)
 
 
-def _bare(host: bytes, names: Names) -> bytes:
+def _bare(host: bytes, ask: Callable[[bytes], bytes | None]) -> bytes:
+    """An address that stands without a port."""
     here = endpoint(host, None)
-    there = names.host(here.address) if here is not None else None
+    there = ask(here.address) if here is not None else None
     if there is None:
         return host
-    bracketed = host.startswith(b"[")
-    return (f"[{text(there)}]" if bracketed else text(there)).encode()
+    return (f"[{text(there)}]" if host.startswith(b"[") else text(there)).encode()

@@ -8,7 +8,7 @@ and only what stands for one of ours coming in: a public address that is nobody'
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import NamedTuple
 
 from appid.alg.headers import translate_head
@@ -61,13 +61,19 @@ class _Named:
 
     def __init__(self) -> None:
         self.found: dict[Endpoint, None] = {}
+        self.vias: dict[Endpoint, None] = {}
 
     def signalling(self, named: Endpoint) -> None:
         self.found[named] = None
 
+    def via(self, named: Endpoint) -> None:
+        self.vias[named] = None
+
     def media(self, named: Endpoint) -> None: ...
 
     def host(self, named: bytes) -> None: ...
+
+    def seen(self, named: bytes) -> None: ...
 
     def session(self, named: bytes) -> None: ...
 
@@ -86,11 +92,17 @@ class Outward(NamedTuple):
             return natted.outside
         return self.mappings.outside_of(natted.proto, named, natted.remote)
 
+    def via(self, named: Endpoint) -> Endpoint | None:
+        return self.signalling(named)
+
     def media(self, named: Endpoint) -> Endpoint | None:
         return self.natted.renamed.get(named)
 
     def host(self, named: bytes) -> bytes | None:
         return self.natted.outside.address if named == self.natted.inside.address else None
+
+    def seen(self, named: bytes) -> bytes | None:
+        return self.host(named)
 
     def session(self, named: bytes) -> bytes | None:
         return self.host(named)
@@ -104,6 +116,12 @@ class Inward(NamedTuple):
     peer: bytes
 
     def signalling(self, named: Endpoint) -> Endpoint | None:
+        return None if self.natted.knows else self._inside(named)
+
+    def via(self, named: Endpoint) -> Endpoint | None:
+        return None if self.natted.knows_via else self._inside(named)
+
+    def _inside(self, named: Endpoint) -> Endpoint | None:
         natted = self.natted
         if named == natted.outside:
             return natted.inside
@@ -113,6 +131,12 @@ class Inward(NamedTuple):
         return self.mappings.inside_of(UDP, named, self.peer)
 
     def host(self, named: bytes) -> bytes | None:
+        return None if self.natted.knows else self._host(named)
+
+    def seen(self, named: bytes) -> bytes | None:
+        return None if self.natted.knows_via else self._host(named)
+
+    def _host(self, named: bytes) -> bytes | None:
         return self.natted.inside.address if named == self.natted.outside.address else None
 
     def session(self, named: bytes) -> None:
@@ -272,7 +296,9 @@ class NatKeeper:
         named = _Named()
         translate_head(message.head, named)
         host, address, proto, remote = natted.inside.address, natted.outside.address, natted.proto, natted.remote
-        others = [one for one in named.found if one.address == host and one != natted.inside]
+        natted.knows = _says(named.found, natted, natted.knows)
+        natted.knows_via = _says(named.vias, natted, natted.knows_via)
+        others = [one for one in (*named.found, *named.vias) if one.address == host and one != natted.inside]
         for inside in others[:MAX_CONTACTS]:
             ports = self.mappings.hold(proto, host, (inside.port,), address, remote, owner)
             if ports is not None:
@@ -382,6 +408,14 @@ class NatKeeper:
         """A dialog or a signalling flow is over."""
         for gone in self.mappings.release(owner):
             yield from self.unbind(gone.proto, gone.inside, gone.peer)
+
+
+def _says(named: Iterable[Endpoint], natted: Natted, before: bool) -> bool:
+    """Whether a flow's inside end calls itself by its outside address; as before where it names neither."""
+    addresses = {one.address for one in named}
+    if natted.inside.address in addresses:
+        return False
+    return before or natted.outside.address in addresses
 
 
 def _told(record: FlowRecord, packet: int, result: Result) -> Report:

@@ -20,10 +20,16 @@ class Table:
     def signalling(self, named: Endpoint) -> Endpoint | None:
         return self.endpoints.get(named)
 
+    def via(self, named: Endpoint) -> Endpoint | None:
+        return self.endpoints.get(named)
+
     def media(self, named: Endpoint) -> Endpoint | None:
         return self.ports.get(named)
 
     def host(self, named: bytes) -> bytes | None:
+        return self.hosts.get(named)
+
+    def seen(self, named: bytes) -> bytes | None:
         return self.hosts.get(named)
 
     def session(self, named: bytes) -> bytes | None:

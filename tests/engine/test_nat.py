@@ -262,3 +262,26 @@ def test_every_translation_is_counted() -> None:
 def test_a_watching_gateway_rewrites_nothing() -> None:
     play = Play(replace(gateway().settings, monitor=True))
     assert of(Phone(play, A).invite(), RewritePayload) == []
+
+
+def test_a_phone_that_knows_its_outside_address_reads_what_it_wrote() -> None:
+    """By STUN or by `received` (RFC 3581): it calls itself what the world calls it, and answers must say the same."""
+    phone = Phone(gateway(), A)
+    own = f"{GATE}:5060"
+    content = body(GATE, 16402)
+    ask = phone.head("INVITE sip:bob@198.51.100.20 SIP/2.0", "1 INVITE", "", content, own, own)
+    assert of(phone.out(ask), RewritePayload) == []
+    assert of(phone.respond("200 OK"), RewritePayload) == []
+    assert len(of(phone.play.commands, OpenPinhole)) == 2
+    bye = phone.head(f"BYE sip:x@{own} SIP/2.0", "2 BYE", ";tag=314159", b"", PROVIDER.host, PROVIDER.host)
+    assert of(phone.back(bye), RewritePayload) == []
+
+
+def test_a_phone_that_knows_it_in_its_contact_alone() -> None:
+    phone = Phone(gateway(), A)
+    ask = phone.head("INVITE sip:bob@198.51.100.20 SIP/2.0", "1 INVITE", "", body(A.host, 16402), "", f"{GATE}:5060")
+    assert named(rewritten(phone.out(ask)), "Contact") == f"<sip:x@{GATE}:5060>"
+    back = rewritten(phone.respond("200 OK"))
+    assert named(back, "Via").startswith(f"SIP/2.0/UDP {A.host}:5060;"), "it wrote that"
+    bye = phone.head(f"BYE sip:x@{GATE}:5060 SIP/2.0", "2 BYE", ";tag=314159", b"", PROVIDER.host, PROVIDER.host)
+    assert of(phone.back(bye), RewritePayload) == []
