@@ -49,14 +49,14 @@ class Ladder:
         )
         self.pitch = max(6, least, min(WIDEST, room, least + 4))
         self.at = [len(names[0]) // 2 + n * self.pitch for n in range(len(names))] if names else []
-        self.lanes = self.at[-1] + len(names[-1]) // 2 + 2 if names else 0
+        self.lanes = self.at[-1] + 3 if names else 0
         self.left, self.width = left, width
         self.text = width - left - self.lanes - 1
         bar, dash, cross, hop, self.dots = ("|", "-", "+", "o", ".") if ascii_only else ("│", "─", "┼", "○", "╌")
         self.bar, self.dash, self.cross, self.hop = bar, dash, cross, hop
 
     def head(self) -> Text:
-        row = [" "] * (self.lanes + 1)
+        row = [" "] * (self.lanes + WIDEST)
         for party, at in zip(self.tale.parties, self.at, strict=True):
             start = max(at - len(party.name) // 2, 0)
             row[start : start + len(party.name)] = party.name

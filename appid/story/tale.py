@@ -57,13 +57,13 @@ class Telling:
 
     # -- steps and folds -----------------------------------------------------------------------------------------
 
-    def add(self, step: Step, said: Said) -> None:
-        """One message."""
+    def add(self, step: Step, said: Said, often: int = SAID_OFTEN) -> None:
+        """One message; its like is folded after `often` of them."""
         self.cast.add(step.src, step.dst, step.via)
         key = (step.flow, step.src, step.via, said.what)
         if not step.effects:
-            times = self._often[key] = self._often.get(key, 0) + 1 if len(self._often) < MAX_STEPS else SAID_OFTEN + 1
-            if said.media or times > SAID_OFTEN or len(self.items) > MAX_STEPS:
+            times = self._often[key] = self._often.get(key, 0) + 1 if len(self._often) < MAX_STEPS else often + 1
+            if said.media or times > often or len(self.items) > MAX_STEPS:
                 self._folded(step, said)
                 return
         self._fold = None

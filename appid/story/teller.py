@@ -29,7 +29,7 @@ from appid.identify.application import Application
 from appid.packet import Packet, parse
 from appid.story.exchange import AGAIN, Budget
 from appid.story.step import Effect, Step
-from appid.story.tale import Telling
+from appid.story.tale import SAID_OFTEN, Telling
 from appid.story.words import UNREACHABLE, Said, reason, say
 from appid.wire import ICMP, ICMPV6, TCP, UDP, DecodeError, Endpoint, FlowKey, Layer, text
 
@@ -38,6 +38,8 @@ PENDING = 32
 BEFORE = 4
 """Messages with a courier kept, in case a call begins; and for how long, ns."""
 RECENT = 30_000_000_000
+COURIERS_OFTEN = 40
+"""Messages with a courier that are told one by one: few, and each may be the call's signalling."""
 KEEP_ALIVE = 160
 """Bytes of IP up to which a message with a courier is its keep-alive: it says nothing of a call."""
 CALL = "call"
@@ -227,16 +229,18 @@ class Storyteller:
         made = report.decision
         if self.judged and made is not None and (before is None or before.decision != made):
             effects.append(Effect("decided", f"{made.action} by {made.rule}"))
-        serves = self._serving.get(named.application)
-        if life.call is None and serves is not None and (life.key.proto, life.key.dport) in serves and (
-            note.courier is None and note.telling is None
-        ):  # fmt: skip
+        if self._serves(life, named.application) and note.courier is None and note.telling is None:
             note.courier = deque(maxlen=BEFORE)
             host = life.key.src if self.inside(life.key.src) else life.key.dst
             self._couriers.setdefault(host, []).append(note)
         if made is not None and life.call is None and life.id != self.wanted:
             note.pending = None
         return tuple(effects)
+
+    def _serves(self, life: Life, name: str) -> bool:
+        """Whether the flow serves calls without being part of one."""
+        ports = self._serving.get(name, ()) if self.wanted is None and life.call is None else ()
+        return (life.key.proto, life.key.dport) in ports
 
     def _named(self, report: FlowReport, was: tuple[str, ...], number: int) -> Effect:
         named = report.identification
@@ -322,7 +326,7 @@ class Storyteller:
         elif said.kind == "sip":
             description = telling.describe(number, layers)
             step = replace(step, what=f"{said.what}, {description}") if description is not None else step
-        telling.add(step, said)
+        telling.add(step, said, COURIERS_OFTEN if courier else SAID_OFTEN)
 
     def _cast(self, telling: Telling, key: FlowKey, layers: tuple[Layer, ...], courier: bool) -> None:
         remote = key.source if self.inside(key.dst) and not self.inside(key.src) else key.destination

@@ -253,8 +253,9 @@ def _tls(layer: Layer, payload: memoryview | None) -> Said:
     if handshake is not None:
         what = f"TLS {HELLOS.get(str(handshake), quoted(handshake))}"
     else:
-        what = f"TLS {content or 'record'}" + (f", {len(payload):,} bytes" if payload is not None else "")
-    details = [f"SNI {quoted(sni)}"] if sni else []
+        what = f"TLS {content or 'record'}"
+    details = [f"{len(payload):,} bytes"] if handshake is None and payload is not None else []
+    details += [f"SNI {quoted(sni)}"] if sni else []
     details += [f"ALPN {' '.join(map(quoted, alpn))}"] if alpn else []
     return Said("tls", what, tuple(details))
 

@@ -40,9 +40,9 @@ def test_session_1_as_it_reads() -> None:
     for line in (
         "call 1, facetime: 172.16.42.187 calls 71.230.89.52",
         "packet   time client   relay   peer     web   courier",
-        "    60   0.00    │──────>│       │       │       │     TURN Allocate request",
-        "   122   1.52    │───────○──────>│       │       │     STUN Binding request",
-        "   172   2.91    │<──────○───────│       │       │     SIP 200 OK, SDP answer",
+        "    60   0.00    │──────>│       │       │       │   TURN Allocate request",
+        "   122   1.52    │───────○──────>│       │       │   STUN Binding request",
+        "   172   2.91    │<──────○───────│       │       │   SIP 200 OK, SDP answer",
     ):
         assert line in text.splitlines()
     assert "=> facetime, conclusive (stun > turn > facetime)" in text

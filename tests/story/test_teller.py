@@ -23,7 +23,7 @@ def test_the_courier_s_word_before_the_call_is_told() -> None:
     """Session 2: the push message of 1119 bytes at frame 50 comes before the first packet of the call, 72."""
     first = next(item for item in tell.session(2).tales[0].items)
     assert isinstance(first, Step)
-    assert (first.frame, first.what) == (50, "TLS application data, 1,119 bytes")
+    assert (first.frame, first.what, first.details) == (50, "TLS application data", ("1,119 bytes",))
 
 
 def test_keep_alives_of_the_courier_are_no_part_of_a_call() -> None:
@@ -115,3 +115,10 @@ def test_what_could_not_be_translated_is_told() -> None:
         report = Report("translation", TranslationReport(1, 5, result))
         teller.commands(PacketQueued(5, memoryview(b"")), 0.0, [report], 5)
     assert [effect.text for _, effect in teller._effects] == ["not translated: a MESSAGE-INTEGRITY covers it"]
+
+
+def test_a_flow_asked_for_is_told_alone() -> None:
+    """Session 1's direct flow: the courier is no part of it."""
+    (tale,) = tell.session(1, flow=10).tales
+    assert [party.role for party in tale.parties] == ["client", "peer"]
+    assert {item.flow for item in tale.items if isinstance(item, Step)} == {10}
