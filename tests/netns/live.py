@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from appid.edge.control import ask
 from tests.netns.net import Net, until
 
@@ -33,6 +35,8 @@ def rule(name: str, action: str, *applications: str, **more: str) -> str:
 
 
 ALL = rule("all", "allow", service='"any"')
+NFT_OR_SLOW = pytest.mark.parametrize("variant", ["nft", pytest.param("legacy", marks=pytest.mark.slow)])
+"""Where the variants differ in nothing that is tested; `make acceptance` runs both."""
 
 
 class Live:

@@ -14,7 +14,7 @@ import pytest
 
 from appid.dataplane.rewrite import checksum
 from appid.dataplane.ruleset import Variant
-from tests.netns.live import ALL, live, rule
+from tests.netns.live import ALL, NFT_OR_SLOW, live, rule
 from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, Net, received
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
@@ -207,6 +207,7 @@ def test_point_3_zones_of_interfaces_alone_know_what_began_outside(
         assert {flow["decision"]["action"] for flow in inbound} == {"deny"}
 
 
+@NFT_OR_SLOW
 def test_a_zone_of_an_interface_alone_is_told_from_another(bare: Net, variant: Variant, tmp_path: Path) -> None:
     """What is allowed out is not allowed in, with networks nowhere."""
     bare.gateway.run("ip", "route", "add", "default", "via", PEER4)

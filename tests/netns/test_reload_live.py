@@ -15,7 +15,7 @@ import pytest
 
 from appid.cli.main import main
 from appid.dataplane.ruleset import Variant
-from tests.netns.live import ALL, ZONES, live, rule
+from tests.netns.live import ALL, NFT_OR_SLOW, ZONES, live, rule
 from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, Net, received, until
 from tests.netns.test_policy_live import QUERY, asked, reset, web
 
@@ -237,6 +237,7 @@ def test_what_an_override_named_is_named_by_what_it_shows_when_the_override_is_g
             assert received(peer) == [], "the operator says again that it is none"
 
 
+@NFT_OR_SLOW
 def test_point_7_a_missing_dependency_is_in_the_log_the_events_and_a_metric(
     bare: Net, variant: Variant, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ from tests.corpus.stun_bytes import (
     u32,
     xor_address,
 )
-from tests.netns.live import ALL, live, rule
+from tests.netns.live import ALL, NFT_OR_SLOW, live, rule
 from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, Net, received
 from tests.netns.test_policy_live import QUERY, asked, reset, web
 
@@ -157,6 +157,7 @@ def test_unknown_flows_are_captured(bare: Net, variant: Variant, tmp_path: Path)
     assert QUERY not in payloads
 
 
+@NFT_OR_SLOW
 def test_the_capture_of_unknown_flows_is_bounded(bare: Net, variant: Variant, tmp_path: Path) -> None:
     path, most = tmp_path / "unknown.pcap", 65536
     with live(bare, tmp_path, ALL, variant, f'unknown = "{path}"\nunknown_bytes = {most}\n') as gateway:
