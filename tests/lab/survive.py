@@ -176,9 +176,7 @@ async def survive(scenario: Scenario, kills: int, seconds: float, directory: Pat
     survived = Survived()
     with Lab(scenario, extra_calls=kills) as lab:
         async with Actors(lab, scenarios):
-            gateway = Mortal(lab, directory, only_facetime(scenario, implicit=True))
-            text = gateway.config.read_text()
-            gateway.config.write_text(text.replace("[gateway]", f"[gateway]\nworkers = {workers}"))
+            gateway = Mortal(lab, directory, only_facetime(scenario, implicit=True), workers=workers)
             async with gateway:
                 for index, own in enumerate(scenarios):
                     who = "supervisor" if index % 2 else "worker"
