@@ -29,7 +29,9 @@ def _place(expectation: Expectation) -> _Place:
 class Book:
     """Expectations by number, by call, and by the place where their first packet will be seen."""
 
-    def __init__(self, first: int = 1, step: int = 1) -> None:
+    def __init__(self, first: int = 1, step: int = 1, gateway: int | None = None, host: int | None = None) -> None:
+        """`gateway`, `host`: how many there may be of all, and of one inside host."""
+        self._gateway, self._host = gateway or PER_GATEWAY, host or PER_HOST
         self.open: dict[int, Expectation] = {}
         self._places: dict[_Place, int] = {}
         self._by_call: dict[int, list[int]] = {}
@@ -75,9 +77,9 @@ class Book:
 
     def _room(self, expectation: Expectation) -> bool:
         mine = self._by_call.get(expectation.call, [])
-        if _place(expectation) in self._places or len(mine) >= PER_CALL or len(self.open) >= PER_GATEWAY:
+        if _place(expectation) in self._places or len(mine) >= PER_CALL or len(self.open) >= self._gateway:
             return False
-        return self._hosts.get(expectation.inside, 0) < PER_HOST
+        return self._hosts.get(expectation.inside, 0) < self._host
 
     def _keep(self, number: int, expectation: Expectation) -> None:
         self.open[number] = expectation

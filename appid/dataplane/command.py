@@ -115,7 +115,7 @@ class ReplaceChains:
 class Report(NamedTuple):
     """Something worth telling: for events, metrics, tables. Never reaches the kernel."""
 
-    kind: Literal["flow", "call", "pinhole", "decision", "anomaly", "config", "translation"]
+    kind: Literal["flow", "call", "pinhole", "decision", "anomaly", "config", "translation", "exception"]
     body: Any
 
 

@@ -36,6 +36,7 @@ class Config:
     qos_mask       more of them, for the classes of policy rules with `dscp` or `mark`; 0: none, and no such rules
     iptables       which variant of the commands to call
     allowed        where what policy allows is accepted (dataplane/chain.py, Topology)
+    max_memory     MiB that a worker may take before it gives up undecided flows
     max_flows      flows kept per worker; max_calls, max_pinholes: per gateway, max_pinholes_per_host: per inside host
     metrics        (address, port) where Prometheus asks, or None
     control        the control socket; group: the number of the group that may ask there, or None
@@ -60,6 +61,7 @@ class Config:
     max_calls: int = 4096
     max_pinholes: int = 16384
     max_pinholes_per_host: int = 64
+    max_memory: int = 1024
     exceptions: ExceptionPolicy = field(default_factory=ExceptionPolicy)
     metrics: tuple[str, int] | None = ("127.0.0.1", 9466)
     control: Path = Path("/run/appid/control.sock")
@@ -143,6 +145,7 @@ class _Limits(_Table):
     max_calls: Annotated[int, Field(ge=1)] = 4096
     max_pinholes: Annotated[int, Field(ge=1, le=65536)] = 16384
     max_pinholes_per_host: Annotated[int, Field(ge=1, le=65536)] = 64
+    max_memory: Annotated[int, Field(ge=128)] = 1024
 
 
 class _Listen(_Table):

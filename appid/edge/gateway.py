@@ -7,10 +7,13 @@ An exception in the engine costs one packet its identification, never the loop.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 from appid.dataplane.command import Command, Report
@@ -32,6 +35,15 @@ _MAX_TOLD = 20  # failures that are logged between two ticks
 log = logging.getLogger(__name__)
 
 
+_LIBC = ctypes.CDLL(None)
+_PAGE = os.sysconf("SC_PAGESIZE")
+
+
+def resident(place: Path = Path("/proc/self/statm")) -> int:
+    """Bytes of memory that this process takes just now."""
+    return int(place.read_text().split()[1]) * _PAGE
+
+
 class EngineHandle(Protocol):
     @property
     def deadline(self) -> float | None: ...
@@ -46,6 +58,7 @@ class GatewayOptions:
     fail_open  a full queue lets packets pass undecided (they meet the blind rule)
     record     a pcap of every queued packet          tick     seconds between Ticks
     prepare    set conntrack accounting and events in this namespace
+    memory     bytes that the process may take; beyond them the engine is told that memory is short. 0: no bound
     owns       which flows are this worker's, by their original direction
     tally      where it is counted what the queue handed over
     """
@@ -58,6 +71,7 @@ class GatewayOptions:
     tick: float = 1.0
     prepare: bool = True
     marks: Marks = field(default_factory=Marks)
+    memory: int = 0
     owns: Callable[[FlowKey], bool] = field(default=lambda key: True)
     tally: Tally | None = None
 
@@ -178,7 +192,11 @@ class Gateway:
         desired = self.execute.desired
         desired.expire(now)
         self.stats.command_failures += len(self.execute.run(desired.retry(now), now))
-        self.handle(Tick(self.stats.packets, self._activity(now)))
+        short = bool(self.options.memory) and resident() > self.options.memory
+        self.handle(Tick(self.stats.packets, self._activity(now), short))
+        if short:
+            log.warning("more than %d MiB in use: undecided flows are given up", self.options.memory >> 20)
+            _LIBC.malloc_trim(0)  # or what was freed would count for ever
         self._sweep()
         if self._on_tick is not None:
             self._on_tick(now)

@@ -24,6 +24,7 @@ from appid.engine import (
     AnomalyReport,
     CallReport,
     DecisionReport,
+    ExceptionReport,
     FlowEnded,
     FlowReport,
     PinholeReport,
@@ -126,6 +127,8 @@ class Metrics:
                 self._call(call)
             case PinholeReport() as pinhole if pinhole.closed_at is None:
                 self.opened.labels(pinhole.expectation.application).inc()
+            case ExceptionReport() as exception:
+                self.exceptions.labels(exception.cause, exception.failure).inc()
             case AnomalyReport() as anomaly:
                 self.errors.labels(anomaly.protocol).inc()
             case TranslationReport() as translation:

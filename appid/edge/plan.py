@@ -24,6 +24,7 @@ from appid.edge.source_nat import masqueraded
 from appid.edge.tally import Tally
 from appid.engine import DecisionReport, FlowReport, Settings, TranslationReport
 from appid.engine.calls import CALL
+from appid.engine.limits import Limits
 from appid.engine.record import DEFAULT_INSIDE
 from appid.engine.record import Topology as Inside
 from appid.identify.application import Application
@@ -71,7 +72,8 @@ class Plan:
         """For the engine of worker `index`. What it takes from the host is looked up once, where a plan is made."""
         return Settings(
             self.applications, self.judge, self.inside, self.outside_addresses, self.marks, self.monitor,
-            masqueraded=self.masqueraded, share=(index, self.config.workers),
+            masqueraded=self.masqueraded, share=(index, self.config.workers), limits=self.limits(),
+            exceptions=self.config.exceptions,
         )  # fmt: skip
 
     @cached_property
@@ -86,6 +88,12 @@ class Plan:
         zones = [zone for zone in self.policy.zones.values() if zone.outside is False]
         behind = self.routes.behind([interface for zone in zones for interface in zone.interfaces])
         return tuple(dict.fromkeys((*(n for zone in zones for n in zone.networks), *behind))) or DEFAULT_INSIDE
+
+    def limits(self) -> Limits:
+        """Of one worker: those of the gateway are divided among all."""
+        config, workers = self.config, self.config.workers
+        calls, pinholes = -(-config.max_calls // workers), -(-config.max_pinholes // workers)
+        return Limits(config.max_flows, calls, pinholes, config.max_pinholes_per_host)
 
     @property
     def queues(self) -> tuple[int, ...]:
@@ -136,7 +144,7 @@ class Plan:
         return GatewayOptions(
             queue=self.queues[index], length=self.config.queue_length, record=str(queued) if queued else None,
             marks=self.marks, fail_open=self.failure("queue-full") == "open", owns=self.share(index).owns,
-            tally=tally,
+            tally=tally, memory=self.config.max_memory << 20,
             on_error="pass" if self.failure("internal-error") == "open" else "drop",
         )  # fmt: skip
 

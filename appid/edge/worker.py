@@ -29,7 +29,7 @@ from appid.edge.state import Journal, State, place_of, read
 from appid.edge.tally import Tally
 from appid.edge.told import Counted, Told
 from appid.edge.unknown import UnknownFlows
-from appid.engine import DecisionReport, Engine, FlowReport, Kept, Restored, RulesLoaded
+from appid.engine import DecisionReport, Engine, ExceptionReport, FlowReport, Kept, Restored, RulesLoaded
 from appid.engine.event import nowhere
 from appid.engine.kept import kept_call
 from appid.policy.exception import Failure
@@ -241,6 +241,9 @@ class Worker:
         if isinstance(report.body, DecisionReport) and not self.told.judged(report.body):
             return
         self.metrics.report(report)
+        if isinstance(report.body, ExceptionReport):
+            self.told.exceptions[report.body.cause] += 1
+            return  # as many as there are packets: counted, not told
         self.told.report(report)
         if self.unknown is not None and isinstance(report.body, FlowReport):
             self.unknown.report(report.body, self.plan.wanted)

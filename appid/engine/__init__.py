@@ -11,7 +11,15 @@ kept.py    a call as values that outlive the engine, and back
 from appid.engine.core import Engine
 from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, Restored, RulesLoaded, Tick
 from appid.engine.record import Settings
-from appid.engine.report import AnomalyReport, CallReport, DecisionReport, FlowReport, PinholeReport, TranslationReport
+from appid.engine.report import (
+    AnomalyReport,
+    CallReport,
+    DecisionReport,
+    ExceptionReport,
+    FlowReport,
+    PinholeReport,
+    TranslationReport,
+)
 
 __all__ = [
     "AnomalyReport",
@@ -20,6 +28,7 @@ __all__ = [
     "DecisionReport",
     "Engine",
     "Event",
+    "ExceptionReport",
     "FlowEnded",
     "FlowReport",
     "Kept",

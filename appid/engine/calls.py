@@ -45,9 +45,10 @@ class CallKeeper:
     def __init__(self, settings: Settings, topology: Topology, first: int = 1, step: int = 1) -> None:
         self.settings = settings
         self.topology = topology
-        self.calls = Calls(first, step)
+        limits = settings.limits
+        self.calls = Calls(first, step, limits.calls)
         self.dialogs = Dialogs()
-        self.book = Book(first, step)
+        self.book = Book(first, step, limits.pinholes, limits.pinholes_per_host)
         self.nat = NatKeeper(settings, topology)
         self.denied: OrderedDict[tuple[int, bytes, int, bytes], FlowKey] = OrderedDict()
         self.by_call_id: dict[str, int] = {}

@@ -15,6 +15,7 @@ from appid.alg.lessons import LIFETIME, Asked, Lesson, Lessons
 from appid.alg.relay import Relay
 from appid.dataplane.command import Command, Report, SetMark, SetVerdict
 from appid.decode.sdp import Description
+from appid.engine import room
 from appid.engine.calls import CallKeeper
 from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, Restored, RulesLoaded, Tick
 from appid.engine.kept import restore
@@ -22,7 +23,7 @@ from appid.engine.nat import MAX_PREFIX, MappedOf
 from appid.engine.read import read
 from appid.engine.record import FlowRecord, Settings, Topology, flow_facts
 from appid.engine.reload import Reload
-from appid.engine.report import AnomalyReport, DecisionReport, FlowReport, TranslationReport
+from appid.engine.report import AnomalyReport, DecisionReport, ExceptionReport, FlowReport, TranslationReport
 from appid.engine.stamps import Stamps
 from appid.evidence.ledger import FactSet
 from appid.evidence.recent import Recent
@@ -37,9 +38,6 @@ from appid.policy import Decision
 from appid.policy.evaluate import Situation
 from appid.wire import TCP, UDP, DecodeError, Endpoint, Fact, Layer
 
-MAX_FLOWS = 65536
-"""Flows undecided or watched; beyond that the one seen longest ago is given up (docs/explanation/limits.md)."""
-
 PATIENCE: Final = 128
 """Packets of a stream within which a message that came in pieces counts as one."""
 SWEEP: Final = 60.0
@@ -48,6 +46,7 @@ SWEEP: Final = 60.0
 PEERS_SPEAK: Final = frozenset({"stun", "turn", "dtls", "rtp", "rtcp"})
 """What a learned peer's flow may begin with, beside what no decoder reads; anything else is named for what it is."""
 
+MIDSTREAM: Final = Decision("deny", "exceptions: mid-stream")
 ALLOW_ALL: Final = Decision("allow", "defaults")
 
 OnRead = Callable[[FlowRecord, int, bool, tuple[Layer, ...]], None]
@@ -68,6 +67,7 @@ class Engine:
         self.lessons = Lessons()
         self.flows: OrderedDict[FlowKey, FlowRecord] = OrderedDict()
         self.stamps = Stamps()
+        self.broken = False  # whether the packet at hand breaks its own format
         self.on_read: OnRead | None = None
         self.numbers = Numbers(first, step)
         self._sweep_at = 0.0
@@ -103,14 +103,17 @@ class Engine:
 
     def _queued(self, event: PacketQueued, now: float) -> list[Command]:
         out: list[Command] = []
+        self.broken = False
         packet = event.parsed
         if packet is None:
             try:
                 packet = parse(event.data)
             except DecodeError as error:
                 out.append(Report("anomaly", AnomalyReport(0, event.packet, error.protocol, error.reason)))
+                self.broken = True
         if packet is None:
-            out.append(SetVerdict(event.packet, "repeat", self.settings.marks.passing))
+            if not self._unread(event.packet, out):
+                out.append(SetVerdict(event.packet, "repeat", self.settings.marks.passing))
             return out
         key = packet.key
         record, outward = self._record(key)
@@ -129,13 +132,21 @@ class Engine:
             if stamp is not None and not self._announced(key, stamp):
                 out.append(SetVerdict(event.packet, "repeat", stamp))
                 return out
-            record, outward = self._create(packet, event, now), True
+            record, outward = self._create(packet, event, now, out), True
+            if key not in self.flows:  # all that is followed is of calls: there is no room for it
+                stamp = self.stamps.find(key, now, self.calls.book.open)
+                out.append(SetVerdict(event.packet, "repeat", stamp or self.settings.marks.passing))
+                return out
+            if key.proto == TCP and not packet.tcp_flags & SYN and self._midstream(record, event.packet, now, out):
+                return out
         record.userspace_packets += 1
         record.last_seen = now
         if packet.tcp_flags & SYN and record.streams is not None:
             record.streams[0 if outward else 1].syn(packet.tcp_seq)
         if packet.payload or record.userspace_packets == 1:
             self._follow(record, packet, outward, event, now, out)
+            if self.broken and self._unread(event.packet, out):
+                return out
             if record.streams is not None and self._early(record, outward):
                 out.append(SetVerdict(event.packet, "drop", 0))
                 return out
@@ -145,6 +156,17 @@ class Engine:
             out.extend(self.calls.nat.segment(record, packet, event.data, outward, event.packet))
         self._answer(record, event.packet, now, out)
         return out
+
+    def _unread(self, number: int, out: list[Command]) -> bool:
+        """What breaks its own format: passed, or dropped, as the exception policy says. Out: whether it was dropped."""
+        dropped = False
+        if self.broken:
+            failure = self.settings.failure("undecodable")
+            out.append(Report("exception", ExceptionReport("undecodable", failure)))
+            dropped = failure == "closed"
+        if dropped:
+            out.append(SetVerdict(number, "drop", 0))
+        return dropped
 
     def _announced(self, key: FlowKey, stamp: int) -> bool:
         """Whether a call has announced this flow since it was refused."""
@@ -156,7 +178,7 @@ class Engine:
         record = self.flows.get(key)
         return (record, True) if record is not None else (self.flows.get(key.reversed()), False)
 
-    def _create(self, packet: Packet, event: PacketQueued, now: float) -> FlowRecord:
+    def _create(self, packet: Packet, event: PacketQueued, now: float, out: list[Command]) -> FlowRecord:
         key = packet.key
         judge, situation = self.settings.judge, None
         if judge is not None:
@@ -171,9 +193,23 @@ class Engine:
         self.flows[key] = record
         if key.proto == UDP and not from_outside and self.settings.masqueraded:
             self.calls.nat.saw(key)
-        if len(self.flows) > MAX_FLOWS:
-            self.flows.popitem(last=False)
+        gone = room.give_way(self.flows, self.settings.limits.flows, record)
+        if gone is not None:
+            out.extend(room.decided(gone, self.settings, self.stamps, now))
         return record
+
+    def _midstream(self, record: FlowRecord, number: int, now: float, out: list[Command]) -> bool:
+        """A connection whose beginning was not seen: judged by what is visible, or refused."""
+        failure = self.settings.failure("mid-stream")
+        out.append(Report("exception", ExceptionReport("mid-stream", failure)))
+        if failure == "open":
+            return False
+        record.userspace_packets = 1
+        record.decision = MIDSTREAM
+        record.mark = self._mark(record)
+        out.append(self._report(record, number))
+        self._answer(record, number, now, out)
+        return True
 
     def _follow(
         self, record: FlowRecord, packet: Packet, outward: bool, event: PacketQueued, now: float, out: list[Command]
@@ -265,6 +301,7 @@ class Engine:
             record.payload_packets -= 1  # the head of a message in small segments is one packet, not many
         if self.on_read is not None:
             self.on_read(record, number, outward, layers)
+        self.broken = bool(told.anomalies)
         for error in told.anomalies:
             out.append(Report("anomaly", AnomalyReport(record.id, number, error.protocol, error.reason)))
             if error.protocol == "sip" and record.natted is not None:
@@ -445,6 +482,8 @@ class Engine:
             self._sweep_at = now + SWEEP
             yield from self.calls.nat.sweep({record.id for record in self.flows.values()})
         self.stamps.expire(now)
+        for record in room.give_up(self.flows) if event.short else ():
+            yield from room.decided(record, self.settings, self.stamps, now)
 
     def _opens(self, record: FlowRecord) -> bool:
         """Whether SIP on this flow may open anything; books the call's decision, by which its media goes."""

@@ -73,10 +73,12 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time passed. `packet` is the last packet number before it; `active` are flows of calls that moved since."""
+    """Time passed. `packet` is the last packet number before it; `active` are flows of calls that moved since; `short`:
+    the process has more memory than it may."""
 
     packet: int = 0
     active: tuple[Activity, ...] = ()
+    short: bool = False
 
 
 class Kept(NamedTuple):

@@ -11,6 +11,7 @@ from appid.alg.names import Natted
 from appid.alg.relay import Relay
 from appid.alg.splice import Splice
 from appid.dataplane.marks import Marks
+from appid.engine.limits import Limits
 from appid.evidence.ledger import Ledger
 from appid.flow.key import FlowKey
 from appid.flow.stream import Stream
@@ -27,6 +28,7 @@ from appid.identify.match import Candidates
 from appid.identify.naming import Lineage, Naming
 from appid.policy import Decision
 from appid.policy.evaluate import Judge, Situation
+from appid.policy.exception import Cause, ExceptionPolicy, Failure
 from appid.policy.rule import Network, holds
 from appid.wire import TCP, UDP, Fact, packed
 
@@ -51,6 +53,8 @@ class Settings:
 
     masqueraded   inside networks whose source the host translates on the way out
     share         (index, number) of this process among those that give outside ports
+    limits        how much is kept
+    exceptions    what becomes of what cannot be seen
     """
 
     applications: Mapping[str, Application]
@@ -62,6 +66,12 @@ class Settings:
     budget: int = 10
     masqueraded: tuple[Network, ...] = ()
     share: tuple[int, int] = (0, 1)
+    limits: Limits = field(default_factory=Limits)
+    exceptions: ExceptionPolicy = field(default_factory=ExceptionPolicy)
+
+    def failure(self, cause: Cause) -> Failure:
+        """Whether traffic passes ("open") where the engine is blind; in monitor mode it always does."""
+        return "open" if self.monitor else self.exceptions.failure(cause)
 
 
 class Topology:

@@ -11,6 +11,7 @@ from appid.flow.call import CallMedia, End
 from appid.flow.key import FlowKey
 from appid.identify.identification import Identification
 from appid.policy import Decision
+from appid.policy.exception import Cause, Failure
 
 
 class FlowReport(NamedTuple):
@@ -72,6 +73,14 @@ class TranslationReport:
     flow: int
     packet: int
     result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionReport:
+    """The exception policy was applied: to a packet (undecodable) or a flow."""
+
+    cause: Cause
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,8 @@ class Call:
 class Calls:
     """The open calls, at most MAX_CALLS; the one that was silent longest gives way."""
 
-    def __init__(self, first: int = 1, step: int = 1) -> None:
+    def __init__(self, first: int = 1, step: int = 1, limit: int | None = None) -> None:
+        self._limit = limit or MAX_CALLS
         self.open: dict[int, Call] = {}
         self._by_host: dict[bytes, set[int]] = {}
         self.numbers = Numbers(first, step)
@@ -105,7 +106,7 @@ class Calls:
 
     def overflow(self) -> Call | None:
         """The call that must be given up because there are too many."""
-        if len(self.open) <= MAX_CALLS:
+        if len(self.open) <= self._limit:
             return None
         return min(self.open.values(), key=lambda call: call.last_seen)
 

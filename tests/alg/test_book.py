@@ -7,7 +7,6 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appid.alg import book as alg
 from appid.alg.book import PER_CALL, PER_HOST, Book
 from appid.alg.expectation import Expectation
 from appid.flow.key import FlowKey
@@ -61,13 +60,9 @@ def test_caps_per_call_and_host() -> None:
 
 
 def test_the_gateway_has_a_cap_of_its_own() -> None:
-    book = Book()
-    before, alg.PER_GATEWAY = alg.PER_GATEWAY, 3
-    try:
-        hosts = [bytes([10, 0, 0, n]) for n in range(5)]
-        assert [book.add(replace(MEDIA, inside=host, call=host[3])) for host in hosts] == [1, 2, 3, None, None]
-    finally:
-        alg.PER_GATEWAY = before
+    book = Book(gateway=3)
+    hosts = [bytes([10, 0, 0, n]) for n in range(5)]
+    assert [book.add(replace(MEDIA, inside=host, call=host[3])) for host in hosts] == [1, 2, 3, None, None]
 
 
 PLACES = st.builds(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from appid.alg.book import PER_HOST
@@ -9,12 +11,12 @@ from appid.dataplane.command import BindNat, ClosePinhole, CutFlow, OpenPinhole,
 from appid.engine import AnomalyReport, CallReport, FlowReport, PinholeReport
 from appid.engine.calls import LIFETIME, PINHOLE_TIMEOUT, REFRESH
 from appid.engine.event import Activity
-from appid.flow import call as flow
+from appid.engine.limits import Limits
 from appid.flow.key import FlowKey
 from appid.policy.rule import PolicyRule
 from appid.wire import UDP, packed, text
 from tests.corpus.writer import End
-from tests.engine.play import CLIENT, PEER, PUBLIC, STRANGER, Play, bodies, of, settings, udp, verdict
+from tests.engine.play import ALL, CLIENT, PEER, PUBLIC, STRANGER, Play, bodies, of, settings, udp, verdict
 
 ALLOW = PolicyRule("calls", "allow", ("inside",), ("outside",), applications=frozenset({"facetime"}))
 
@@ -213,9 +215,8 @@ def test_a_hosts_calls_open_no_more_than_its_share() -> None:
     assert len(play.engine.calls.book.open) <= PER_HOST
 
 
-def test_calls_are_bounded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow, "MAX_CALLS", 20)
-    play = Play()
+def test_calls_are_bounded_at_once() -> None:
+    play = Play(replace(ALL, limits=Limits(calls=20)))
     for number in range(100):
         play.now = number / 100
         host = End(f"172.16.42.{number + 1}", 16402)

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +21,8 @@ from appid.dataplane.command import BindNat, Command, OpenPinhole, SetMark, SetV
 from appid.dataplane.model import Kernel
 from appid.edge.policy_file import load_policy
 from appid.edge.replay import Replay, Replayed
-from appid.engine import Engine, Event, FlowEnded, FlowReport, PacketQueued, RulesLoaded, Settings, Tick, core, stamps
+from appid.engine import Engine, Event, FlowEnded, FlowReport, PacketQueued, RulesLoaded, Settings, Tick, stamps
+from appid.engine.limits import Limits
 from appid.engine.stamps import SECONDS as STAMP_SECONDS
 from appid.flow.key import FlowKey
 from appid.policy.evaluate import Judge
@@ -398,9 +400,8 @@ def test_rules_that_no_longer_know_a_name_harm_nothing() -> None:
 
 
 def test_a_flood_of_flows_keeps_the_tables_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core, "MAX_FLOWS", 50)
     monkeypatch.setattr(stamps, "MAX_STAMPS", 40)
-    play = Play()
+    play = Play(replace(ALL, limits=Limits(flows=50)))
     for number in range(1000):
         host = End(f"172.16.{number >> 8}.{number & 255}", 2000 + number)
         play.queue(udp(host, End("192.0.2.1", 7777), b"\0\1\2\3"))
