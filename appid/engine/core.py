@@ -134,8 +134,8 @@ class Engine:
                 return out
             record, outward = self._create(packet, event, now, out), True
             if key not in self.flows:  # all that is followed is of calls: there is no room for it
-                stamp = self.stamps.find(key, now, self.calls.book.open)
-                out.append(SetVerdict(event.packet, "repeat", stamp or self.settings.marks.passing))
+                stamp = self.stamps.find(key, now, ()) or self.settings.marks.passing
+                out.append(SetVerdict(event.packet, "repeat", stamp))
                 return out
             if key.proto == TCP and not packet.tcp_flags & SYN and self._midstream(record, event.packet, now, out):
                 return out
@@ -159,14 +159,13 @@ class Engine:
 
     def _unread(self, number: int, out: list[Command]) -> bool:
         """What breaks its own format: passed, or dropped, as the exception policy says. Out: whether it was dropped."""
-        dropped = False
-        if self.broken:
-            failure = self.settings.failure("undecodable")
-            out.append(Report("exception", ExceptionReport("undecodable", failure)))
-            dropped = failure == "closed"
-        if dropped:
+        if not self.broken:
+            return False
+        failure = self.settings.failure("undecodable")
+        out.append(Report("exception", ExceptionReport("undecodable", failure)))
+        if failure == "closed":
             out.append(SetVerdict(number, "drop", 0))
-        return dropped
+        return failure == "closed"
 
     def _announced(self, key: FlowKey, stamp: int) -> bool:
         """Whether a call has announced this flow since it was refused."""
@@ -277,9 +276,8 @@ class Engine:
         found = self.calls.foresee(record)
         if found is None:
             left = self.calls.book.left(record.key, record.last_seen)
-            if (
-                left is not None and left[0] in self.settings.applications
-            ):  # a call that is over cut it: what goes on is no new flow
+            if left is not None and left[0] in self.settings.applications:
+                # a call that is over cut it: what goes on is no new flow
                 record.naming.take(left[0], "conclusive", [_left_because(left[1], number)], number)
             return
         pinhole, expectation = found

@@ -226,6 +226,7 @@ def _restore_pinhole(calls: CallKeeper, kept: KeptPinhole, call: Call, now: floa
     if kept.binding is not None:
         calls.bound[kept.number] = kept.binding
         calls.nat.restore(kept.binding, (call.call_id or "", expectation.inside))
+        calls.nat.restore(kept.binding, (call.call_id or "", expectation.inside))
         yield kept.binding
     yield OpenPinhole(kept.number, expectation, calls.pinhole_mark(expectation), PINHOLE_TIMEOUT)
     yield Report("pinhole", PinholeReport(kept.number, expectation, None))
