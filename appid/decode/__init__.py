@@ -17,6 +17,7 @@ from appid.decode import (
     http,
     linkcontrol,
     quic,
+    reflector,
     relayframe,
     rtcp,
     rtp,
@@ -70,6 +71,7 @@ DECODERS: Final[tuple[Decoder, ...]] = (
     Decoder("dtls", ("udp", "turn", "stun"), dtls.FIRST, dtls.decode),
     Decoder("quic", ("udp",), quic.FIRST, quic.decode),
     Decoder("dns", ("udp",), None, dns.decode),
+    Decoder("reflector", ("udp",), None, reflector.decode),
     Decoder("relayframe", ("turn",), relayframe.FIRST, relayframe.decode),
     Decoder("rtcp", ("udp", "turn", "stun"), rtcp.FIRST, rtcp.decode),
     # Last: twelve bytes with two fixed bits are the weakest claim.

@@ -34,6 +34,7 @@ THEIRS: Mapping[str, frozenset[str]] = {
     "discord": frozenset({"Discord"}),
     "google-meet": frozenset({"GoogleCall", "GoogleMeet", "Google"}),
     "signal-call": frozenset({"SignalVoip"}),
+    "telegram-call": frozenset({"TelegramVoip", "Telegram"}),
     "apple-push": frozenset({"ApplePush"}),
     "netbios-ns": frozenset({"NetBIOS"}),
     "teredo": frozenset({"Teredo"}),

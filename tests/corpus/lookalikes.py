@@ -118,6 +118,8 @@ LOOKALIKES = (
     Lookalike("zoom-media", E.zoom, ("zoom",)),
     Lookalike("stun-of-zoom-in-a-browser", E.zoom_in_a_browser, ("zoom",)),
     Lookalike("stun-long-names-to-8801", E.long_names_to_8801, STUN, ("facetime", "zoom")),
+    Lookalike("noise-to-telegrams-reflector", E.telegram, ("telegram-call",)),
+    Lookalike("noise-with-ones-of-a-reflector", E.ones_of_another, NO_NAME, ("facetime", "telegram-call")),
     Lookalike("discord-voice", E.discord, ("discord",)),
     Lookalike("google-meet-check", E.meet, ("google-meet",)),
     Lookalike("game-center", E.game_center, ("gamecenter",)),

@@ -128,6 +128,23 @@ def long_names_to_8801(s: Stage) -> None:
     s.udp(OWN, End(SERVER, 8801), ice_check(s, b"a" * 36 + b":" + b"b" * 36)[0])
 
 
+def reflected(s: Stage, word: bytes, size: int = 8) -> bytes:
+    return b"\x05" + s.rng.randbytes(15) + b"\xff" * 12 + word + s.rng.randbytes(size)
+
+
+def telegram(s: Stage) -> None:
+    """A reflector is asked and answers (libtgvoip): peer tag, twelve 0xFF, what it is."""
+    reflector = End(SERVER, 598)
+    for _ in range(3):
+        s.exchange(OWN, reflector, reflected(s, b"\xfe\xff\xff\xff"), reflected(s, bytes.fromhex("c77215c0"), 32))
+
+
+def ones_of_another(s: Stage) -> None:
+    """Twelve 0xFF at the same place, and another word behind; a first byte of no protocol in use."""
+    for number in range(12):
+        s.udp(OWN, End(SERVER, 598), reflected(s, b"\xfd\xff\xff\xff" if number % 2 else b"\0\1\2\3"))
+
+
 def meet(s: Stage) -> None:
     """A media server's name of 26 letters, on Google's port, with the library's own attribute."""
     t, key = s.transaction(), s.rng.randbytes(22)
