@@ -14,11 +14,12 @@ import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.netns.net import Namespace
+from tests.netns.live import Live
+from tests.netns.net import Namespace, until
 from tests.sip.sipp import SIP
 from tests.sip.town import PLACES, Place, Town
 
@@ -290,12 +291,26 @@ def _told(data: bytes) -> tuple[Ends, Ends]:
     return (address, first), (address, int(rtcp[1]) if rtcp else first + 1)
 
 
-def measure(where: Town, calls: int, rate: float, process: int | None) -> Load:
-    """All up, all down."""
+@contextlib.contextmanager
+def calls_up(where: Town, calls: int, rate: float, process: int | None = None) -> Iterator[Generator]:
+    """All up inside the `with`, all down after it."""
     generator = Generator(where, calls, process)
     try:
         generator.set_up(rate)
+        yield generator
         generator.hang_up(rate)
     finally:
         generator.close()
-    return generator.load
+
+
+def left(where: Town, gateway: Live) -> list[str]:
+    """Pinholes and bindings that are still in the kernel or in the engine's book, waited for while they go."""
+
+    def found() -> list[str]:
+        told = [str(p) for p in gateway.ask("pinholes") if p["closed_at"] is None]
+        table = where.gateway.run("nft", "list", "table", "inet", "appid-nat")
+        told += re.findall(r"(?:udp|tcp) \. [^:]+ : [^,}]+", re.sub(r"\s+", " ", table))
+        return told + [line for line in where.gateway.run("ipset", "list").splitlines() if ",udp:" in line]
+
+    until(lambda: not found(), 8)
+    return found()
