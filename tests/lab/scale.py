@@ -14,7 +14,7 @@ import asyncio
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.lab.call import Actors, Call, Outcome
@@ -73,13 +73,30 @@ def _summary(outcomes: list[Outcome], queued: int, seconds: float) -> Scaled:
     )
 
 
+def same_port(scenarios: list[Scenario], port: int) -> list[Scenario]:
+    """All clients on one media port, so that a NAT must tell them apart; their peers two by two behind one address."""
+    ends = [(scenarios[index - index % 2].peer, port - index % 2) for index in range(len(scenarios))]
+    return [
+        replace(own, media_port=port, peer=peer, peer_public=peer, peer_media_port=far)
+        for own, (peer, far) in zip(scenarios, ends, strict=True)
+    ]
+
+
 async def scale(
-    scenario: Scenario, calls: int, at_once: int, seconds: float, directory: Path, gateway: bool = True
+    scenario: Scenario,
+    calls: int,
+    at_once: int,
+    seconds: float,
+    directory: Path,
+    gateway: bool = True,
+    one_port: bool = False,
 ) -> Scaled:
-    """`gateway` False: a plain NAT router, where every call must stay on the relay."""
+    """`gateway` False: a plain NAT router, where every call must stay on the relay. `one_port`: see `same_port`."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     scenarios = [scenario.numbered(index) for index in range(calls)]
+    if one_port:
+        scenarios = same_port(scenarios, scenario.media_port)
     slots = asyncio.Semaphore(at_once)
     start = time.monotonic()
 
@@ -108,7 +125,9 @@ async def scale(
 async def _print(given: argparse.Namespace) -> int:
     scenario = Scenario() if given.seed is None else Scenario.from_seed(given.seed)
     directory = ROOT / "build" / "demo" / "scale"
-    scaled = await scale(scenario, given.calls, given.at_once, given.seconds, directory, not given.plain)
+    scaled = await scale(
+        scenario, given.calls, given.at_once, given.seconds, directory, not given.plain, given.one_port
+    )
     print(scaled)
     for line in (*scaled.failures, *map(str, scaled.lost_outward), *map(str, scaled.lost_inward)):
         print("  ", line)
@@ -121,6 +140,7 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=2.0, help="of media, each")
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--one-port", action="store_true", help="all clients on one media port")
     parser.add_argument("--plain", action="store_true", help="without appid: calls stay on the relay")
     return asyncio.run(until_told(_print(parser.parse_args())))
 
