@@ -106,7 +106,7 @@ outside = { interfaces = ["wan0"] }
             self._wires(),
             (
                 [phone for place in places for phone in place.phones],
-                [place.peer for place in places] + ["198.51.100.9", "fd00:77:2::9"],
+                ["198.51.100.9", "fd00:77:2::9", *(place.peer for place in places)],
                 [place.other for place in places],
             ),
             strict=True,
