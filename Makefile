@@ -34,6 +34,7 @@ check: lint ## lint, and the architecture tests (budgets, names, a violation of 
 	$(VENV)/bin/pytest -q tests/test_architecture.py
 
 test: lint ## everything, kernel tests included; the figures of the issues in short
+	@$(SETUP) test
 	$(VENV)/bin/pytest -m "not slow"
 
 demo: setup ## the call on a real kernel: SEED=n for other addresses and tokens, SECONDS=n of media

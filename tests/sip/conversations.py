@@ -335,7 +335,7 @@ def hurried() -> tuple[Leg, ...]:
 SAME_PORT = (Stream(more=("rtcp:{port+0}",)), Stream("video", 0, 34, ("rtcp:{port+0}",)))
 VIDEO = (Stream(), Stream("video", 2, 34))
 AT_MEDIA = sdp(Stream(connection=True), connection="")
-LONG = tuple(f"candidate-attribute:{n} " + "x" * 60 for n in range(24))
+LONG = tuple(f"a=long:{n} " + "x" * 60 for n in range(24))
 
 
 def with_video() -> tuple[Leg, ...]:

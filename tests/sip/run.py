@@ -29,6 +29,7 @@ from tests.sip.steps import PACKETS, Party, register, registrar, scenario
 from tests.sip.town import Place, Town
 from tests.sip.witness import Seen, Witness
 
+LATE_IN, LATE_OUT = (b"\x80" + bytes(11) + text for text in (b"late in", b"late out"))
 _VIA = re.compile(rb"^(?:Via|v):[^\r\n]*?SIP/2.0/\w+ ([^;\r\n]+)", re.MULTILINE | re.IGNORECASE)
 
 
@@ -218,12 +219,12 @@ class Played:
         """After the end: from the peer's media port to the phone's, as it was."""
         a = self.addresses
         to = (a.public if self.nat else a.phones[0], self._mapped())
-        self._probe(self.outer, (self.party, MEDIA), to, b"\x80late in")
-        self._probe(self.where.client, (a.phones[0], MEDIA), (self.party, MEDIA), b"\x80late out")
+        self._probe(self.outer, (self.party, MEDIA), to, LATE_IN)
+        self._probe(self.where.client, (a.phones[0], MEDIA), (self.party, MEDIA), LATE_OUT)
         time.sleep(0.15)
-        for witness, what in ((self.inside, b"\x80late in"), (self.outside, b"\x80late out")):
+        for witness, what in ((self.inside, LATE_IN), (self.outside, LATE_OUT)):
             if any(seen.payload == what and seen.arriving for seen in witness.seen):
-                self.faults.append(f"passes after the end: {what[1:].decode()}")
+                self.faults.append(f"passes after the end: {what[12:].decode()}")
 
     # -- what the witnesses say
 
