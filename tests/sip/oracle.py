@@ -1,7 +1,7 @@
 """tshark reads what left the gateway: no packet is malformed, and the translated values are where they belong.
 
-In: a capture from outside the NAT, the gateway's public address. Out: faults. That the descriptions fit the media is told
-by tshark too: it follows them, and knows a packet as RTP `set up by SDP` only if it goes where one said.
+In: a capture from outside the NAT, the gateway's public address. Out: faults. That the descriptions fit the media
+is told by tshark too: it follows them, and knows a packet as RTP `set up by SDP` only if it goes where one said.
 """
 
 from __future__ import annotations
@@ -29,11 +29,9 @@ def _rows(capture: Path, wanted: str, *fields: str) -> list[list[set[str]]]:
 def faults(capture: Path, public: str, inside: str) -> list[str]:
     """`inside`: what begins each address that nobody outside may be told."""
     ip = "ipv6" if ":" in public else "ip"
-    found = [
-        f"frame {row[0]} is broken: {row[1] or 'checksum'}"
-        for row in _rows(capture, BROKEN, "frame.number", "_ws.expert.message")
-    ]
-    told = _rows(capture, f"sip && {ip}.src == {public}", "frame.number", *_ADDRESSES)
+    broken = _rows(capture, BROKEN, "frame.number", "_ws.expert.message")
+    found = [f"frame {number} is broken: {reason or 'checksum'}" for number, reason in broken]
+    told = _rows(capture, f"sip && !icmp && !icmpv6 && {ip}.src == {public}", "frame.number", *_ADDRESSES)
     if not told:
         found.append("no SIP of the gateway's")
     for number, *values in told:

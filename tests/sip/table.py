@@ -14,12 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.netns.net import PUBLIC4, PUBLIC6
+from tests.sip import oracle
 from tests.sip.cases import CASES, Case
 from tests.sip.run import run
 from tests.sip.town import Kind, Place, Town, town
 
 LANES = 6
 """Cases at once: they mostly wait."""
+ORACLE = "tshark: no packet malformed, what is told is where media goes"
 WAYS = ("out", "in", "within")
 
 
@@ -62,7 +65,10 @@ def measure(kinds: Iterable[Kind], folder: Path, cases: Iterable[Case] = CASES.v
         ways = ("out", "in") if nat else WAYS
         with town(kind, nat, place) as (where, _):
             found += play(where, kind, place, v6, ways, cases)
-            where.witnesses[where.peer].write(place / "outside.pcap")
+            capture = where.witnesses[where.peer].write(place / "outside.pcap")
+        if nat:
+            told = oracle.faults(capture, *((PUBLIC6, "fd00:77:1:") if v6 else (PUBLIC4, "10.77.")))
+            found.append(Result(ORACLE, kind, nat, v6, "all", tuple(told)))
     return found
 
 
