@@ -288,7 +288,7 @@ def retransmissions() -> tuple[Leg, ...]:
                 *_talk("caller"), *_bye(p)]  # fmt: skip
 
     def callee(p: Party) -> list[str]:
-        return [p.asked(), pause(1600), *_ring(p)[1:], play("callee", 1), p.told("BYE"), pause(700), p.reply()]
+        return [p.asked(), pause(700), *_ring(p)[1:], play("callee", 1), p.told("BYE"), pause(700), p.reply()]
 
     return (Leg(caller, callee),)
 

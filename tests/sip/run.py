@@ -14,6 +14,7 @@ import socket
 import struct
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -25,10 +26,11 @@ from tests.sip.cases import Case
 from tests.sip.conversations import Leg
 from tests.sip.pieces import Pieces
 from tests.sip.sipp import MEDIA, PATIENCE, SIP, Sipp, host_port
-from tests.sip.steps import PACKETS, Party, register, registrar, scenario
+from tests.sip.steps import Party, register, registrar, scenario
 from tests.sip.town import Place, Town
 from tests.sip.witness import Seen, Witness
 
+_WHO = re.compile(rb"(caller|callee)-(\d)-")
 LATE_IN, LATE_OUT = (b"\x80" + bytes(11) + text for text in (b"late in", b"late out"))
 _VIA = re.compile(rb"^(?:Via|v):[^\r\n]*?SIP/2.0/\w+ ([^;\r\n]+)", re.MULTILINE | re.IGNORECASE)
 
@@ -192,8 +194,8 @@ class Played:
     def _control(self) -> None:
         """RTCP while the call is up: from outside first, then from inside."""
         a, offset = self.addresses, self.case.rtcp or 0
-        wanted = {key for key in self._wanted() if key[1] == 1}
-        if not until(lambda: wanted <= _arrived(self.inside, self.outside), PATIENCE):
+        both = {("caller", 1), ("callee", 1)}
+        if not until(lambda: both <= _media(self.inside, self.outside, True).keys(), PATIENCE):
             return  # told by the media that is missing
         port = self._mapped() + (offset if offset < 7 or not self.nat else 0)
         if offset > 1:
@@ -228,26 +230,29 @@ class Played:
 
     # -- what the witnesses say
 
-    def _wanted(self) -> set[tuple[str, int, bytes]]:
-        """(who, phase, phone's address or none) of media that must arrive."""
-        several = len({leg.phone for leg in self.case.legs}) > 1 and not self.forked
-        phones = [a.encode() for a in self.addresses.phones] if several else [b""]
-        return {(who, phase, phone) for who, phase in self.case.media for phone in phones}
-
     def judge(self) -> None:
-        arrived = _arrived(self.inside, self.outside)
-        inner = "callee" if self.way == "in" else "caller"
-        for who, phase, phone in sorted(self._wanted()):
-            if phone and who == inner:  # outside all phones look the same: as many packets as there are phones
-                whole = _count(self.outside, who, phase) >= PACKETS * len(self.addresses.phones)
-            elif phone:
-                whole = _count(self.inside, who, phase, phone.decode()) >= PACKETS
-            else:
-                whole = (who, phase, b"") in arrived
-            if not whole:
-                self.faults.append(f"media of {who} {phase}{' to ' + phone.decode() if phone else ''} is lost")
+        """Media: each packet that a party sent came to the other, once, unchanged; with two phones, to both of them."""
+        for who, phase in self.lost():
+            self.faults.append(f"media of {who} {phase} is lost")
+        phones = {leg.phone for leg in self.case.legs}
+        if len(phones) > 1 and not self.forked:
+            self._both_hear(phones)
         if self.nat:
             self._names()
+
+    def lost(self) -> list[tuple[str, int]]:
+        """Whose media is missing as yet, and which."""
+        sent, arrived = (_media(self.inside, self.outside, arriving) for arriving in (False, True))
+        return [m for m in self.case.media if not sent.get(m) or +(sent[m] - arrived.get(m, Counter()))]
+
+    def _both_hear(self, phones: set[int]) -> None:
+        for phone in phones:
+            own = self.addresses.phones[phone]
+            heard = Counter(
+                s.payload for s in self.inside.seen if s.arriving and s.dst == own and _WHO.match(s.payload[12:])
+            )
+            if not heard or max(heard.values()) > 1:
+                self.faults.append(f"phone {phone} hears {'another one' if heard else 'nothing'}")
 
     def _names(self) -> None:
         """Addresses that SIP tells on either side of the NAT."""
@@ -269,22 +274,14 @@ def _is_sip(seen: Seen) -> bool:
     return 5060 in (seen.sport, seen.dport) or 5062 in (seen.sport, seen.dport)
 
 
-def _count(witness: Wire, who: str, phase: int, to: str = "") -> int:
-    start = f"{who}-{phase}-".encode()
-    mine = [s for s in witness.seen if s.arriving and s.payload[12:].startswith(start) and (not to or s.dst == to)]
-    whole = {media.packet(who, phase, number) for number in range(PACKETS)}
-    return sum(seen.payload in whole for seen in mine)
-
-
-def _arrived(*wires: Wire) -> set[tuple[str, int, bytes]]:
-    """Media of which each packet came, unchanged, on the other side."""
-    found: dict[tuple[str, int, bytes], set[bytes]] = {}
-    for witness in wires:
-        for seen in witness.seen:
-            named = re.match(rb"(caller|callee)-(\d)-", seen.payload[12:]) if seen.arriving else None
-            if named:
-                found.setdefault((named[1].decode(), int(named[2]), b""), set()).add(seen.payload)
-    return {key for key, got in found.items() if {media.packet(key[0], key[1], n) for n in range(PACKETS)} <= got}
+def _media(inside: Wire, outside: Wire, arriving: bool) -> dict[tuple[str, int], Counter[bytes]]:
+    """Packets by who sent them and when, as their senders' or their receivers' wires saw them."""
+    found: dict[tuple[str, int], Counter[bytes]] = {}
+    for seen in (*inside.seen, *outside.seen):
+        named = _WHO.match(seen.payload[12:]) if seen.arriving == arriving else None
+        if named:
+            found.setdefault((named[1].decode(), int(named[2])), Counter())[seen.payload] += 1
+    return found
 
 
 def run(case: Case, where: Town, place: Place, way: str, folder: Path) -> list[str]:
@@ -292,7 +289,7 @@ def run(case: Case, where: Town, place: Place, way: str, folder: Path) -> list[s
     played = Played(case, where, place, way, folder)
     try:
         played.play()
-        time.sleep(0.1)  # a witness may be behind
+        until(lambda: not played.lost(), 1)  # a witness may be behind
     finally:
         for _, child in played.running:
             if child.poll() is None:
