@@ -218,7 +218,8 @@ class Played:
                 self.faults.append(f"RTCP {what.decode()} is lost")
 
     def _cut(self) -> None:
-        """After the end: from the peer's media port to the phone's, as it was."""
+        """A second after the end: from the peer's media port to the phone's, as it was, and back."""
+        time.sleep(1)
         a = self.addresses
         to = (a.public if self.nat else a.phones[0], self._mapped())
         self._probe(self.outer, (self.party, MEDIA), to, LATE_IN)

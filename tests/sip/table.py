@@ -23,6 +23,8 @@ from tests.sip.town import Kind, Place, Town, town
 LANES = 6
 """Cases at once: they mostly wait."""
 ORACLE = "tshark: no packet malformed, what is told is where media goes"
+OUTSIDE = {False: (PUBLIC4, "10.77."), True: (PUBLIC6, "fd00:77:1:")}
+"""By family: the gateway's public address, and how those begin that must not be told outside."""
 WAYS = ("out", "in", "within")
 
 
@@ -67,7 +69,7 @@ def measure(kinds: Iterable[Kind], folder: Path, cases: Iterable[Case] = CASES.v
             found += play(where, kind, place, v6, ways, cases)
             capture = where.witnesses[where.peer].write(place / "outside.pcap")
         if nat:
-            told = oracle.faults(capture, *((PUBLIC6, "fd00:77:1:") if v6 else (PUBLIC4, "10.77.")))
+            told = oracle.faults(capture, *OUTSIDE[v6])
             found.append(Result(ORACLE, kind, nat, v6, "all", tuple(told)))
     return found
 

@@ -21,7 +21,7 @@ from tests.sip.witness import Witness
 pytestmark = pytest.mark.kernel
 TURN = PEER4
 WEBRTC = rule("calls", "allow", "webrtc", "stun", "turn", "dtls", "rtp", "rtcp", service='"any"')
-SECONDS = 4
+SECONDS = 3
 
 
 def _no_packet_lost(heard: tuple[baresip.Heard, baresip.Heard]) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.sip import oracle
 from tests.sip.cases import CASES
-from tests.sip.table import faults, markdown, measure, play
+from tests.sip.table import OUTSIDE, faults, markdown, measure, play
 from tests.sip.town import town
 
 pytestmark = pytest.mark.kernel
@@ -24,12 +25,25 @@ lie in one segment (nf_conntrack_sip.c)."""
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
-def test_cases_routed(tmp_path: Path, v6: bool) -> None:
-    """A call to the phone and one from it; every other case, the rest in the other family."""
+def test_cases_under_nat(tmp_path: Path, v6: bool) -> None:
+    """Calls by the phone and to it; every other case, the rest in the other family. tshark reads what left."""
     half = list(CASES.values())[v6::2]
-    with town("ours", False, tmp_path) as (where, _):
+    with town("ours", True, tmp_path) as (where, _):
         found = play(where, "ours", tmp_path, v6, ("out", "in"), half)
+        capture = where.witnesses[where.peer].write(tmp_path / "outside.pcap")
     assert faults(found) == []
+    assert oracle.faults(capture, *OUTSIDE[v6]) == []
+
+
+@pytest.mark.timeout(120)
+def test_a_router_alone_fails_the_oracle(tmp_path: Path) -> None:
+    """The witnesses can tell: under NAT without anybody's help, what is told outside is of no use there."""
+    with town("plain", True, tmp_path) as (where, _):
+        (result,) = play(where, "plain", tmp_path, False, ("out",), [CASES["call, BYE by the callee"]])
+        capture = where.witnesses[where.peer].write(tmp_path / "outside.pcap")
+    assert any(fault.startswith("outside is told Via") for fault in result.faults)
+    assert "media of callee 1 is lost" in result.faults
+    assert any("sdp.connection_info.address 10.77." in fault for fault in oracle.faults(capture, *OUTSIDE[False]))
 
 
 @pytest.mark.timeout(120)

@@ -17,7 +17,9 @@ STRANGER = Place.numbered(0, False).stranger
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("nat", [False, True], ids=["routed", "nat"])
+@pytest.mark.parametrize(
+    "nat", [pytest.param(False, marks=pytest.mark.slow, id="routed"), pytest.param(True, id="nat")]
+)
 def test_fifty_calls(tmp_path: Path, nat: bool) -> None:
     """Under NAT half of the phones cannot keep their ports. A scan meanwhile, and nothing left when all is over."""
     with town("ours", nat, tmp_path) as (where, gateway):
