@@ -356,7 +356,7 @@ def _chlo(plain: bytes) -> list[Fact]:
     for entry in range(start + 8, values, 8):
         end = int.from_bytes(plain[entry + 4 : entry + 8], "little")
         if plain[entry : entry + 4] == b"SNI\0":
-            name = plain[values + begin : values + end]
+            name = plain[values + begin : values + end] if begin < end else b""
             host = 0 < len(name) <= 255 and name.isascii() and name.decode().isprintable()
             return [Fact("quic.sni", name.decode().lower())] if host else []
         begin = end

@@ -7,6 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from appid import decode
 from appid.decode import dns, http, peel, quic, tls
+from appid.edge.capture import CaptureError, frames
+from appid.packet import parse, strip
 from appid.wire import DecodeError, Fact
 
 CAPTURES = Path(__file__).parents[3] / "shared" / "captures"
@@ -72,6 +75,42 @@ def test_nothing() -> None:
 def test_no_payload_raises(payload: bytes, carrier: str) -> None:
     for data in (payload, channel(payload), BINDING[:2] + len(payload).to_bytes(2, "big") + BINDING[4:] + payload):
         assert peel(memoryview(data), carrier).consumed <= len(data)
+
+
+def payloads_of(capture: Path) -> list[bytes]:
+    """The payloads of its first frames that have one."""
+    found = []
+    try:
+        for number, _, linktype, frame in frames(capture):
+            inner = strip(linktype, frame)
+            packet = parse(inner) if inner is not None else None
+            if packet is not None and packet.payload:
+                found.append(bytes(packet.payload))
+            if number == 16:
+                break
+    except (CaptureError, DecodeError):
+        pass
+    return found
+
+
+def damaged(payload: bytes, random: Random) -> bytes:
+    """A few bytes changed, to their extremes above all, and the end cut off or not."""
+    data = bytearray(payload)
+    for _ in range(random.choice((1, 2, 8))):
+        data[random.randrange(len(data))] = random.choice((0, 1, 0x7F, 0x80, 0xFF, random.randrange(256)))
+    return bytes(data[: random.randrange(len(data) + 1)] if random.random() < 0.3 else data)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_no_damage_to_a_real_payload_raises(part: int) -> None:
+    """On its own carriers and on others; in a fresh clone this meets the compiled decoders."""
+    random = Random(part)
+    for capture in sorted(CAPTURES.rglob("*.pcap*"))[part::12]:
+        for payload in payloads_of(capture):
+            for _ in range(6):
+                data = memoryview(damaged(payload, random))
+                for carrier in decode.TABLES:
+                    assert peel(data, carrier).consumed <= len(data)
 
 
 def datagrams(name: str) -> Iterator[bytes]:

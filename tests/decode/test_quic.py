@@ -200,3 +200,11 @@ def test_a_short_header_shows_its_first_byte_and_what_may_be_the_connection_id()
     assert layer is not None
     assert [tuple(fact) for fact in layer.facts] == [("quic.short_header", b"\x53" + bytes(range(1, 9)))]
     assert quic.decode_short(memoryview(b"\x53" + bytes(20))) is None, "too short for a protected packet"
+
+
+def test_a_tag_of_googles_hello_that_ends_before_it_begins_is_no_name() -> None:
+    tags = b"".join(tag + end.to_bytes(4, "little") for tag, end in ((b"PAD\0", 40), (b"SNI\0", 8)))
+    hello = b"\r" + bytes(8) + b"Q043" + bytes(16) + b"CHLO" + (2).to_bytes(4, "little") + tags + bytes(60)
+    layer = quic.decode(memoryview(hello))
+    assert layer is not None
+    assert "quic.sni" not in [fact.name for fact in layer.facts]
