@@ -79,6 +79,12 @@ compiled = pytest.mark.skipif(
 )
 
 
+def test_the_hot_modules_compile() -> None:
+    """What packaging/compile was last run for; a later change of appid/ is none of its failures."""
+    log = ROOT / "build" / "compile.log"
+    assert (ROOT / "build" / "native").exists() or not log.exists(), log.read_text()
+
+
 @compiled
 def test_compiled_and_text_say_the_same(tmp_path: Path) -> None:
     """Byte for byte: a session of the corpus, and every eighth of the shared captures."""

@@ -41,6 +41,8 @@ class Book:
 
     def foreseen(self, key: FlowKey) -> tuple[int, Expectation] | None:
         """The expectation that this 5-tuple fulfils: inbound to the inside port, or outbound from it."""
+        if not self._places:
+            return None
         number = self._places.get((key.proto, key.dst, key.dport, key.src))
         if number is None:
             number = self._places.get((key.proto, key.src, key.sport, key.dst))
@@ -48,6 +50,8 @@ class Book:
 
     def left(self, key: FlowKey, now: float) -> tuple[str, int] | None:
         """The application and call of media that was here until a moment ago: what goes on there is no new flow."""
+        if not self._left:
+            return None
         found = self._left.get((key.proto, key.dst, key.dport, key.src))
         found = found or self._left.get((key.proto, key.src, key.sport, key.dst))
         return None if found is None or now - found[2] >= LEFT else found[:2]

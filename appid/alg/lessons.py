@@ -22,7 +22,7 @@ MAX_ASKED = 16
 """Unanswered requests remembered per flow."""
 TEACHING = frozenset({"create-permission", "channel-bind", "binding"})
 
-_Place = tuple[bytes, Endpoint]
+_Place = tuple[bytes, tuple[bytes, int]]
 
 
 class Lesson(NamedTuple):
@@ -91,7 +91,8 @@ class Lessons:
         """What is known of a datagram's two ends, in either direction."""
         if key.proto != UDP:
             return None
-        lesson = self.places.get((key.src, key.destination)) or self.places.get((key.dst, key.source))
+        _, src, sport, dst, dport = key
+        lesson = self.places.get((src, (dst, dport))) or self.places.get((dst, (src, sport)))
         return lesson if lesson is not None and now < lesson.until else None
 
     def _expire(self, now: float) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from struct import Struct
 from types import TracebackType
@@ -17,6 +18,9 @@ from typing import BinaryIO, Final, NamedTuple, Self
 
 Frame = tuple[int, int, int, memoryview]
 """Number from 1; time in ns since 1970; LINKTYPE_ number; captured bytes (a view into a chunk: copy what you keep)."""
+
+Record = Callable[[bytes, int], tuple[int, int, int]]
+"""Unpacks a record's header: seconds, fraction, captured bytes."""
 
 CHUNK: Final = 1 << 16  # larger ones leave the cache: 1 MiB costs half as much again per frame
 MAX_FRAME: Final = 262_144  # Wireshark's limit for a frame, and tcpdump's largest snapshot length
@@ -73,13 +77,14 @@ def _frames(file: str, read: Callable[[int], bytes]) -> Iterator[Frame]:
     data = read(0)
     magic = data[:4]
     if magic in _PCAP:
-        return _pcap(file, data, read)
+        return chain.from_iterable(_pcap(file, data, read))
     if magic == b"\n\r\r\n":
         return _pcapng(file, data, read)
     raise CaptureError(file, "not a pcap or pcapng capture" if data else "the file is empty")
 
 
-def _pcap(file: str, data: bytes, read: Callable[[int], bytes]) -> Iterator[Frame]:
+def _pcap(file: str, data: bytes, read: Callable[[int], bytes]) -> Iterator[list[Frame]]:
+    """The frames of each chunk."""
     order, scale, header = _PCAP[data[:4]]
     if len(data) < 24:
         raise CaptureError(file, "cut short in the file header")
@@ -87,28 +92,37 @@ def _pcap(file: str, data: bytes, read: Callable[[int], bytes]) -> Iterator[Fram
     linktype = Struct(order + "I").unpack_from(data, 20)[0] & 0xFFFF
     # before version 2.3 a record had its two lengths the other way round (libpcap, sf-pcap.c)
     swapped = Struct(order + "HH").unpack_from(data, 4) < (2, 3)
-    record: Callable[[bytes, int], tuple[int, int, int]]
-    record = Struct(order + ("II4xI" if swapped else "III")).unpack_from
+    record: Record = Struct(order + ("II4xI" if swapped else "III")).unpack_from
     number, offset = 0, 24
     while True:
-        view, end, missing = memoryview(data), len(data), 0
-        while offset + header <= end:
-            seconds, fraction, size = record(data, offset)
-            stop = offset + header + size
-            if stop > end:
-                if size > MAX_FRAME:
-                    raise CaptureError(file, f"frame {number + 1} claims {size} bytes; it may hold {MAX_FRAME}")
-                missing = stop - end
-                break
-            number += 1
-            yield number, seconds * 1_000_000_000 + fraction * scale, linktype, view[offset + header : stop]
-            offset = stop
-        more = read(missing)
+        found, offset, size = _records(data, offset, header, record, number, scale, linktype)
+        number += len(found)
+        yield found
+        if size > MAX_FRAME:
+            raise CaptureError(file, f"frame {number + 1} claims {size} bytes; it may hold {MAX_FRAME}")
+        more = read(offset + header + size - len(data) if size else 0)
         if not more:
-            if offset < end:
+            if offset < len(data):
                 raise CaptureError(file, f"cut short in frame {number + 1}")
             return
         data, offset = data[offset:] + more, 0
+
+
+def _records(
+    data: bytes, offset: int, header: int, record: Record, number: int, scale: int, linktype: int
+) -> tuple[list[Frame], int, int]:
+    """The frames that are whole, where the next record begins, and, if its header is there, its frame's size."""
+    found: list[Frame] = []
+    view, end = memoryview(data), len(data)
+    while offset + header <= end:
+        seconds, fraction, size = record(data, offset)
+        start = offset + header
+        if start + size > end:
+            return found, offset, size
+        offset = start + size
+        number += 1
+        found.append((number, seconds * 1_000_000_000 + fraction * scale, linktype, view[start:offset]))
+    return found, offset, 0
 
 
 class _Interface(NamedTuple):

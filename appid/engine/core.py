@@ -82,7 +82,7 @@ class Engine:
             case PacketQueued():
                 return self._queued(event, now)
             case FlowEnded():
-                return list(self._flow_ended(event))
+                return self._flow_ended(event)
             case Tick():
                 return list(self._tick(event, now))
             case RulesLoaded():
@@ -457,16 +457,16 @@ class Engine:
 
     # -- ends and time -------------------------------------------------------------------------------------------
 
-    def _flow_ended(self, event: FlowEnded) -> Iterator[Command]:
+    def _flow_ended(self, event: FlowEnded) -> list[Command]:
         self.stamps.drop(event.key)
         self.calls.nat.gone(event.key)
         record, _ = self._record(event.key)
         if record is None or (record.decision is None and self.settings.marks.state_of(event.mark)):
-            return  # what ended was decided: this record is a later life of the same 5-tuple
+            return []  # what ended was decided: this record is a later life of the same 5-tuple
         record.ended()
-        yield self._report(record, record.first_packet)
-        yield from self.calls.nat.release(record.id)
+        out: list[Command] = [self._report(record, record.first_packet), *self.calls.nat.release(record.id)]
         self._forget(record)
+        return out
 
     def _tick(self, event: Tick, now: float) -> Iterator[Command]:
         for activity in event.active:

@@ -29,7 +29,7 @@ from appid.identify.naming import Lineage, Naming
 from appid.policy import Decision
 from appid.policy.evaluate import Judge, Situation
 from appid.policy.exception import Cause, ExceptionPolicy, Failure
-from appid.policy.rule import Network, holds
+from appid.policy.rule import Network
 from appid.wire import TCP, UDP, Fact, packed
 
 DEFAULT_INSIDE: tuple[Network, ...] = tuple(
@@ -78,8 +78,14 @@ class Topology:
     """Which addresses are inside; remembered for the addresses seen last."""
 
     def __init__(self, networks: tuple[Network, ...]) -> None:
+        prefixes: dict[int, list[tuple[int, int]]] = {4: [], 16: []}  # of addresses of that many bytes
+        for base, prefix in networks:
+            shift = 8 * len(base) - prefix
+            prefixes[len(base)].append((shift, int.from_bytes(base, "big") >> shift))
+
         def inside(address: bytes) -> bool:
-            return any(holds(network, address) for network in networks)
+            number = int.from_bytes(address, "big")
+            return any(number >> shift == network for shift, network in prefixes[len(address)])
 
         self.inside = lru_cache(maxsize=8192)(inside)
 
