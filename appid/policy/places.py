@@ -18,7 +18,7 @@ from appid.policy.rule import Network, Policy, Zone
 
 class Zones:
     """The zone of one side of a flow: by interface where one is known and named, else by the longest network that holds
-    the address, else the first zone without networks; None if there is none."""
+    the address, else the first zone without networks, one that is outside before others; None if there is none."""
 
     def __init__(self, zones: Collection[Zone]) -> None:
         self._interfaces: dict[str, str] = {}
@@ -30,7 +30,8 @@ class Zones:
                 table = self._networks.setdefault((len(base), 8 * len(base) - prefix), {})
                 table.setdefault(int.from_bytes(base, "big") >> 8 * len(base) - prefix, zone.name)
         self._lengths = {width: sorted(s for w, s in self._networks if w == width) for width in (4, 16)}
-        self._elsewhere = next((zone.name for zone in zones if not zone.networks), None)
+        open_ = sorted((zone for zone in zones if not zone.networks), key=lambda zone: not zone.outside)
+        self._elsewhere = open_[0].name if open_ else None
 
     def of(self, address: bytes, interface: str = "") -> str | None:
         if interface and (named := self._interfaces.get(interface)) is not None:

@@ -114,6 +114,12 @@ def test_which_zones_are_outside(zones: list[Zone], uplinks: tuple[str, ...], si
     assert [zone.name for zone in policy.zones.values()] == [zone.name for zone in zones]
 
 
+def test_elsewhere_is_outside_where_a_zone_is() -> None:
+    zones = with_sides(Policy(zones={"lan": LAN, "guests": Zone("guests", ("lan1",)), "rest": Zone("rest")})).zones
+    assert Zones(zones.values()).of(packed("17.1.1.1")) == "rest"
+    assert Zones([LAN, WAN]).of(packed("17.1.1.1")) == "lan", "nothing is known: the first"
+
+
 def test_a_capture_has_no_interfaces() -> None:
     stated = with_sides(Policy(zones={"wan": Zone("wan", ("wan0",), outside=True), "lan": LAN}))
     zones = Zones(without_interfaces(stated, NET).zones.values())
