@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from appid.identify.application import Application
+from appid.policy.index import cover, merged
 from appid.policy.mask import lowest, rows_of
 from appid.policy.rule import DEFAULTS, Policy, PolicyRule
-from appid.policy.space import Remainder, Space, Spaces, covers
+from appid.policy.space import Remainder, Space, Spaces
 
 
 class Missing(NamedTuple):
@@ -68,19 +69,22 @@ class Survey:
     def missing(self, space: Space) -> Iterator[Missing]:
         """What this rule's applications lack, by their names."""
         if space.rule.action == "allow":
-            for application in self.allowed(space.rule):
+            for application in self.allowed(space):
                 known: dict[tuple[int, bool], bool] = {}
                 names = tuple(name for name in application.depends_on if self._lacks(space, application, name, known))
                 if names:
                     yield Missing(space.rule.name, application.name, names)
 
-    def allowed(self, rule: PolicyRule) -> Iterator[Application]:
+    def allowed(self, space: Space) -> Iterator[Application]:
         """The applications with dependencies that a rule which allows is for, by name."""
+        rule = space.rule
         for application in self.dependent:
             if rule.applications is not None:
                 if application.name in rule.applications:
                     yield application
-            elif isinstance(rule.service, str) or all(covers(rule.service, p) for p in application.default_ports):
+            elif isinstance(rule.service, str) or cover(
+                self.index.ports.merged[space.row], merged(application.default_ports)
+            ):
                 yield application
 
     def _lacks(self, space: Space, application: Application, name: str, known: dict[tuple[int, bool], bool]) -> bool:

@@ -20,8 +20,9 @@ class PortIndex:
 
     def __init__(self, rules: Iterable[tuple[int, Iterable[PortRange]]], others: Iterable[PortRange] = ()) -> None:
         edges: dict[int, dict[int, int]] = {}
-        for row, ranges in rules:
-            for proto, first, end in _merged(ranges):
+        self.merged = {row: merged(ranges) for row, ranges in rules}
+        for row, ranges in self.merged.items():
+            for proto, first, end in ranges:
                 toggles = edges.setdefault(proto, {})
                 toggles[first] = toggles.get(first, 0) ^ 1 << row
                 toggles[end] = toggles.get(end, 0) ^ 1 << row
@@ -95,12 +96,24 @@ class RuleIndex:
         return mask
 
 
-def _merged(ranges: Iterable[PortRange]) -> list[tuple[int, int, int]]:
-    """(proto, first, end) without overlaps, so that each rule toggles its bit once on and once off."""
-    merged: list[tuple[int, int, int]] = []
+Ports = tuple[tuple[int, int, int], ...]
+"""(proto, first, end) in order, without overlaps and neighbours."""
+
+
+def merged(ranges: Iterable[PortRange]) -> Ports:
+    found: list[tuple[int, int, int]] = []
     for proto, first, last in sorted((r.proto, r.first, r.last) for r in ranges):
-        if merged and merged[-1][0] == proto and first <= merged[-1][2]:
-            merged[-1] = (proto, merged[-1][1], max(merged[-1][2], last + 1))
+        if found and found[-1][0] == proto and first <= found[-1][2]:
+            found[-1] = (proto, found[-1][1], max(found[-1][2], last + 1))
         else:
-            merged.append((proto, first, last + 1))
-    return merged
+            found.append((proto, first, last + 1))
+    return tuple(found)
+
+
+def cover(held: Ports, wanted: Ports) -> bool:
+    """Whether they hold every port of `wanted`."""
+    for proto, first, end in wanted:
+        at = bisect_right(held, (proto, first, 0x10000)) - 1
+        if at < 0 or held[at][0] != proto or held[at][2] < end:
+            return False
+    return True

@@ -15,10 +15,11 @@ from appid.identify.application import Application
 from appid.identify.identification import STATES
 from appid.policy.box import boxes
 from appid.policy.dependencies import Survey, with_defaults
+from appid.policy.index import cover, merged
 from appid.policy.mask import rows_of
 from appid.policy.places import with_sides
 from appid.policy.rule import Policy, PolicyRule
-from appid.policy.space import PATIENCE, Remainder, Space, Spaces, covers
+from appid.policy.space import PATIENCE, Remainder, Space, Spaces
 
 Kind = Literal["zones", "dependency", "shadowed", "contradiction", "unreachable"]
 _TRIED = 64
@@ -93,7 +94,7 @@ class _Shade:
         earlier = space.before & self.index.always_or(rule.schedule) & self._same_ports(rule)
         shading: set[int] = set()
         for name in self._names(rule.applications):
-            candidates = earlier & self.index.naming(name) & self._deciding(rule, name)
+            candidates = earlier & self.index.naming(name) & self._deciding(space, name)
             if not candidates or not all(candidates & place for place in space.witnesses()):
                 return None
             rows = self._covering(space, candidates)
@@ -125,15 +126,15 @@ class _Shade:
             explicit &= index.ports.at(ports.proto, ports.first) & index.ports.at(ports.proto, ports.last)
         return index.named_service | explicit
 
-    def _deciding(self, rule: PolicyRule, name: str) -> int:
-        """The rules that hold for every service and origin for which `rule` holds, for flows of this name; of rules
+    def _deciding(self, space: Space, name: str) -> int:
+        """The rules that hold for every service and origin for which this one does, for flows of this name; of rules
         with ports of their own, all that may."""
-        index = self.index
+        index, rule = self.index, space.rule
         mask = -1
         application = self.applications.get(name)
         standard = application.default_ports if application is not None else ()
         if standard and rule.service != "application-default":
-            within = not isinstance(rule.service, str) and all(covers(standard, ports) for ports in rule.service)
+            within = rule.service != "any" and cover(merged(standard), index.ports.merged[space.row])
             mask = mask if within else ~index.default_service
         if application is not None and application.inbound == "foreseen" and not _allows_by_name(rule):
             mask &= ~index.allowing | index.named[None]  # point 3: what began outside is left to `rule`
@@ -142,23 +143,21 @@ class _Shade:
     def _covering(self, space: Space, candidates: int) -> set[int] | None:
         """The candidates that leave nothing of it; None if something is left, or may be."""
         for other in islice(rows_of(candidates & space.covering), _TRIED):
-            if self._holds_ports(other, space.rule):
+            if self._holds_ports(other, space.row):
                 return {other}
         rest, used = Remainder(space), set[int]()
         for other in islice(rows_of(candidates & space.meeting), PATIENCE):
-            if self._holds_ports(other, space.rule) and rest.take(other):
+            if self._holds_ports(other, space.row) and rest.take(other):
                 used.add(other)
             if rest.given_up or not rest.pieces:
                 break
         return None if rest.given_up or rest.pieces else used
 
-    def _holds_ports(self, row: int, rule: PolicyRule) -> bool:
-        """Of a rule with ports of its own: whether they hold all of `rule`'s. application-default also holds for
+    def _holds_ports(self, other: int, row: int) -> bool:
+        """Of a rule with ports of its own: whether they hold all of this one's. application-default also holds for
         foreseen flows, on any port (point 4), so ports never cover it."""
-        service = self.rules[row].service
-        if isinstance(service, str):
-            return True
-        return not isinstance(rule.service, str) and all(covers(service, ports) for ports in rule.service)
+        ports = self.index.ports.merged
+        return other not in ports or (row in ports and cover(ports[other], ports[row]))
 
     def _told(self, rule: PolicyRule, others: Iterable[PolicyRule]) -> Finding:
         names = tuple(other.name for other in others)

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 
-from appid.identify.application import PortRange
 from appid.policy.box import ANYWHERE, Box, boxes, intersection, subtract
 from appid.policy.index import RuleIndex
 from appid.policy.rule import Network, PolicyRule
@@ -142,12 +141,3 @@ def _edges(networks: Sequence[Network], width: int) -> tuple[bytes, bytes, bytes
     low = int.from_bytes(first, "big")
     high = int.from_bytes(base, "big") | ((1 << (8 * width - prefix)) - 1)
     return first, high.to_bytes(width, "big"), ((low + high) // 2 if len(own) < 2 else low).to_bytes(width, "big")
-
-
-def covers(ranges: Iterable[PortRange], wanted: PortRange) -> bool:
-    """Whether the ranges together hold every port of `wanted`."""
-    first = wanted.first
-    for held in sorted(r for r in ((r.first, r.last) for r in ranges if r.proto == wanted.proto)):
-        if held[0] <= first:
-            first = max(first, held[1] + 1)
-    return first > wanted.last

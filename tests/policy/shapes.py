@@ -41,6 +41,12 @@ def ports(count: int) -> str:
     return _rules(_rule(i, applications=CALLS, service=f'["udp/{1024 + i}"]') for i in range(count))
 
 
+def port_lists(count: int) -> str:
+    """Fifty ports in each rule, in all but one of them the same fifty."""
+    lists = [", ".join(f'"udp/{1024 + 2 * j + (i == j)}"' for j in range(50)) for i in range(7)]
+    return _rules(_rule(i, applications=CALLS, service=f"[{lists[i % 7]}]") for i in range(count))
+
+
 def overlapping(count: int) -> str:
     """Hosts first, then wide networks of different sizes that hold them: nothing covers a wide one."""
     half = count // 2
@@ -133,7 +139,7 @@ def schedules(count: int) -> str:
 SHAPES: dict[str, Callable[[int], str]] = {
     made.__name__: made
     for made in (
-        friendly, alike, ports, overlapping, exceptions, crossing, slices, anything, zones, groups, overrides,
-        schedules,
+        friendly, alike, ports, port_lists, overlapping, exceptions, crossing, slices, anything, zones, groups,
+        overrides, schedules,
     )
 }  # fmt: skip

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appid.identify.application import PortRange
-from appid.policy.index import PortIndex
+from appid.policy.index import PortIndex, cover, merged
 from appid.policy.mask import mask_of, rows_of
 from appid.wire import TCP, UDP
 
@@ -33,3 +33,16 @@ def test_ports_that_hold_some_or_all(rules: list[list[PortRange]], wanted: PortR
     held = [{p for r in ranges if r.proto == wanted.proto for p in range(r.first, r.last + 1)} for ranges in rules]
     assert list(rows_of(some)) == [i for i, ports in enumerate(held) if ports & asked]
     assert list(rows_of(every & mask_of(range(len(rules))))) == [i for i, ports in enumerate(held) if asked <= ports]
+
+
+def test_ranges_cover_together() -> None:
+    held = merged([PortRange(UDP, 5, 9), PortRange(UDP, 1, 4)])
+    assert cover(held, merged([PortRange(UDP, 2, 8)]))
+    assert not cover(held, merged([PortRange(UDP, 2, 10)]))
+    assert not cover(held, merged([PortRange(TCP, 2, 3)]))
+
+
+@given(st.lists(RANGES, max_size=5), st.lists(RANGES, max_size=3))
+def test_covering_is_holding_each_port(held: list[PortRange], wanted: list[PortRange]) -> None:
+    has, needs = ({(r.proto, p) for r in ranges for p in range(r.first, r.last + 1)} for ranges in (held, wanted))
+    assert cover(merged(held), merged(wanted)) == (needs <= has)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appid.identify.application import PortRange
 from appid.policy.mask import rows_of
 from appid.policy.rule import Policy, PolicyRule, holds
-from appid.policy.space import PATIENCE, Remainder, Space, Spaces, covers
-from appid.wire import UDP, packed
+from appid.policy.space import PATIENCE, Remainder, Space, Spaces
+from appid.wire import packed
 from tests.policy.random_policies import V4, V6, ZONE, policies
 
 PLACE = st.tuples(ZONE | st.none(), ZONE | st.none())
@@ -55,10 +54,3 @@ def test_what_takes_too_long_is_given_up() -> None:
     assert rest.take(0)
     assert rest.given_up
     assert Remainder(Space(spaces, 0)).given_up, "too many pieces to begin with"
-
-
-def test_ranges_cover_together() -> None:
-    ranges = [PortRange(UDP, 5, 9), PortRange(UDP, 1, 4)]
-    assert covers(ranges, PortRange(UDP, 2, 8))
-    assert not covers(ranges, PortRange(UDP, 2, 10))
-    assert not covers(ranges, PortRange(6, 2, 3))
