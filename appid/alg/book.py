@@ -60,6 +60,15 @@ class Book:
         """The number of the expectation that stands at the same place."""
         return self._places.get(_place(expectation))
 
+    def at(self, proto: int, inside: bytes, port: int, peer: bytes) -> int | None:
+        """The number of the expectation of this place."""
+        return self._places.get((proto, inside, port, peer))
+
+    def replace(self, number: int, expectation: Expectation) -> None:
+        """Another expectation of the same place and call, under the same number."""
+        assert _place(self.open[number]) == _place(expectation)
+        self.open[number] = expectation
+
     def of_call(self, call: int) -> list[tuple[int, Expectation]]:
         return [(number, self.open[number]) for number in self._by_call.get(call, ())]
 

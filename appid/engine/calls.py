@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from math import ceil
 
 from appid.alg.book import Book
 from appid.alg.dialog import Change, Dialog, Dialogs, Signal
@@ -25,6 +26,8 @@ from appid.policy import Decision
 from appid.policy.evaluate import Situation
 from appid.wire import UDP, Endpoint, Layer, text
 
+CHANNEL_BIND, CHECKED = "channel-bind", 30.0
+"""The reason of an expectation that no dialog has announced, and the seconds for which it holds."""
 LIFETIME = 14400.0
 """Seconds after which an expectation goes, whatever its call says."""
 PINHOLE_TIMEOUT = 300
@@ -60,6 +63,7 @@ class CallKeeper:
         self.decisions: dict[int, Decision] = {}
         self.situations: dict[int, Situation] = {}
         self.refresh_at: float | None = None
+        self.renew_at = 0.0
         self.deadline: float | None = None
 
     def reload(
@@ -279,6 +283,56 @@ class CallKeeper:
 
     # -- expectations --------------------------------------------------------------------------------------------
 
+    def checked(self, record: FlowRecord, peer: Endpoint, packet: int, now: float) -> Iterator[Command]:
+        """A peer's own check came on a channel that the inside host had bound to it: each knows of the other. Its
+        direct check may come before any SIP; 30 s, then a dialog must have said the same (design.md, the ALG)."""
+        call = self.calls.open.get(record.call or 0)
+        application = self.settings.applications.get(record.naming.name or "")
+        if call is None or application is None or not application.expect_from_channel_bind:
+            return
+        port = record.host_port
+        if not any(r.proto == UDP and r.first <= port <= r.last for r in application.media_ports):
+            return
+        number = self.book.at(UDP, record.host, port, peer.address)
+        if number is not None:
+            known = self.book.open[number]
+            if known.reason != CHANNEL_BIND or known.call != call.id or known.expires - now > CHECKED / 2:
+                return
+            yield from self._renew(number, replace(known, expires=now + CHECKED), now)
+            return
+        outside = self.nat.behind_relay(record, peer.address)
+        expectation = Expectation(
+            UDP, record.host, port, peer.address, None,
+            outside.address if outside is not None else None, outside.port if outside is not None else port,
+            self._of_media(call), call.id, CHANNEL_BIND, packet, now + CHECKED, announced=peer.port,
+        )  # fmt: skip
+        yield from self._open(expectation, packet, now)
+
+    def _renew(self, number: int, expectation: Expectation, now: float) -> Iterator[Command]:
+        """The same place for the same call, on other grounds or for longer."""
+        self.book.replace(number, expectation)
+        self._look_at(expectation.expires)
+        if number not in self.quiet:
+            yield from self._bind(number, expectation)
+            yield self._pinhole(number, expectation, now)
+
+    def _bind(self, number: int, expectation: Expectation) -> Iterator[Command]:
+        if expectation.outside is not None:
+            inside = Endpoint(expectation.inside, expectation.port)
+            outside = Endpoint(expectation.outside, expectation.outside_port)
+            yield from self.nat.bind(expectation.proto, inside, outside, expectation.peer, (expectation.announced,))
+            self.bound[number] = self.nat.standing[expectation.proto, inside, expectation.peer]
+
+    def _pinhole(self, number: int, expectation: Expectation, now: float) -> OpenPinhole:
+        timeout = max(1, min(PINHOLE_TIMEOUT, ceil(expectation.expires - now)))
+        return OpenPinhole(number, expectation, self.pinhole_mark(expectation), timeout)
+
+    def _look_at(self, time: float) -> None:
+        """Nothing is late that ends at this time."""
+        if self.refresh_at is None or time < self.refresh_at:
+            self.refresh_at = time
+            self.deadline = self._next_deadline()
+
     def _media(self, call: Call, dialog: Dialog, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:
         inside, outside = dialog.inside, dialog.outside
         if inside is None or outside is None:
@@ -297,11 +351,13 @@ class CallKeeper:
             wanted[expectation.port, expectation.peer] = expectation
         standing = {(e.port, e.peer): n for n, e in self.book.of_call(call.id) if e.inside == record.host}
         for place_key, number in standing.items():
-            if place_key not in wanted:
+            if place_key not in wanted and self.book.open[number].reason != CHANNEL_BIND:
                 yield from self._close(number, packet, now)
         for place_key, expectation in wanted.items():
             if place_key not in standing:
                 yield from self._open(expectation, packet, now)
+            elif self.book.open[standing[place_key]].reason == CHANNEL_BIND:
+                yield from self._renew(standing[place_key], expectation, now)
 
     def _refusal(self, place: MediaPort, dialog: Dialog, call: Call) -> str | None:
         """The guards: media comes only from an address that the call itself has shown, to a port in the application's
@@ -353,19 +409,13 @@ class CallKeeper:
         if self.topology.inside(expectation.peer):
             self.quiet.add(number)  # foreseen, so its flows have a name; the way between inside hosts needs no pinhole
             return
-        if expectation.outside is not None:
-            inside = Endpoint(expectation.inside, expectation.port)
-            outside = Endpoint(expectation.outside, expectation.outside_port)
-            yield from self.nat.bind(expectation.proto, inside, outside, expectation.peer, (expectation.announced,))
-            self.bound[number] = self.nat.standing[expectation.proto, inside, expectation.peer]
+        yield from self._bind(number, expectation)
         early = self.denied.pop((expectation.proto, expectation.inside, expectation.port, expectation.peer), None)
         if early is not None:
             yield CutFlow(early)  # what came too early was refused, and the kernel would go on refusing it
-        yield OpenPinhole(number, expectation, self.pinhole_mark(expectation), PINHOLE_TIMEOUT)
+        yield self._pinhole(number, expectation, now)
         yield Report("pinhole", PinholeReport(number, expectation, None))
-        if self.refresh_at is None:
-            self.refresh_at = now + REFRESH
-            self.deadline = self._next_deadline()
+        self._look_at(min(now + REFRESH, expectation.expires))
 
     def _inherit(self, expectation: Expectation, packet: int) -> Iterator[Command]:
         """The same place may still be held by a call that is ending: it is handed over, not closed and opened again."""
@@ -444,15 +494,18 @@ class CallKeeper:
             yield from self.end(overflow, "lost", packet, now)
 
     def _refresh(self, packet: int, now: float) -> Iterator[Command]:
+        """Close what has had its time; renew what the kernel holds, once in REFRESH seconds."""
         for number, expectation in list(self.book.open.items()):
             if now >= expectation.expires:
                 yield from self._close(number, packet, now)
-                continue
-            if number in self.quiet:
-                continue
-            yield OpenPinhole(number, expectation, self.pinhole_mark(expectation), PINHOLE_TIMEOUT)
-        yield from self.nat.standing.values()
-        self.refresh_at = now + REFRESH if self.book.open or self.nat.standing else None
+        if now >= self.renew_at:
+            self.renew_at = now + REFRESH
+            for number, expectation in self.book.open.items():
+                if number not in self.quiet:
+                    yield self._pinhole(number, expectation, now)
+            yield from self.nat.standing.values()
+        next_end = min((e.expires for e in self.book.open.values()), default=self.renew_at)
+        self.refresh_at = min(self.renew_at, next_end) if self.book.open or self.nat.standing else None
 
     def _wake(self, now: float) -> None:
         """A new call may be the only one: see that somebody looks after it."""

@@ -416,9 +416,12 @@ class Engine:
         peer: bytes | None = record.remote
         port = record.key.dport if record.host_first else record.key.sport
         checked = Endpoint(record.remote, port) if record.relay is None else None
+        behind: Endpoint | None = None
         for position, layer in enumerate(layers):
             if layer.name == "stun":
                 self._learn(record, layer, by_host, checked, number, now)
+                if behind is not None and not by_host and _checks(layer) and self._opens(record):
+                    yield from self.calls.checked(record, behind, number, now)
                 if record.relay is None and any(f.value in ("allocate", "channel-bind") for f in layer.facts[:2]):
                     record.relay = Relay()
                 if record.relay is not None:
@@ -588,6 +591,12 @@ def _taught(lesson: Lesson) -> Match:
         (Fact("peer.endpoint", lesson.endpoint),),
         excludes=False,
     )
+
+
+def _checks(layer: Layer) -> bool:
+    """A connectivity check (RFC 8445 section 7.2)."""
+    told = {fact.name: fact.value for fact in layer.facts[:2]}
+    return told == {"stun.method": "binding", "stun.class": "request"}
 
 
 def _left_because(call: int, packet: int) -> Because:

@@ -392,6 +392,14 @@ class NatKeeper:
                 return told
         return found
 
+    def behind_relay(self, record: FlowRecord, peer: bytes) -> Endpoint | None:
+        """As what the relay sees the inside host, if that is behind us: what it tells its peers of itself."""
+        known = record.relay.mapped if record.relay is not None else None
+        if known is None or known.address == record.host or known.address not in self.settings.outside:
+            return None
+        inside = Endpoint(record.host, record.host_port)
+        return known if self.mappings.note(UDP, inside, known, peer, record.id) else None
+
     def faces(self, inside: Endpoint, peer: bytes) -> bool:
         """Whether this peer knows that inside endpoint by a mapping of ours: both ends of a call are behind us."""
         return self.mappings.outside_of(UDP, inside, peer) is not None

@@ -7,16 +7,30 @@ from dataclasses import replace
 import pytest
 
 from appid.alg.book import PER_HOST
-from appid.dataplane.command import BindNat, ClosePinhole, CutFlow, OpenPinhole, SetVerdict, UnbindNat
-from appid.engine import AnomalyReport, CallReport, FlowReport, PinholeReport
+from appid.dataplane.command import BindNat, ClosePinhole, Command, CutFlow, OpenPinhole, SetVerdict, UnbindNat
+from appid.engine import AnomalyReport, CallReport, FlowReport, PinholeReport, Settings
 from appid.engine.calls import LIFETIME, PINHOLE_TIMEOUT, REFRESH
 from appid.engine.event import Activity
 from appid.engine.limits import Limits
 from appid.flow.key import FlowKey
 from appid.policy.rule import PolicyRule
 from appid.wire import UDP, packed, text
+from tests.corpus import stun_bytes as stun
 from tests.corpus.writer import End
-from tests.engine.play import ALL, CLIENT, PEER, PUBLIC, STRANGER, Play, bodies, of, settings, udp, verdict
+from tests.engine.play import (
+    ALL,
+    CLIENT,
+    PEER,
+    PUBLIC,
+    STRANGER,
+    Play,
+    applications,
+    bodies,
+    of,
+    settings,
+    udp,
+    verdict,
+)
 
 ALLOW = PolicyRule("calls", "allow", ("inside",), ("outside",), applications=frozenset({"facetime"}))
 
@@ -291,3 +305,84 @@ def test_media_that_goes_on_after_its_call_is_no_new_flow() -> None:
     assert marks.decode(verdict(play.queue(udp(CLIENT, PEER, b"\x80late"))).mark).action == "deny"
     play.now = 30.0
     assert marks.decode(verdict(play.queue(udp(CLIENT, PEER._replace(port=40009), b"x"))).mark).action is None
+
+
+# ---- a peer's check on the client's own channel ----------------------------------------------------------------------
+
+
+RELAY = End("17.173.254.35", 3478)
+
+
+def bound(play: Play, *, checked: bool = True, mapped: str = PUBLIC, host: End = CLIENT) -> list[Command]:
+    """Session 1, packets 60 to 162: allocated, bound to the peer, and the peer's own check comes on that channel."""
+    asked, binds, checks = (
+        stun.Transaction(stun.COOKIE, name) for name in (b"allocate-tra", b"bind-channel", b"check-of-him")
+    )
+    allocate = [stun.xor_address(stun.XOR_RELAYED_ADDRESS, "0.0.0.0", 0, asked), (stun.RESERVATION_TOKEN, bytes(8))]
+    play.queue(udp(host, RELAY, stun.message(stun.ALLOCATE, stun.REQUEST, asked, allocate)))
+    seen_as = [stun.xor_address(stun.XOR_MAPPED_ADDRESS, mapped, 16402, asked)]
+    play.queue(udp(RELAY, host, stun.message(stun.ALLOCATE, stun.SUCCESS, asked, seen_as)))
+    peer = [stun.channel_number(0x4000), stun.xor_address(stun.XOR_PEER_ADDRESS, PEER.host, 16402, binds)]
+    play.queue(udp(host, RELAY, stun.message(stun.CHANNEL_BIND, stun.REQUEST, binds, peer)))
+    if not checked:
+        return play.commands
+    private = [(number, b"\0\0\0\1") for number in (0x8001, 0x8002, 0x8003, 0x8009)]
+    check = stun.message(stun.BINDING, stun.REQUEST, checks, [(stun.USERNAME, bytes(20)), *private])
+    return play.queue(udp(RELAY, host, stun.channel_data(0x4000, check)))
+
+
+def test_a_peers_check_on_the_clients_channel_lets_its_direct_check_in() -> None:
+    play = Play(settings(ALLOW, outside=PUBLIC))
+    commands = bound(play)
+    (opened,) = of(commands, OpenPinhole)
+    wanted = opened.expectation
+    assert (text(wanted.inside), wanted.port, text(wanted.peer), wanted.reason) == (
+        CLIENT.host, 16402, PEER.host, "channel-bind",
+    )  # fmt: skip
+    assert opened.timeout == 30
+    (binding,) = of(commands, BindNat)
+    assert (text(binding.outside), binding.outside_port) == (PUBLIC, 16402)
+    direct = verdict(play.queue(udp(PEER, CLIENT, b"\0\1\0\0!\x12\xa4B" + bytes(12))))
+    assert play.engine.settings.marks.decode(direct.mark).action == "allow"
+
+
+def test_a_channel_on_which_nobody_has_answered_opens_nothing() -> None:
+    assert of(bound(Play(settings(ALLOW, outside=PUBLIC)), checked=False), OpenPinhole) == []
+
+
+def test_it_holds_for_thirty_seconds_unless_a_dialog_says_the_same() -> None:
+    play = Play(settings(ALLOW))
+    (opened,) = of(bound(play), OpenPinhole)
+    assert of(play.tick(29.0), ClosePinhole) == []
+    assert [closed.id for closed in of(play.tick(30.0), ClosePinhole)] == [opened.id]
+    again = Play(settings(ALLOW))
+    bound(again)
+    again.now = 5.0
+    again.call().connect()
+    (kept,) = again.engine.calls.book.open.values()
+    assert kept.reason == "sdp-answer"
+    key = FlowKey(UDP, packed(CLIENT.host), CLIENT.port, packed(PEER.host), PEER.port)
+    assert of(again.tick(40.0, Activity(key, 39.0)), ClosePinhole) == []
+
+
+def test_each_further_check_prolongs_it_now_and_then() -> None:
+    """While the callee lets it ring; and a flood of checks is no flood of commands."""
+    play = Play(settings(ALLOW))
+    bound(play)
+    play.now = 10.0
+    assert of(bound(play), OpenPinhole) == []
+    play.now = 20.0
+    (renewed,) = of(bound(play), OpenPinhole)
+    assert renewed.timeout == 30
+    assert of(play.tick(49.0), ClosePinhole) == []
+    assert len(of(play.tick(50.0), ClosePinhole)) == 1
+
+
+def test_an_application_whose_file_does_not_say_so_opens_nothing_by_a_channel() -> None:
+    known = dict(applications())
+    known["facetime"] = replace(known["facetime"], expect_from_channel_bind=False)
+    assert of(bound(Play(Settings(known, None, ((packed("172.16.42.0"), 24),)))), OpenPinhole) == []
+
+
+def test_a_port_outside_the_media_range_opens_nothing_by_a_channel() -> None:
+    assert of(bound(Play(settings(ALLOW)), host=CLIENT._replace(port=50000)), OpenPinhole) == []
