@@ -19,7 +19,7 @@ from appid.engine import room
 from appid.engine.calls import CallKeeper
 from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, Restored, RulesLoaded, Tick
 from appid.engine.kept import restore
-from appid.engine.nat import MAX_PREFIX, MappedOf
+from appid.engine.nat import MappedOf
 from appid.engine.read import read
 from appid.engine.record import FlowRecord, Settings, Topology, flow_facts
 from appid.engine.reload import Reload
@@ -147,7 +147,7 @@ class Engine:
             self._follow(record, packet, outward, event, now, out)
             if self.broken and self._unread(event.packet, out):
                 return out
-            if record.streams is not None and self._early(record, outward):
+            if record.streams is not None and self.calls.nat.early(record, outward):
                 out.append(SetVerdict(event.packet, "drop", 0))
                 return out
         elif record.call is not None:  # a bare ACK says nothing that was not said
@@ -222,7 +222,7 @@ class Engine:
             if self.settings.judge is not None and self.settings.judge.policy.overrides:
                 self._override(record, number)
         overridden = record.state is not None and record.state == record.naming.name
-        prefix = self._prefix(record, outward) if record.streams is not None else None
+        prefix = self.calls.nat.prefix(record, outward) if record.streams is not None else None
         if (packet.payload or packet.key.proto not in (TCP, UDP)) and not overridden:
             layers = self._read(record, packet, number, outward, out)
         named = (record.naming.name, record.naming.confidence)
@@ -231,7 +231,7 @@ class Engine:
         if record.call is not None:
             self.calls.moved(record, number, now)
         record.decision = self._decide(record)
-        if prefix is not None and layers and layers[0].name == "sip" and self._spliceable(record, outward):
+        if prefix is not None and layers and layers[0].name == "sip" and self.calls.nat.spliceable(record, outward):
             out.extend(self.calls.nat.splice(record, packet, event.data, outward, prefix, event.mapped))
         if layers and self._allowed(record):
             out.extend(self._signalling(record, packet, layers, outward, number, now, event.mapped))
@@ -241,27 +241,6 @@ class Engine:
         if record.decision != decided or named != before:
             record.mark = self._mark(record)
             out.append(self._report(record, number))
-
-    def _prefix(self, record: FlowRecord, outward: bool) -> bytes | None:
-        """What a stream has sent before anybody knew what it is; None once that is known."""
-        side = 0 if outward else 1
-        if record.streams is None or record.spliced is not None or record.opening[side]:
-            return None
-        if record.streams[side].waiting and not self.calls.nat.awaits(record):
-            return None  # what comes later has gone out as it was
-        return bytes(record.streams[side].data[: MAX_PREFIX + 1])
-
-    def _early(self, record: FlowRecord, outward: bool) -> bool:
-        """Whether a segment must come again: its stream's beginning, which decides what becomes of it, is not there."""
-        side = 0 if outward else 1
-        if record.streams is None or record.spliced is not None or record.opening[side]:
-            return False
-        return record.streams[side].waiting > 0 and self.calls.nat.awaits(record)
-
-    def _spliceable(self, record: FlowRecord, outward: bool) -> bool:
-        """Whether a stream that begins as SIP may be translated: not yet refused, whatever its name will be."""
-        allowed = record.decision is None or record.decision.action == "allow"
-        return allowed and not self.settings.monitor and record.opened_with("sip", outward)
 
     def _override(self, record: FlowRecord, number: int) -> None:
         """The operator knows better: the name stands from the first packet on, and nothing is read of the flow."""

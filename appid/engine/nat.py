@@ -217,6 +217,27 @@ class NatKeeper:
         begun_at = record.key.dport in self._ports
         return begun_at and any(holds(network, record.host) for network in self.settings.masqueraded)
 
+    def prefix(self, record: FlowRecord, outward: bool) -> bytes | None:
+        """What a stream has sent before anybody knew what it is; None once that is known."""
+        side = 0 if outward else 1
+        if record.streams is None or record.spliced is not None or record.opening[side]:
+            return None
+        if record.streams[side].waiting and not self.awaits(record):
+            return None  # what comes later has gone out as it was
+        return bytes(record.streams[side].data[: MAX_PREFIX + 1])
+
+    def early(self, record: FlowRecord, outward: bool) -> bool:
+        """Whether a segment must come again: its stream's beginning, which decides what becomes of it, is not there."""
+        side = 0 if outward else 1
+        if record.streams is None or record.spliced is not None or record.opening[side]:
+            return False
+        return record.streams[side].waiting > 0 and self.awaits(record)
+
+    def spliceable(self, record: FlowRecord, outward: bool) -> bool:
+        """Whether a stream that begins as SIP may be translated: not yet refused, whatever its name will be."""
+        allowed = record.decision is None or record.decision.action == "allow"
+        return allowed and not self.settings.monitor and record.opened_with("sip", outward)
+
     def splice(
         self, record: FlowRecord, packet: Packet, data: memoryview, outward: bool, prefix: bytes, mapped: MappedOf
     ) -> Iterator[Command]:
