@@ -62,15 +62,20 @@ class Chain:
 @dataclass(frozen=True, slots=True)
 class Jump:
     """From a built-in chain to ours, put first there: NF_REPEAT then shows no packet twice to the rules of others. Or
-    `last`."""
+    `last`. With `matches`, only what they match goes there."""
 
     table: Literal["mangle", "filter"]
     hook: str
     chain: str
     last: bool = False
+    matches: tuple[str, ...] = ()
+
+    @property
+    def rule(self) -> str:
+        return str(ChainRule(self.matches, self.chain))
 
     def __str__(self) -> str:
-        return f"{self.hook} -j {self.chain}"
+        return f"{self.hook} {self.rule}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +152,8 @@ def _mangle(topology: Topology, family: Family) -> Chain:
     decided_packet = _is_not(0, marks.state)
     seen_packet = _is_not(0, marks.state | marks.passing)
     watch = _is(1 << marks.shift | marks.watch, marks.state | marks.watch, "connmark")
-    settled = _is(1 << marks.shift, marks.state | marks.watch, "connmark")
     save = f"CONNMARK --save-mark --nfmask {marks.saved:#x} --ctmask {marks.saved:#x}"
     rules = (
-        # Nearly all packets: their flow is allowed and unwatched, and they carry no mark of ours. What has no conntrack
-        # entry (INVALID, UNTRACKED) has no connmark, so what this rule takes would have returned below all the same.
-        ChainRule((_is(0, marks.state | marks.passing), settled), "RETURN"),
         ChainRule((decided_packet,), save),  # back from the engine (NF_REPEAT)
         ChainRule((seen_packet,), "RETURN"),  # decided, or PASS: later rules of others still see it
         ChainRule((_state("INVALID,UNTRACKED"),), "RETURN"),
@@ -168,6 +169,19 @@ def _mangle(topology: Topology, family: Family) -> Chain:
         ChainRule((), QUEUE),
     )
     return Chain("mangle", MAIN, rules)
+
+
+def _to_mangle(topology: Topology) -> tuple[Jump, ...]:
+    """Not for nearly all packets: their flow is allowed and unwatched, and they carry no mark of ours. In goes what has
+    one (back from the engine), and what has none and is of another flow; once only, for who went in first has a mark.
+    What has no conntrack entry (INVALID, UNTRACKED) meets no condition on connmarks, and the chain has none for it."""
+    marks = topology.marks
+    bits = marks.state | marks.passing
+    unsettled = _is_not(1 << marks.shift, marks.state | marks.watch, "connmark")
+    return (
+        Jump("mangle", "FORWARD", MAIN, matches=(_is_not(0, bits),)),
+        Jump("mangle", "FORWARD", MAIN, matches=(_is(0, bits), unsettled)),
+    )
 
 
 def _queue(topology: Topology, family: Family) -> Chain:
@@ -289,7 +303,7 @@ def chain_set(topology: Topology, family: Family) -> ChainSet:
         _mangle(topology, family), _queue(topology, family), _filter(topology, family), _input(topology),
     )  # fmt: skip
     jumps: tuple[Jump, ...] = (
-        Jump("mangle", "FORWARD", MAIN),
+        *_to_mangle(topology),
         Jump("filter", "FORWARD", MAIN),
         Jump("filter", "INPUT", INPUT),
     )

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from appid.dataplane.chain import CLEAR_TABLE, NAT_TABLE, ChainSet, IpSet
 from appid.dataplane.converge import nft_lines
 from appid.dataplane.marks import Marks
-from appid.dataplane.ruleset import TABLES, clear_table, nat_table
+from appid.dataplane.ruleset import LAST, TABLES, At, clear_table, nat_table, positions
 
 
 def restore_text(rules: ChainSet, jumps: bool = True) -> str:
@@ -22,9 +22,16 @@ def restore_text(rules: ChainSet, jumps: bool = True) -> str:
         lines.append(f"*{table}")
         lines += [f":{chain.name} - [0:0]" for chain in chains]
         lines += [f"-A {chain.name} {rule}" for chain in chains for rule in chain.rules]
-        lines += [f"{'-A' if jump.last else '-I'} {jump}" for jump in rules.jumps if jumps and jump.table == table]
+        if jumps:
+            lines += map(_inserted, positions([jump for jump in rules.jumps if jump.table == table]))
         lines.append("COMMIT")
     return "\n".join(lines) + "\n"
+
+
+def _inserted(jump: At) -> str:
+    if jump.position == LAST:
+        return f"-A {jump.hook} {jump.rule}"
+    return f"-I {jump.hook} {'' if jump.position == 1 else f'{jump.position} '}{jump.rule}"
 
 
 def ipset_text(sets: Collection[IpSet]) -> str:

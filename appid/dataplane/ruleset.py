@@ -6,7 +6,8 @@ diff.py compares and converge.py turns into steps. Ours is what bears our names:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 
@@ -167,8 +168,18 @@ def set_text(each: IpSet) -> SetText:
 def _held(chains: tuple[Chain, ...], jumps: tuple[Jump, ...], table: str) -> Held:
     return Held(
         {chain.name: tuple(str(rule) for rule in chain.rules) for chain in chains if chain.table == table},
-        tuple(At(jump.hook, LAST if jump.last else 1, f"-j {jump.chain}") for jump in jumps if jump.table == table),
+        positions([jump for jump in jumps if jump.table == table]),
     )
+
+
+def positions(jumps: Collection[Jump]) -> tuple[At, ...]:
+    """Of one table's jumps: in their order at the head of each hook, or last."""
+    count: Counter[str] = Counter()
+    found: list[At] = []
+    for jump in jumps:
+        count[jump.hook] += not jump.last
+        found.append(At(jump.hook, LAST if jump.last else count[jump.hook], jump.rule))
+    return tuple(found)
 
 
 def remembering(target: RuleSets, now: RuleSets) -> RuleSets:

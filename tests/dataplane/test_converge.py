@@ -68,15 +68,18 @@ def test_only_what_differs_is_touched() -> None:
 
 
 def test_jumps_go_where_they_belong_and_never_beyond_the_end() -> None:
-    held = ONE.held(MANGLE)
-    slipped = replace(held, jumps=(At("FORWARD", 3, "-j APPID"), At("FORWARD", 4, "-j APPID")), others={"FORWARD": 2})
-    (step,) = steps(with_table(ONE, MANGLE, slipped), ONE)
-    assert step.text.splitlines() == [
-        "*mangle", "-D FORWARD -j APPID", "-D FORWARD -j APPID", "-I FORWARD 1 -j APPID", "COMMIT",
+    place, host = Place("nft", 4, "filter"), wanted(Topology(allowed="host"), "nft")
+    held = host.held(place)
+    (put,) = (jump for jump in held.jumps if jump.hook == "INPUT")
+    jumps = (At("FORWARD", 3, "-j APPID"), At("FORWARD", 4, "-j APPID"), put)
+    slipped = replace(held, jumps=jumps, others={"FORWARD": 2})
+    (step,) = steps(with_table(host, place, slipped), host)
+    assert [line for line in step.text.splitlines() if "FORWARD" in line] == [
+        "-D FORWARD -j APPID", "-D FORWARD -j APPID", "-I FORWARD 1 -j APPID",
     ]  # fmt: skip
     fewer = replace(held, others={"FORWARD": 1})
-    (back,) = steps(with_table(ONE, MANGLE, fewer), with_table(ONE, MANGLE, slipped))
-    assert [line for line in back.text.splitlines() if "-I" in line] == [
+    (back,) = steps(with_table(host, place, fewer), with_table(host, place, slipped))
+    assert [line for line in back.text.splitlines() if "-I FORWARD" in line] == [
         "-I FORWARD 2 -j APPID", "-I FORWARD 3 -j APPID",
     ]  # fmt: skip
 

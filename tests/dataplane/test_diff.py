@@ -22,7 +22,8 @@ from appid.dataplane.ruleset import (
     wanted,
 )
 
-WANTED = wanted(Topology(outside=("wan0",), inside=("10.0.0.0/8",), queues=(0, 1)), "nft")
+WANTED = wanted(Topology(outside=("wan0",), inside=("10.0.0.0/8",), queues=(0, 1), allowed="host"), "nft")
+INPUT = At("INPUT", 1, "-j APPID-INPUT")
 MANGLE, FILTER = Place("nft", 4, "mangle"), Place("nft", 4, "filter")
 
 
@@ -64,16 +65,16 @@ def test_order_and_number_count() -> None:
 @pytest.mark.parametrize(
     ("jumps", "expected"),
     [
-        ((), ["+ iptables-nft mangle: -I FORWARD -j APPID"]),
-        ((At("FORWARD", 1, "-j APPID"), At("FORWARD", 2, "-j APPID")), ["- iptables-nft mangle: -A FORWARD -j APPID"]),
-        ((At("FORWARD", 3, "-j APPID"),), ["- iptables-nft mangle: -A FORWARD -j APPID as rule 3",
-                                           "+ iptables-nft mangle: -A FORWARD -j APPID as rule 1"]),
+        ((), ["+ iptables-nft filter: -I FORWARD -j APPID"]),
+        ((At("FORWARD", 1, "-j APPID"), At("FORWARD", 2, "-j APPID")), ["- iptables-nft filter: -A FORWARD -j APPID"]),
+        ((At("FORWARD", 3, "-j APPID"),), ["- iptables-nft filter: -A FORWARD -j APPID as rule 3",
+                                           "+ iptables-nft filter: -A FORWARD -j APPID as rule 1"]),
         ((At("FORWARD", 1, "-j APPID"), At("DOCKER-USER", 1, "-j APPID")),
-         ["- iptables-nft mangle: -A DOCKER-USER -j APPID"]),
+         ["- iptables-nft filter: -A DOCKER-USER -j APPID"]),
     ],
 )  # fmt: skip
 def test_jumps_have_their_place(jumps: tuple[At, ...], expected: list[str]) -> None:
-    assert told(changed(MANGLE, lambda held: replace(held, jumps=jumps, others={"FORWARD": 2}))) == expected
+    assert told(changed(FILTER, lambda held: replace(held, jumps=(*jumps, INPUT), others={"FORWARD": 2}))) == expected
 
 
 def test_sets_and_tables() -> None:

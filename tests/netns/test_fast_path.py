@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from appid.dataplane.chain import MAIN, ChainSet, chain_set
+from appid.dataplane.chain import MAIN, ChainSet, Jump, chain_set
 from appid.dataplane.command import Command, SetMark, SetVerdict
-from appid.dataplane.render import restore_text
+from appid.dataplane.render import ipset_text, restore_text
 from appid.dataplane.ruleset import Variant
+from appid.edge import iptables
 from appid.packet import Packet
 from tests.netns.net import CLIENT4, PEER4, Net, received, until
 from tests.netns.playbook import ALLOW, DROP, PASS, TOPOLOGY, install, running
@@ -27,16 +28,15 @@ MARKS = [(packet, flow) for packet in range(16) for flow in range(8)]
 
 
 def without_fast_rules(rules: ChainSet) -> ChainSet:
-    """The order of design.md: the first rule of mangle away, the allow rule of filter behind the PASS rule."""
+    """The order of design.md: every packet goes into mangle's chain, the allow rule of filter behind the PASS rule."""
     chains = []
     for chain in rules.chains:
-        if chain.name == MAIN and chain.table == "mangle":
-            chain = dataclasses.replace(chain, rules=chain.rules[1:])
-        elif chain.name == MAIN:
+        if chain.name == MAIN and chain.table == "filter":
             allow, invalid, passing, *rest = chain.rules
             chain = dataclasses.replace(chain, rules=(invalid, passing, allow, *rest))
         chains.append(chain)
-    return dataclasses.replace(rules, chains=tuple(chains))
+    jumps = (Jump("mangle", "FORWARD", MAIN), *(jump for jump in rules.jumps if jump.table == "filter"))
+    return dataclasses.replace(rules, chains=tuple(chains), jumps=jumps)
 
 
 def marking() -> str:
@@ -80,9 +80,10 @@ def test_every_pair_of_marks_meets_the_same_fate(bare: Net, variant: Variant) ->
     to_one_port = f"udp -m udp --dport {FIRST}:{FIRST + len(MARKS)} -j REDIRECT --to-ports 6000"
     bare.peer.run("iptables-nft", "-t", "nat", "-A", "PREROUTING", "-p", *to_one_port.split())
     with_them = fates(bare, variant)
-    rules = chain_set(TOPOLOGY, 4)
-    slow = restore_text(without_fast_rules(rules), jumps=False)
-    bare.gateway.run(f"iptables-{variant}-restore", "--noflush", text=slow)
+    bare.gateway.call(iptables.remove)
+    slow = without_fast_rules(chain_set(TOPOLOGY, 4))
+    bare.gateway.run("ipset", "restore", text=ipset_text(slow.sets))
+    bare.gateway.run(f"iptables-{variant}-restore", "--noflush", text=restore_text(slow))
     assert with_them == fates(bare, variant)
     queued, delivered, left = with_them[0, 1]  # an allowed, unwatched flow; one of its packets
     assert (queued, delivered, left) == (False, True, 1)
