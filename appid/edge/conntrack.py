@@ -31,7 +31,7 @@ from appid.edge.netlink import (
 )
 from appid.engine import FlowEnded
 from appid.flow.key import FlowKey
-from appid.wire import TCP, UDP, Endpoint
+from appid.wire import ICMP, ICMPV6, TCP, UDP, Endpoint
 
 _SUBSYSTEM = 1
 _NEW, _GET, _DELETE = 0, 1, 2
@@ -82,6 +82,41 @@ def _tuple(kind: int, key: FlowKey) -> bytes:
         kind,
         nested(1, attribute(3 if v6 else 1, key.src), attribute(4 if v6 else 2, key.dst)),
         nested(2, attribute(1, bytes((key.proto,))), ports),
+    )
+
+
+class Echo(NamedTuple):
+    """What tells one ICMP request from another: identifier, type, code (RFC 792, RFC 4443)."""
+
+    number: int
+    kind: int
+    code: int
+
+
+_ANSWERS = {8: 0, 13: 14, 15: 16, 17: 18, 128: 129}
+"""Requests with an identifier, and what answers them."""
+
+
+def echo_of(data: bytes) -> Echo | None:
+    """Of an IP packet that carries one directly."""
+    if data[0] >> 4 == 4:
+        start = (data[0] & 15) * 4
+        there = data[9] == ICMP and not int.from_bytes(data[6:8], "big") & 0x1FFF
+    else:
+        start, there = 40, data[6] == ICMPV6
+    if not there or len(data) < start + 8 or data[start] not in _ANSWERS:
+        return None
+    return Echo(int.from_bytes(data[start + 4 : start + 6], "big"), data[start], data[start + 1])
+
+
+def _echo_tuple(kind: int, key: FlowKey, echo: Echo) -> bytes:
+    v6 = len(key.src) == 16
+    first = 7 if v6 else 4
+    fields = (echo.number.to_bytes(2, "big"), bytes((echo.kind,)), bytes((echo.code,)))
+    return nested(
+        kind,
+        nested(1, attribute(3 if v6 else 1, key.src), attribute(4 if v6 else 2, key.dst)),
+        nested(2, attribute(1, bytes((key.proto,))), *(attribute(first + i, field) for i, field in enumerate(fields))),
     )
 
 
@@ -156,14 +191,26 @@ class Conntrack:
         if answer:
             raise KernelError(f"conntrack mark {mark:#x}", os.strerror(answer))
 
+    def create_echo(self, key: FlowKey, echo: Echo, mark: int) -> None:
+        """An entry for an ICMP request and what answers it. KernelError if the kernel refuses it."""
+        back = echo._replace(kind=_ANSWERS[echo.kind])
+        answer = self._make(
+            key, mark, _echo_tuple(_TUPLE_ORIG, key, echo), _echo_tuple(_TUPLE_REPLY, key.reversed(), back)
+        )
+        if answer and answer != errno.EEXIST:
+            raise KernelError(f"conntrack mark {mark:#x}", os.strerror(answer))
+
     def _create(self, key: FlowKey, mark: int) -> int:
+        return self._make(key, mark, _tuple(_TUPLE_ORIG, key), _tuple(_TUPLE_REPLY, key.reversed()))
+
+    def _make(self, key: FlowKey, mark: int, there: bytes, back: bytes) -> int:
         return self._socket.ask(
             _SUBSYSTEM,
             _NEW,
             NLM_F_CREATE | NLM_F_EXCL,
             _family(key.src),
-            _tuple(_TUPLE_ORIG, key),
-            _tuple(_TUPLE_REPLY, key.reversed()),
+            there,
+            back,
             attribute(_MARK, struct.pack(">I", mark)),
             attribute(_TIMEOUT, struct.pack(">I", DENIED_TIMEOUT)),
         )

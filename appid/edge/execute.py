@@ -25,13 +25,16 @@ from appid.dataplane.command import (
 from appid.dataplane.marks import Marks
 from appid.dataplane.rewrite import replace_payload
 from appid.dataplane.state import Desired, Element, element
-from appid.edge.conntrack import Conntrack, Entry
+from appid.edge.conntrack import DENIED_TIMEOUT, Conntrack, Entry, echo_of
 from appid.edge.ipset import Pinholes
 from appid.edge.nat import Bindings
 from appid.edge.netlink import KernelError
 from appid.edge.nfqueue import Held
 from appid.engine import CommandFailed
+from appid.flow.key import FlowKey
 from appid.wire import ICMP, ICMPV6
+
+_MAX_REFUSED = 4096
 
 
 class _Shut(NamedTuple):
@@ -49,7 +52,10 @@ class Executor:
         marks: Marks,
         on_report: Callable[[Report], None] | None = None,
         on_replace: Callable[[], None] | None = None,
+        inside: Callable[[bytes], bool] = lambda address: False,
     ) -> None:
+        self.inside = inside
+        self._refused: dict[FlowKey, float] = {}
         self.marks = marks
         self.desired = Desired()
         self.conntrack = Conntrack()
@@ -84,9 +90,7 @@ class Executor:
             case SetVerdict(packet, verdict, mark):
                 self._verdict(_in_hand(held, packet, number), verdict, mark)
             case SetMark(key, mark, create):
-                if create and key.proto in (ICMP, ICMPV6):
-                    return  # a FlowKey does not hold what tells one echo from another: each one is asked about
-                self.conntrack.set_mark(key, mark & self.marks.saved, self.marks.saved, create)
+                self._mark(key, mark & self.marks.saved, create, held, now)
             case CutFlow(key):
                 self.conntrack.delete(key)
             case OpenPinhole(_, expectation, mark, timeout):
@@ -119,6 +123,26 @@ class Executor:
                     self._on_report(command)
             case _:
                 assert_never(command)
+
+    def _mark(self, key: FlowKey, mark: int, create: bool, held: Held | None, now: float) -> None:
+        if create and key.proto in (ICMP, ICMPV6):
+            echo = echo_of(held.data) if held is not None else None
+            if echo is not None:  # errors need no entry: they are their flow's
+                self.conntrack.create_echo(key, echo, mark)
+            return
+        self.conntrack.set_mark(key, mark, self.marks.saved, create)
+        if create and self.inside(key.dst) and not self.inside(key.src):
+            self._refuse_forwarded(key, mark, now)
+
+    def _refuse_forwarded(self, key: FlowKey, mark: int, now: float) -> None:
+        """A flow from outside, refused at its first packet: if it is asked about again, the entry that was made is not
+        its own, for its packets come to another address and are forwarded (DNAT). Then the set refuses it."""
+        before = self._refused.pop(key, None)
+        self._refused[key] = now
+        if before is not None and now - before < DENIED_TIMEOUT:
+            self.pinholes.refuse((key.proto, key.dst, key.dport, key.src), mark, self.marks.mask)
+        while len(self._refused) > _MAX_REFUSED:
+            del self._refused[next(iter(self._refused))]
 
     def _verdict(self, held: Held, verdict: str, mark: int) -> None:
         if verdict == "drop":

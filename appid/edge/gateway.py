@@ -59,6 +59,7 @@ class GatewayOptions:
     record     a pcap of every queued packet          tick     seconds between Ticks
     prepare    set conntrack accounting and events in this namespace
     memory     bytes that the process may take; beyond them the engine is told that memory is short. 0: no bound
+    inside     which addresses are inside
     owns       which flows are this worker's, by their original direction
     tally      where it is counted what the queue handed over
     """
@@ -72,6 +73,7 @@ class GatewayOptions:
     prepare: bool = True
     marks: Marks = field(default_factory=Marks)
     memory: int = 0
+    inside: Callable[[bytes], bool] = field(default=lambda address: False)
     owns: Callable[[FlowKey], bool] = field(default=lambda key: True)
     tally: Tally | None = None
 
@@ -115,7 +117,7 @@ class Gateway:
         with contextlib.ExitStack() as opened:
             if self.options.prepare:
                 prepare()
-            self.execute = Executor(self.options.marks, on_report, on_replace)
+            self.execute = Executor(self.options.marks, on_report, on_replace, self.options.inside)
             opened.callback(self.execute.close)
             self.ends = FlowEnds()
             opened.callback(self.ends.close)

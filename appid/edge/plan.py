@@ -144,6 +144,7 @@ class Plan:
         return GatewayOptions(
             queue=self.queues[index], length=self.config.queue_length, record=str(queued) if queued else None,
             marks=self.marks, fail_open=self.failure("queue-full") == "open", owns=self.share(index).owns,
+            inside=self.share(index).inside,
             tally=tally, memory=self.config.max_memory << 20,
             on_error="pass" if self.failure("internal-error") == "open" else "drop",
         )  # fmt: skip

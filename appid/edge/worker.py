@@ -201,6 +201,7 @@ class Worker:
         self.metrics.applications = self.plan.numbers
         self._counted.media = self.plan.media
         self.gateway.options = self.plan.options(self.index, self._tally)
+        self.gateway.execute.inside = self.gateway.options.inside
         self._guard()
         self._judge_again()
 

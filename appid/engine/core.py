@@ -14,6 +14,7 @@ from appid.alg.expectation import Expectation
 from appid.alg.lessons import LIFETIME, Asked, Lesson, Lessons
 from appid.alg.relay import Relay
 from appid.dataplane.command import Command, Report, SetMark, SetVerdict
+from appid.dataplane.marks import ALLOW
 from appid.decode.sdp import Description
 from appid.engine import room
 from appid.engine.calls import CallKeeper
@@ -124,13 +125,13 @@ class Engine:
         if record is not None:
             self.flows.move_to_end(record.key)
         else:
-            stamp = None
             if begins:
                 self.stamps.drop(key)
-            else:
-                stamp = self.stamps.find(key, now, self.calls.book.open)
+            stamp = None if begins else self.stamps.find(key, now, self.calls.book.open)
             if stamp is not None and not self._announced(key, stamp):
                 out.append(SetVerdict(event.packet, "repeat", stamp))
+                if self.settings.marks.state_of(stamp) != ALLOW:
+                    out.append(SetMark(key, stamp, create=True))  # the kernel should have known
                 return out
             record, outward = self._create(packet, event, now, out), True
             if key not in self.flows:  # all that is followed is of calls: there is no room for it

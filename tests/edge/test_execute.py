@@ -165,7 +165,9 @@ def test_a_pinhole_for_one_peer_port_cuts_that_flow_alone(
     assert "dport=40000" not in entries
 
 
-def test_a_mark_without_entry_fails_and_icmp_is_passed_over(inside: Callable[..., list[str]], ruled: Net) -> None:
+def test_a_mark_without_entry_fails_and_an_error_of_icmp_is_passed_over(
+    inside: Callable[..., list[str]], ruled: Net
+) -> None:
     assert inside(SetMark(FLOW, 0x701, create=False))[0].startswith("SetMark: conntrack mark 0x701: No such file")
     assert inside(SetMark(FlowKey(ICMP, INSIDE, 0, PEER, 0), 0x702, create=True)) == []
 
