@@ -1,0 +1,97 @@
+"""More than the engine can answer: what is decided loses nothing, and every packet is received or counted."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.netns.live import ALL, Live, live
+from tests.netns.net import CLIENT4, PEER4, Net, until
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(200)]
+FLOOD = 15_000
+COUNTED = "-p udp --dport 10000:60000"
+FULL = 'on_stop = "remove"\nqueue_length = 64\n[exceptions]\nengine-down = "{down}"\nqueue-full = "{full}"'
+
+
+class Media:
+    """A decided flow: 100 datagrams a second with numbers, and which of them came."""
+
+    def __init__(self, net: Net) -> None:
+        self.sender, self.receiver = net.client.udp(CLIENT4, 5000), net.peer.udp(PEER4, 6000)
+        self.sent = 0
+        self.came: set[int] = set()
+        self.stopped = threading.Event()
+        for _ in range(14):  # more than undecided_packets, one after the other
+            self.send()
+            time.sleep(0.03)
+        self.threads = [threading.Thread(target=work) for work in (self._sending, self._receiving)]
+        for thread in self.threads:
+            thread.start()
+
+    def send(self) -> None:
+        self.sender.sendto(b"\xff" + self.sent.to_bytes(4, "big"), (PEER4, 6000))
+        self.sent += 1
+
+    def _sending(self) -> None:
+        while not self.stopped.is_set():
+            self.send()
+            time.sleep(0.01)
+
+    def _receiving(self) -> None:
+        self.receiver.settimeout(0.3)
+        while True:
+            try:
+                self.came.add(int.from_bytes(self.receiver.recv(100)[1:5], "big"))
+            except TimeoutError:
+                if self.stopped.is_set():
+                    return
+
+    def stop(self) -> set[int]:
+        """The numbers of those that were lost."""
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+        return set(range(self.sent)) - self.came
+
+
+def flood(net: Net, count: int) -> None:
+    """New flows of one socket, as fast as it can."""
+    sock = net.client.udp(CLIENT4)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+    sock.settimeout(None)
+    for number in range(count):
+        sock.sendto(b"\xff flood", (PEER4, 10_000 + number))
+
+
+def arrived(net: Net) -> int:
+    listing = net.peer.run("iptables-nft", "-L", "INPUT", "-v", "-x", "-n")
+    return int(next(line for line in listing.splitlines() if "DROP" in line and "udp" in line).split()[0])
+
+
+def accounted(gateway: Live) -> tuple[int, int]:
+    (stats,) = gateway.ask("stats")
+    return stats["workers"][0]["seen"], stats["exceptions"]["queue-full"] + stats["exceptions"]["engine-down"]
+
+
+@pytest.mark.parametrize(("full", "down"), [("closed", "closed"), ("open", "open"), ("open", "closed")])
+def test_of_twice_as_many_as_it_can_answer(bare: Net, tmp_path: Path, full: str, down: str) -> None:
+    bare.peer.run("iptables-nft", "-A", "INPUT", *COUNTED.split(), "-j", "DROP")
+    with live(bare, tmp_path, ALL, "nft", gateway=FULL.format(full=full, down=down)) as gateway:
+        media = Media(bare)
+        seen, _ = accounted(gateway)
+        flood(bare, FLOOD)
+        assert until(lambda: sum(accounted(gateway)) - seen >= FLOOD, 20)
+        now, counted = accounted(gateway)
+        assert media.stop() == set(), "what is decided never waits in the queue"
+        assert counted > FLOOD // 2, "or it was not too much"
+        assert now - seen + counted == FLOOD, "seen, or counted"
+        came = arrived(bare)
+        assert came == (FLOOD if full == "open" else FLOOD - counted), "received, or counted"
+        assert gateway.metric(f'appid_exceptions_total{{action="{full}",cause="queue-full"}}') == counted
+        if full == "closed":
+            assert gateway.ask("stats")[0]["dropped"] == {"full": counted}
