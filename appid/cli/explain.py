@@ -24,7 +24,7 @@ from appid.edge.config import load_config
 from appid.edge.control import ask
 from appid.edge.replay import Replay, Replayed
 from appid.engine import Engine
-from appid.engine.record import DEFAULT_INSIDE, Topology
+from appid.engine.record import DEFAULT_INSIDE, Settings, Topology
 from appid.story import Story
 from appid.story.compose import compose
 from appid.story.plain import lines
@@ -99,15 +99,22 @@ def of_capture(arguments: argparse.Namespace) -> tuple[Story, object]:
     settings = check.settings_of(arguments)
     gc.freeze()
     gc.set_threshold(50_000)
-    engine = Engine(settings)
-    teller = Storyteller(engine, arguments.flow)
-    kernel = Kernel(settings.marks, "pass" if settings.judge is None else "drop")
-    replayed = Replay(engine, kernel, progress(arguments.capture), teller).run(arguments.capture)
+    teller, replayed = _replayed(arguments, settings)
     _cleared(replayed)
     story = compose(check.lines(replayed, False), teller, arguments.call)
     if arguments.call is not None or arguments.flow is not None:
         story.others.clear()
     return story, replayed.error
+
+
+def _replayed(arguments: argparse.Namespace, settings: Settings) -> tuple[Storyteller, Replayed]:
+    """Engine and kernel are gone when this returns: of a large capture their tables are as large as what they gave."""
+    engine = Engine(settings)
+    teller = Storyteller(engine, arguments.flow)
+    kernel = Kernel(settings.marks, "pass" if settings.judge is None else "drop")
+    replayed = Replay(engine, kernel, progress(arguments.capture), teller).run(arguments.capture)
+    engine.on_read = None
+    return teller, replayed
 
 
 def progress(capture: str) -> Callable[[int], None]:

@@ -56,6 +56,8 @@ class Exchange:
         self.channels: dict[tuple[int, int], Endpoint] = {}
         self.unanswered: dict[tuple[int, int], int] = {}
         """Channel -> frame of its ChannelBind, until that is answered."""
+        self.bound: dict[int, tuple[int, int]] = {}
+        """Frame of a ChannelBind -> channel."""
         self.used: set[tuple[int, int]] = set()
         self.usernames: dict[bytes, int] = {}
         self._sender = b""
@@ -91,8 +93,7 @@ class Exchange:
                 yield from self._whose(username, frame)
             return
         if method == "channel-bind" and (asked := self.asked.get(key)) is not None:
-            for known in [c for c, bound in self.unanswered.items() if c[0] == flow and bound == asked.frame]:
-                del self.unanswered[known]
+            self.unanswered.pop(self.bound.get(asked.frame, (0, 0)), None)
         yield from self._answer(key, time, username)
 
     def _room(self, known: Sized) -> bool:
@@ -103,6 +104,7 @@ class Exchange:
         if isinstance(channel, int) and isinstance(peer, Endpoint) and self._room(self.channels):
             if (flow, channel) not in self.channels:
                 self.unanswered[flow, channel] = frame
+                self.bound[frame] = (flow, channel)
             self.channels[flow, channel] = peer
 
     def _channel(self, flow: int, facts: Facts) -> Iterator[str]:

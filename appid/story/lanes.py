@@ -12,7 +12,8 @@ from appid.story.step import Party, Role
 from appid.wire import Endpoint, text
 
 ORDER: tuple[Role, ...] = ("client", "relay", "router", "peer", "web", "courier")
-MAX_LANES = 8
+MAX_SEEN = 4096
+"""Addresses of one tale that have a lane of their role; others stand with the peers."""
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Cast:
         if src is not None and src.address not in self.complaining:
             self.speaking.add(src.address)
         for end in (src, *others):
-            if end is not None:
+            if end is not None and len(self.seen) < MAX_SEEN:
                 self.seen[end.address] = None
 
     def parties(self, first: bytes | None = None) -> tuple[list[Party], dict[bytes, int]]:

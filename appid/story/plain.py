@@ -16,8 +16,15 @@ def seconds(nanoseconds: int | None) -> float | None:
 
 
 def lane(tale: Tale, end: Endpoint | None) -> str | None:
-    """The name of the party at that end."""
-    return None if end is None else tale.parties[tale.lanes[end.address]].name
+    """The name of the party at that end; one too many to have a lane stands with the peers."""
+    return None if end is None else tale.parties[_lane(tale, end)].name
+
+
+def _lane(tale: Tale, end: Endpoint) -> int:
+    known = tale.lanes.get(end.address)
+    if known is not None:
+        return known
+    return next((n for n, party in enumerate(tale.parties) if party.role == "peer"), len(tale.parties) - 1)
 
 
 def ends(
@@ -27,7 +34,7 @@ def ends(
     here, there, peer = lane(tale, src), lane(tale, dst), lane(tale, via)
     if peer is None or src is None:
         return here, there, None
-    relay_speaks = tale.parties[tale.lanes[src.address]].role == "relay"
+    relay_speaks = tale.parties[_lane(tale, src)].role == "relay"
     return (peer, there, here) if relay_speaks else (here, peer, there)
 
 

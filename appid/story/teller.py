@@ -35,11 +35,17 @@ from appid.wire import ICMP, ICMPV6, TCP, UDP, DecodeError, Endpoint, FlowKey, L
 
 PENDING = 32
 """Messages kept of a flow whose call is not known yet."""
+MAX_TIMES = 10_000
+"""Frames of flows outside calls whose times are kept: when they got their names."""
+WAITING = 1024
+"""Flows of which messages are so kept."""
 BEFORE = 4
 """Messages with a courier kept, in case a call begins; and for how long, ns."""
 RECENT = 30_000_000_000
 COURIERS_OFTEN = 40
 """Messages with a courier that are told one by one: few, and each may be the call's signalling."""
+COURIERS = 16
+"""Of one host: the last ones."""
 KEEP_ALIVE = 160
 """Bytes of IP up to which a message with a courier is its keep-alive: it says nothing of a call."""
 CALL = "call"
@@ -66,6 +72,10 @@ Raw = tuple[int, int, int, Packet, tuple[Layer, ...], tuple[Effect, ...]]
 """Flow, frame, time, packet, layers, effects."""
 
 
+NO_RAWS: list[Raw] = []
+"""Of flows that have none yet; never added to."""
+
+
 class _Note:
     """What is kept of one flow."""
 
@@ -75,7 +85,7 @@ class _Note:
         self.first = self.last = time
         self.report: FlowReport | None = None
         self.telling: Telling | None = None
-        self.pending: list[Raw] | None = []
+        self.pending: list[Raw] | None = NO_RAWS
         self.courier: deque[Raw] | None = None
 
 
@@ -93,12 +103,13 @@ class Storyteller:
         self.notes: dict[int, _Note] = {}
         self.times: dict[int, int] = {}
         self._serving = _serving(self.applications)
-        self._couriers: dict[bytes, list[_Note]] = {}
+        self._couriers: dict[bytes, deque[_Note]] = {}
         self._open: dict[bytes, Telling] = {}
         self._layers: tuple[Layer, ...] | None = None
         self._effects: list[tuple[int, Effect]] = []
         self._reports: dict[int, CallReport] = {}
         self._by_call_id: dict[str, int] = {}
+        self._waiting: deque[_Note] = deque()
         self._time = 0
         engine.on_read = self.read
 
@@ -151,7 +162,17 @@ class Storyteller:
         elif note.courier is not None:
             self._courier(note, life, raw)
         elif note.pending is not None and len(note.pending) < PENDING:
-            note.pending.append(raw)
+            self._keep(note, raw)
+
+    def _keep(self, note: _Note, raw: Raw) -> None:
+        """An early message of a flow that may yet join a call; of too many such flows the oldest is given up."""
+        assert note.pending is not None
+        if not note.pending:
+            note.pending = []
+            self._waiting.append(note)
+            if len(self._waiting) > WAITING:
+                self._waiting.popleft().pending = None
+        note.pending.append(raw)
 
     # -- which tale ----------------------------------------------------------------------------------------------
 
@@ -212,7 +233,8 @@ class Storyteller:
 
     def _changed(self, note: _Note, life: Life, number: int, telling: Telling | None) -> tuple[Effect, ...]:
         """The effects of this packet."""
-        self.times[number] = self._time
+        if telling is not None or len(self.times) < MAX_TIMES:
+            self.times[number] = self._time
         effects = [effect for _, effect in self._effects]
         self._elsewhere(number, telling)
         self._effects.clear()
@@ -232,7 +254,7 @@ class Storyteller:
         if self._serves(life, named.application) and note.courier is None and note.telling is None:
             note.courier = deque(maxlen=BEFORE)
             host = life.key.src if self.inside(life.key.src) else life.key.dst
-            self._couriers.setdefault(host, []).append(note)
+            self._couriers.setdefault(host, deque(maxlen=COURIERS)).append(note)
         if made is not None and life.call is None and life.id != self.wanted:
             note.pending = None
         return tuple(effects)

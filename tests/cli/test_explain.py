@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from appid.cli import explain
 from appid.cli.main import main
 from appid.edge.capture import Writer
+from tests.bench.captures import shared_captures
 from tests.bench.replicate import replicate
 from tests.corpus import sessions
 
@@ -97,6 +99,41 @@ def largest(output: Path, *arguments: str) -> tuple[int, str]:
     return int(run.stderr.splitlines()[-1]) * 1024, run.stderr
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_damaged_capture_is_told_as_far_as_it_goes(
+    seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Session 1's first 320 packets, each second one with bytes changed behind its transport header."""
+    rng = random.Random(seed)
+    capture = sessions.build(1).capture
+    damaged = []
+    for when, data in capture.frames[:320]:
+        raw = bytearray(data)
+        for _ in range(rng.randrange(3)):
+            raw[rng.randrange(42, len(raw))] = rng.randrange(256)
+        damaged.append((when, bytes(raw)))
+    capture.frames = damaged
+    path, page = tmp_path / "damaged.pcap", tmp_path / "page.html"
+    capture.save(path)
+    assert main(["explain", str(path), "--html", str(page)]) == 0
+    assert main(["explain", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert all(line.isprintable() for line in text.splitlines())
+    assert page.read_text().endswith("</body></html>\n")
+    for line in told(capsys, path):
+        assert line["type"]
+
+
+@pytest.mark.parametrize("part", [pytest.param(1, marks=pytest.mark.slow), 24], ids=["all", "some"])
+def test_other_people_s_captures_have_stories(part: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in shared_captures()[::part]:
+        if path.stat().st_size < 20_000_000:
+            assert main(["explain", str(path), "--html", str(tmp_path / "page.html")]) in (0, 2), path
+            assert main(["explain", str(path)]) in (0, 2), path
+            faults = [line for line in capsys.readouterr().err.splitlines() if "a fault of appid itself" in line]
+            assert faults == []
+
+
 MEASURED = """
 import sys
 from appid.cli import explain
@@ -108,9 +145,11 @@ sys.exit(status)
 """
 
 
-def replicated(folder: Path, packets: int) -> Path:
-    sources = []
-    for number in (1, 3, 5):
+def replicated(folder: Path, packets: int, mixed: bool) -> Path:
+    """Calls over and over; or whatever other people captured, some 100,000 flows in a million packets."""
+    sources = [path for path in shared_captures() if path.stat().st_size < 2_000_000] if mixed else []
+    random.Random(1).shuffle(sources)
+    for number in () if sources else (1, 3, 5):
         sources.append(folder / f"{number}.pcap")
         sessions.build(number).capture.save(sources[-1])
     path = folder / "many.pcap"
@@ -118,15 +157,17 @@ def replicated(folder: Path, packets: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("packets", [SMALL, pytest.param(LARGE, marks=pytest.mark.slow)])
-def test_memory_stays_small_and_progress_is_shown(packets: int, tmp_path: Path) -> None:
-    path = replicated(tmp_path, packets)
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("packets", "mixed"), [(SMALL, False), pytest.param(LARGE, False, marks=pytest.mark.slow),
+                                                pytest.param(LARGE, True, marks=pytest.mark.slow)])  # fmt: skip
+def test_memory_stays_small_and_progress_is_shown(packets: int, mixed: bool, tmp_path: Path) -> None:
+    path = replicated(tmp_path, packets, mixed)
     for more in ([], ["--html", str(tmp_path / "page.html")]):
         memory, errors = largest(tmp_path / "out", str(path), *more)
         print(f"{packets} packets {more[:1]}: {memory / 1e6:.0f} MB")
         assert memory < (LIMIT if packets == LARGE else 200_000_000)
         assert "many.pcap: " in errors
         assert " packets" in errors
-        if not more:
+        if not more and not mixed:
             assert (tmp_path / "out").read_text().count("\ncall ") >= packets // 10_000
-    assert (tmp_path / "page.html").read_text().count('<section class="tale" id="t') >= packets // 10_000
+    assert mixed or (tmp_path / "page.html").read_text().count('<section class="tale" id="t') >= packets // 10_000
