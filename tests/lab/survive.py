@@ -67,9 +67,10 @@ class Mortal(Gateway):
     async def query(self, name: str) -> list[Table]:
         """Asked from here: a program of its own would take longer than what is to be seen."""
         try:
-            return await asyncio.to_thread(ask, self.control, {"ask": name})
+            told = await asyncio.to_thread(ask, self.control, {"ask": name})
         except OSError:
             return []
+        return [answer for answer in told if answer["type"] != "error"]  # a worker that does not serve just now
 
     async def kill(self, who: str) -> None:
         if who == "supervisor":
