@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
 from appid.edge import telling
 from appid.edge.conntrack import Entry
 from appid.edge.gateway import Gateway
-from appid.edge.told import Told
+from appid.edge.told import Told, Totals
 from appid.engine import Engine, FlowEnded, FlowReport
 from appid.packet import id_of, reversed_id
 
@@ -31,14 +32,24 @@ class Answers:
             case "flows":
                 yield from self.flows()
             case "calls":
-                for call in self.told.calls.values():
-                    yield telling.call(call, list(call.flows))
+                yield from self._calls()
             case "pinholes":
                 yield from (telling.pinhole(pinhole) for pinhole in self.told.pinholes.values())
             case "stats":
                 yield self.stats()
             case other:
                 yield {"type": "error", "reason": f"{other!r} is nothing to ask for"}
+
+    def _calls(self) -> Iterator[dict[str, Any]]:
+        """Each with what its flows carried: those that ended, and those that live."""
+        carried = {call: replace(totals) for call, totals in self.told.of_call.items()}
+        for entry in self.gateway.execute.conntrack.entries() if self.engine.calls.calls.open else ():
+            number = self.told.call_of(entry.key)
+            if number is not None:
+                carried.setdefault(number, Totals()).add(entry)
+        for call in self.told.calls.values():
+            totals = carried.get(call.call, Totals())
+            yield {**telling.call(call, list(call.flows)), "packets": totals.packets, "bytes": totals.bytes}
 
     def flows(self) -> Iterator[dict[str, Any]]:
         entries = {id_of(entry.key): entry for entry in self.gateway.execute.conntrack.entries()}
@@ -61,6 +72,7 @@ class Answers:
             "packets": sum(counted.packets) if counted is not None else seen,
             "bytes": sum(counted.bytes) if counted is not None else None,
             **telling.identification(report, ""), "userspace_packets": seen, "call": report.call,
+            "seconds": round(counted.seconds, 3) if counted is not None and counted.seconds else None,
             "community_id": telling.community_id(report.key), "alive": entry is not None,
             "decision": telling.decision(report.decision, self.enforced),
         }  # fmt: skip
@@ -73,5 +85,6 @@ class Answers:
             "command_failures": stats.command_failures, "flows_ended": stats.ended,
             "flows": len(self.engine.flows), "calls": len(self.engine.calls.calls.open),
             "pinholes": len(self.engine.calls.book.open), "reports": dict(self.told.counts),
+            "applications": {name: asdict(totals) for name, totals in sorted(self.told.totals.items())},
             "exceptions": dict(self.told.exceptions), "events_lost": self.lost(),
         }  # fmt: skip

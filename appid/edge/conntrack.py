@@ -6,6 +6,7 @@ linux/netfilter/nfnetlink_conntrack.h.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -37,7 +38,7 @@ _SUBSYSTEM = 1
 _NEW, _GET, _DELETE = 0, 1, 2
 _GROUP_DESTROY = 3
 _TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _TIMEOUT, _MARK, _COUNTERS_ORIG, _COUNTERS_REPLY = 1, 2, 3, 7, 8, 9, 10
-_MARK_MASK, _FILTER = 21, 25
+_TIMESTAMP, _MARK_MASK, _FILTER = 20, 21, 25
 _PROTOINFO, _BE_LIBERAL = 4, 8  # CTA_PROTOINFO, IP_CT_TCP_FLAG_BE_LIBERAL
 _FILTER_ORIG, _FILTER_REPLY = 1, 2
 _IP_SRC, _IP_DST, _PROTO_NUM, _SRC_PORT, _DST_PORT = 1, 2, 8, 16, 32  # CTA_FILTER_F_*
@@ -47,13 +48,15 @@ DENIED_TIMEOUT = 60
 
 
 class Entry(NamedTuple):
-    """One conntrack entry: both tuples as the kernel has them, mark, packets and bytes (orig, reply)."""
+    """One conntrack entry: both tuples as the kernel has them, mark, packets and bytes (orig, reply), seconds that it
+    lived (of one that is gone; 0 where the kernel keeps no times)."""
 
     orig: FlowKey
     reply: FlowKey
     mark: int
     packets: tuple[int, int]
     bytes: tuple[int, int]
+    seconds: float = 0.0
 
     @property
     def key(self) -> FlowKey:
@@ -143,11 +146,18 @@ def _counters(data: memoryview) -> tuple[int, int]:
     return found.get(1, 0), found.get(2, 0)
 
 
+def _lifetime(data: memoryview) -> float:
+    """CTA_TIMESTAMP: nanoseconds of the first and the last packet's clock."""
+    found = {kind: int.from_bytes(value, "big") for kind, value in attributes(data)}
+    return max(0, found.get(2, 0) - found.get(1, 0)) / 1e9 if found.get(1) else 0.0
+
+
 def parse_entry(body: memoryview) -> Entry | None:
     """Attributes of a conntrack message -> Entry; None where it has no tuples."""
     orig = reply = None
     mark = 0
     there = back = (0, 0)
+    seconds = 0.0
     for kind, value in attributes(body):
         if kind == _TUPLE_ORIG:
             orig = _parse_tuple(value)
@@ -159,9 +169,11 @@ def parse_entry(body: memoryview) -> Entry | None:
             there = _counters(value)
         elif kind == _COUNTERS_REPLY:
             back = _counters(value)
+        elif kind == _TIMESTAMP:
+            seconds = _lifetime(value)
     if orig is None or reply is None:
         return None
-    return Entry(orig, reply, mark, (there[0], back[0]), (there[1], back[1]))
+    return Entry(orig, reply, mark, (there[0], back[0]), (there[1], back[1]), seconds)
 
 
 def _family(address: bytes) -> int:
@@ -340,7 +352,7 @@ class FlowEnds:
             for _, _, body in messages(data):
                 entry = parse_entry(body[4:])
                 if entry is not None:
-                    ended.append(FlowEnded(entry.key, entry.mark, entry.packets, entry.bytes))
+                    ended.append(FlowEnded(entry.key, entry.mark, entry.packets, entry.bytes, entry.seconds))
         return ended
 
 
@@ -351,3 +363,5 @@ def prepare(root: Path = Path("/proc/sys/net/netfilter")) -> None:
             (root / name).write_text("1\n")
         except OSError as error:
             raise KernelError(f"sysctl {name}", str(error)) from error
+    with contextlib.suppress(OSError):  # not every kernel keeps times
+        (root / "nf_conntrack_timestamp").write_text("1\n")

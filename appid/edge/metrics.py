@@ -159,6 +159,10 @@ class Metrics:
             self._ended.add(call.call)
             self.calls.labels(call.application, call.end).inc()
 
+    def name_of(self, mark: int) -> str:
+        """The application in a connmark; "unknown" where it holds none."""
+        return self.applications.get(self.marks.decode(mark).application, "unknown")
+
     def ended(self, event: FlowEnded, media: frozenset[str], kind: str | None = None) -> None:
         """A flow's final counters; it counts as media if its application is one of calls and it went over UDP. `kind`:
         the medium that a call's description gave its port; it is the sender's word, so no other becomes a label."""

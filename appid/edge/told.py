@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from appid.dataplane.command import Command, Report
+from appid.edge.conntrack import Entry
 from appid.edge.metrics import Metrics
 from appid.engine import CallReport, DecisionReport, Engine, Event, FlowEnded, FlowReport, PinholeReport
 from appid.flow.key import FlowKey
@@ -18,6 +20,22 @@ from appid.policy.exception import Cause
 
 REMEMBERED = 4096
 """Flows, calls and pinholes that the control socket can still tell of."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """Of flows that ended, as the kernel counted them; seconds are those of all flows together."""
+
+    flows: int = 0
+    packets: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+    def add(self, flow: FlowEnded | Entry) -> None:
+        self.flows += 1
+        self.packets += sum(flow.packets)
+        self.bytes += sum(flow.bytes)
+        self.seconds += flow.seconds
 
 
 class Told:
@@ -30,6 +48,9 @@ class Told:
         self.userspace: OrderedDict[bytes, int] = OrderedDict()
         self.ended: OrderedDict[bytes, FlowEnded] = OrderedDict()
         self.kinds: OrderedDict[tuple[bytes, int, bytes], str] = OrderedDict()
+        self.media: OrderedDict[tuple[bytes, int, bytes], int] = OrderedDict()
+        self.totals: dict[str, Totals] = {}
+        self.of_call: OrderedDict[int, Totals] = OrderedDict()
         self.counts: Counter[str] = Counter()
         self.exceptions: Counter[Cause] = Counter()
 
@@ -46,6 +67,7 @@ class Told:
                 _remember(self.pinholes, pinhole.pinhole, pinhole)
                 wanted = pinhole.expectation
                 _remember(self.kinds, (wanted.inside, wanted.port, wanted.peer), wanted.kind)
+                _remember(self.media, (wanted.inside, wanted.port, wanted.peer), wanted.call)
 
     def judged(self, report: DecisionReport) -> bool:
         """Take over a decision about a flow known already; whether that is news."""
@@ -55,12 +77,26 @@ class Told:
         self.flows[id_of(known.key)] = known._replace(decision=report.decision)
         return True
 
-    def end(self, event: FlowEnded) -> None:
-        """The last counters of a flow that was told of."""
+    def end(self, event: FlowEnded, application: str) -> None:
+        """The last counters of a flow: of its application, of its call, and its own if it was told of."""
+        self.totals.setdefault(application, Totals()).add(event)
         identity = id_of(event.key)
         back = reversed_id(identity)
         if identity in self.flows or back in self.flows:
             _remember(self.ended, identity if identity in self.flows else back, event)
+        call = self.call_of(event.key)
+        if call is not None:
+            self.of_call.setdefault(call, Totals()).add(event)
+            while len(self.of_call) > REMEMBERED:
+                self.of_call.popitem(last=False)
+
+    def call_of(self, key: FlowKey) -> int | None:
+        """The call that a flow served or serves: by what was told of it, or by the pinhole that let it in."""
+        identity = id_of(key)
+        known = self.flows.get(identity) or self.flows.get(reversed_id(identity))
+        if known is not None and known.call is not None:
+            return known.call
+        return self.media.get((key.src, key.sport, key.dst)) or self.media.get((key.dst, key.dport, key.src))
 
     def kind(self, key: FlowKey) -> str | None:
         """The medium of a flow that a pinhole let in, open or closed by now; None of any other flow."""
@@ -106,5 +142,5 @@ class Counted:
         self.metrics.commands(commands)
         if isinstance(event, FlowEnded):
             self.metrics.ended(event, self.media, self.told.kind(event.key))
-            self.told.end(event)
+            self.told.end(event, self.metrics.name_of(event.mark))
         return commands

@@ -54,12 +54,13 @@ class PacketQueued(Value):
 
 class FlowEnded(NamedTuple):
     """A conntrack entry is gone. `key` is its original direction as the inside sees it (before source NAT);
-    packets and bytes are (original, reply)."""
+    packets and bytes are (original, reply); `seconds` is how long it lived, 0 where the kernel did not say."""
 
     key: FlowKey
     mark: int
     packets: tuple[int, int]
     bytes: tuple[int, int]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

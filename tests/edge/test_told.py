@@ -8,8 +8,8 @@ import pytest
 
 from appid.dataplane.command import Report
 from appid.edge import told as room
-from appid.edge.told import Told
-from appid.engine import CallReport, DecisionReport, FlowReport, PinholeReport
+from appid.edge.told import Told, Totals
+from appid.engine import CallReport, DecisionReport, FlowEnded, FlowReport, PinholeReport
 from appid.flow.key import FlowKey
 from appid.identify.identification import Identification
 from appid.packet import id_of
@@ -41,6 +41,20 @@ def test_the_last_report_of_each_counts_and_all_is_bounded(monkeypatch: pytest.M
         told.report(report)
     assert isinstance(told.calls[1], CallReport)
     assert isinstance(told.pinholes[1], PinholeReport)
+
+
+def test_what_ended_flows_carried_is_added_up_by_application_and_call() -> None:
+    """The kernel's counters: userspace saw the first packets of the first flow, and none of the second."""
+    told = Told()
+    told.report(Report("flow", flow(1)._replace(call=1)))
+    told.report(REPORTS["pinhole"])
+    wanted = REPORTS["pinhole"].body.expectation
+    media = FlowKey(UDP, wanted.peer, 40000, wanted.inside, wanted.port)
+    told.end(FlowEnded(flow(1).key, 0, (10, 5), (1000, 500), 2.5), "facetime")
+    told.end(FlowEnded(media, 0, (100, 90), (90_000, 80_000), 60.0), "facetime")
+    told.end(FlowEnded(KEY, 0, (1, 1), (60, 160), 0.1), "dns")
+    assert told.totals == {"facetime": Totals(2, 205, 171_500, 62.5), "dns": Totals(1, 2, 220, 0.1)}
+    assert told.of_call == {wanted.call: Totals(2, 205, 171_500, 62.5)}
 
 
 def test_packets_of_both_directions_are_counted_with_their_flow() -> None:

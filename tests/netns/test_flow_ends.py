@@ -1,0 +1,42 @@
+"""What flows carried is right though userspace saw but their first packets: the kernel's counters, at their end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.netns.live import ALL, live
+from tests.netns.net import CLIENT4, PEER4, Net, received, until
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
+SIZE, DECIDING, UNSEEN, BACK = 100, 14, 80, 40
+
+
+def test_bytes_and_duration_of_flows_that_userspace_never_saw_again(bare: Net, tmp_path: Path) -> None:
+    with live(bare, tmp_path, ALL, "nft", gateway='on_stop = "remove"\nworkers = 2') as gateway:
+        client, peer = bare.client.udp(CLIENT4, 5000), bare.peer.udp(PEER4, 6000)
+        begun = time.monotonic()
+        for _ in range(DECIDING):
+            client.sendto(b"\xff" * SIZE, (PEER4, 6000))
+            time.sleep(0.02)
+        seen = gateway.ask("stats")[0]["packets"]
+        for number in range(UNSEEN):
+            client.sendto(b"\xff" * SIZE, (PEER4, 6000))
+            if number < BACK:
+                peer.sendto(b"\xfe" * SIZE, (CLIENT4, 5000))
+        assert len(received(peer)) == DECIDING + UNSEEN
+        assert len(received(client)) == BACK
+        assert gateway.ask("stats")[0]["packets"] == seen, "the kernel alone"
+        bare.gateway.run("conntrack", "-D", "-p", "udp", "--dport", "6000")
+        lasted = time.monotonic() - begun
+        assert until(lambda: gateway.ask("stats")[0]["applications"])
+        (stats,) = gateway.ask("stats")
+        packets = DECIDING + UNSEEN + BACK
+        (totals,) = stats["applications"].values()
+        assert (totals["flows"], totals["packets"], totals["bytes"]) == (1, packets, packets * (SIZE + 28))
+        assert lasted - 1 < totals["seconds"] <= lasted + 0.1
+        assert stats["flows_ended"] == 1, "of two workers the one whose host it is"
+        flow = gateway.flow(6000)
+        assert (flow["packets"], flow["bytes"], flow["alive"]) == (packets, packets * (SIZE + 28), False)
