@@ -65,7 +65,9 @@ class Service:
         self._loading: Reply | None = None
         self._looked = 0.0
         self._succeeded = True
+        self._again = False
         self._counted: Counter[Any] = Counter()
+        self._said: Counter[str] = Counter()
         self._opened = ExitStack()
         self.stopped: int | None = None
 
@@ -222,9 +224,19 @@ class Service:
             self._count((number, reason), packets, self.metrics.dropped.labels(str(number), reason).inc)
         for cause, packets in self.queues.exceptions.items():
             self._count(cause, packets, self.metrics.exceptions.labels(cause, self.plan.failure(cause)).inc)
+        if full:
+            self._say()
         for why, packets in self.queues.refused.items():
             self._count(why, packets, self.metrics.refused.labels(why).inc)
         self.metrics.workers.set(sum(seat.ready for seat in self.fleet.seats))
+
+    def _say(self) -> None:
+        """One line for each cause, at most every CHAINS_EVERY seconds."""
+        for cause, packets in self.queues.exceptions.items():
+            more = packets - self._said[cause]
+            if more > 0:
+                log.warning("exception policy: %s: %d packets, %s", cause, more, self.plan.failure(cause))
+            self._said[cause] = packets
 
     def _count(self, key: Any, total: int, inc: Callable[[float], None]) -> None:
         inc(total - self._counted[key])
@@ -251,6 +263,10 @@ class Service:
         self.fleet.ask("reopen", None, lambda answers: None)
 
     def _hang_up(self) -> None:
+        if self._loading is not None:  # what the files say now is read when that is done
+            self._again = True
+            return
+        self._again = False
         self.load(None, lambda answers: None)
 
     def load(self, path: Path | None, reply: Reply) -> None:
@@ -274,12 +290,19 @@ class Service:
             reply(self._refused(place, [f"{place}: a fault of appid itself: {type(error).__name__}: {error}"], "appid"))
             return
         self._loading = reply
-        self.fleet.ask("prepare", plan, lambda answers: self._prepared(plan, answers))
+        try:
+            self.fleet.ask("prepare", plan, lambda answers: self._prepared(plan, answers))
+        except Exception as error:  # a plan that does not travel
+            self._loading = None
+            log.exception("not handed to the workers")
+            reply(self._refused(place, [f"{place}: a fault of appid itself: {type(error).__name__}: {error}"], "appid"))
 
     def _prepared(self, plan: Plan, answers: dict[int, Answer]) -> None:
         """All have it: chains first, what they let pass meanwhile is judged a moment later."""
         reply, self._loading = self._loading, None
         assert reply is not None
+        if self._again:
+            self.loop.soon(self._hang_up)
         faults = [f"worker {index}: {answer.error}" for index, answer in answers.items() if answer.error is not None]
         silent = {seat.index for seat in self.fleet.seats if seat.ready} - set(answers)
         faults += [f"worker {index} does not answer" for index in sorted(silent)]

@@ -34,6 +34,7 @@ from appid.engine.event import nowhere
 from appid.engine.kept import kept_call
 from appid.policy.exception import Failure
 
+SAY_EVERY = 10.0
 BIND_TRIES, BIND_WAIT = 30, 0.1
 """A predecessor that was killed may hold the queue for a moment longer."""
 
@@ -73,6 +74,8 @@ class Worker:
         self._next: Plan | None = None
         self._opened = ExitStack()
         self._lost = self._failed = 0
+        self._say_at = 0.0
+        self._said: Counter[str] = Counter()
         self.told = Told()
 
     def open(self) -> None:
@@ -251,12 +254,25 @@ class Worker:
         if self.plan.logged(report.body):
             self.events.write(report, time.time())
 
+    def _say(self) -> None:
+        """One line for each cause of the exception policy, at most every SAY_EVERY seconds."""
+        now = time.monotonic()
+        if now < self._say_at:
+            return
+        self._say_at = now + SAY_EVERY
+        for cause, count in self.told.exceptions.items():
+            more = count - self._said[cause]
+            if more:
+                log.warning("exception policy: %s: %d times, %s", cause, more, self.plan.failure(cause))
+            self._said[cause] = count
+
     def _tick(self, _now: float) -> None:
         self.events.flush()
         self.metrics.events_lost.inc(self.events.lost - self._lost)
         self._lost = self.events.lost
         self.metrics.failures.inc(self.gateway.stats.command_failures - self._failed)
         self._failed = self.gateway.stats.command_failures
+        self._say()
         calls = self.engine.calls
         families = Counter("ipv6" if len(each.inside) == 16 else "ipv4" for each in calls.book.open.values())
         self.metrics.gauges(len(self.engine.flows), len(calls.calls.open), families)

@@ -46,13 +46,15 @@ class Survived:
     lost: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     unheard: int = 0
+    relayed: int = 0
     sent: int = 0
     slowest: float = 0.0
 
     def __str__(self) -> str:
         return (
             f"{len(self.kills)} kills, {len(self.failures)} calls failed, {self.sent} media packets, "
-            f"{len(self.lost)} lost; {self.unheard} hung up unheard; "
+            f"{len(self.lost)} lost; {self.unheard} hung up unheard, "
+            f"{self.relayed} answered unheard, which stayed on the relay; "
             f"not right in {RIGHT_WITHIN:.0f} s: {len(self.wrong)}; slowest {self.slowest:.1f} s"
         )
 
@@ -111,7 +113,7 @@ class Trial:
     def __init__(self, gateway: Mortal, scenario: Scenario, who: str, at: float, survived: Survived) -> None:
         self.gateway, self.scenario, self.who, self.at = gateway, scenario, who, at
         self.survived = survived
-        self.unheard = False
+        self.unheard = self.answered = False
         self.call = Call(gateway.lab, scenario, "peers")
 
     async def run(self, seconds: float) -> None:
@@ -126,6 +128,7 @@ class Trial:
         await asyncio.sleep(self.at)
         known = await self._calls()
         step = list(self.call.journal.times)[-1]
+        self.answered = self.call.journal.has("ack")
         await self.gateway.kill(self.who)
         self.survived.kills.append(f"{self.who} {self.at:.2f} s in, after {step}")
         self.unheard = self.call.journal.has("bye") and step != "bye"
@@ -160,8 +163,10 @@ class Trial:
         self.survived.sent += len(outcome.outward.sent) + len(outcome.inward.sent)
         if outcome.failure is not None:
             self.survived.failures.append(f"{where}: {outcome.failure}")
-        elif not outcome.direct:
+        elif not outcome.direct and self.answered:
             self.survived.failures.append(f"{where}: stayed on the relay")
+        elif not outcome.direct:
+            self.survived.relayed += 1
         for name, lost in (("outward", outcome.lost_outward), ("inward", outcome.lost_inward)):
             self.survived.lost += [f"{where}: {name} by {path} {at:.3f}" for at, path in lost]
 
