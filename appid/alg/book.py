@@ -73,7 +73,7 @@ class Book:
         return [(number, self.open[number]) for number in self._by_call.get(call, ())]
 
     def add(self, expectation: Expectation) -> int | None:
-        """Its number; None if it stands already, or a cap forbids it."""
+        """Its number; None if it stands already, or a cap forbids it (`full`)."""
         if not self._room(expectation):
             return None
         number = self.numbers.take()
@@ -89,10 +89,15 @@ class Book:
         return True
 
     def _room(self, expectation: Expectation) -> bool:
-        mine = self._by_call.get(expectation.call, [])
-        if _place(expectation) in self._places or len(mine) >= PER_CALL or len(self.open) >= self._gateway:
-            return False
-        return self._hosts.get(expectation.inside, 0) < self._host
+        return _place(expectation) not in self._places and self.full(expectation) is None
+
+    def full(self, expectation: Expectation) -> str | None:
+        """Whose share is used up, in words; None if there is room."""
+        if len(self._by_call.get(expectation.call, ())) >= PER_CALL:
+            return f"a call has {PER_CALL} ports"
+        if self._hosts.get(expectation.inside, 0) >= self._host:
+            return f"a host has {self._host} ports"
+        return f"the gateway has {self._gateway} ports" if len(self.open) >= self._gateway else None
 
     def _keep(self, number: int, expectation: Expectation) -> None:
         self.open[number] = expectation

@@ -14,7 +14,7 @@ from typing import Literal
 from appid.decode.sdp import Description
 
 BYE_TIMEOUT = 32.0
-"""Seconds after an unanswered BYE: 64*T1, RFC 3261 section 17.1.2.2 (timer F)."""
+"""Seconds after an unanswered BYE, or a CANCEL: 64*T1, RFC 3261 sections 17.1.2.2 (timer F) and 9.1."""
 REMEMBERED = 64.0
 """Seconds for which an ended dialog's Call-ID is kept, so that a replay is known as one."""
 MAX_DIALOGS = 8192
@@ -48,7 +48,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a signal changed: `end` for "ended" (bye, cancelled, refused)."""
+    """What a signal changed: `end` for "ended" and "leaving" (bye, cancelled, refused)."""
 
     what: What
     dialog: Dialog
@@ -77,6 +77,7 @@ class Dialog:
     answered: bool = False
     cancelled: bool = False
     bye_at: float | None = None
+    cancel_at: float | None = None
     ended: bool = False
     refused: bool = False
     ended_time: float = 0.0
@@ -94,6 +95,7 @@ class Dialogs:
         self.known: dict[tuple[str, bytes], Dialog] = {}
         self.leaving: dict[tuple[str, bytes], Dialog] = {}
         self.by_call_id: dict[str, list[Dialog]] = {}
+        self._over: dict[tuple[str, bytes], None] = {}
 
     def handle(self, signal: Signal, now: float) -> list[Change]:
         """What this message changes; nothing, if it belongs to no dialog or breaks its dialog's own words."""
@@ -127,18 +129,18 @@ class Dialogs:
             self.leaving[key] = dialog
 
     def expired(self, now: float) -> list[Change]:
-        """Dialogs whose BYE was never answered."""
+        """Dialogs whose BYE was never answered, or whose INVITE was not, after its CANCEL."""
         changes = []
         for dialog in list(self.leaving.values()):
-            if dialog.bye_at is not None and now >= dialog.bye_at + BYE_TIMEOUT:
-                self._end(dialog, now)
-                changes.append(Change("ended", dialog))
+            if now < _given_up(dialog):
+                break  # they wait in the order in which they began to
+            self._end(dialog, now)
+            changes.append(Change("ended", dialog, "bye" if dialog.bye_at is not None else "cancelled"))
         return changes
 
     def next_deadline(self) -> float | None:
-        """When the next unanswered BYE is given up; None if none waits."""
-        waiting = [d.bye_at + BYE_TIMEOUT for d in self.leaving.values() if d.bye_at is not None]
-        return min(waiting, default=None)
+        """When the next of them is given up; None if none waits."""
+        return _given_up(next(iter(self.leaving.values()))) if self.leaving else None
 
     def living(self, call_id: str) -> bool:
         """Whether another inside host's view of this Call-ID goes on."""
@@ -182,12 +184,17 @@ class Dialogs:
                     if signal.description is not None:
                         dialog.offer, dialog.offer_outward = signal.description, signal.outward
             case "CANCEL":
-                if signal.outward == dialog.caller_inside and signal.cseq == dialog.inviting and not dialog.answered:
-                    dialog.cancelled = True
+                mine = signal.outward == dialog.caller_inside and signal.cseq == dialog.inviting
+                if mine and not dialog.answered and not dialog.cancelled:
+                    dialog.cancelled, dialog.cancel_at = True, now
+                    self.leaving[dialog.call_id, dialog.host] = dialog
+                    return [Change("leaving", dialog, "cancelled")]
             case "BYE":
                 if signal.to_tag and (signal.to_tag in dialog.to_tags or signal.from_tag in dialog.to_tags):
-                    dialog.bye_at = dialog.bye_at if dialog.bye_at is not None else now
-                    self.leaving[dialog.call_id, dialog.host] = dialog
+                    if dialog.bye_at is None:
+                        dialog.bye_at = now
+                        self.leaving.pop((dialog.call_id, dialog.host), None)
+                        self.leaving[dialog.call_id, dialog.host] = dialog
                     return [Change("leaving", dialog)]
         return []
 
@@ -223,6 +230,9 @@ class Dialogs:
         changes = []
         if status >= 200 and signal.cseq_method == "INVITE" and not dialog.answered:
             dialog.answered = True
+            if dialog.cancelled and dialog.bye_at is None:  # the answer was quicker (RFC 3261 section 9.1)
+                dialog.cancelled = False
+                self.leaving.pop((dialog.call_id, dialog.host), None)
             if signal.to_tag:
                 dialog.to_tags = {signal.to_tag}  # of several branches this one won (RFC 3261 section 13.2.2.4)
             changes.append(Change("answered", dialog))
@@ -260,22 +270,29 @@ class Dialogs:
     def _end(self, dialog: Dialog, now: float) -> None:
         dialog.ended, dialog.ended_time = True, now
         self.leaving.pop((dialog.call_id, dialog.host), None)
+        self._over[dialog.call_id, dialog.host] = None
 
     def _make_room(self, now: float) -> None:
         if len(self.known) < MAX_DIALOGS:
             return
-        ended = [key for key, d in self.known.items() if d.ended]
-        late = [key for key in ended if now - self.known[key].ended_time > REMEMBERED]
-        for key in late or ended[:1] or [next(iter(self.known))]:
-            self._drop(key)
+        while self._over and now - self.known[next(iter(self._over))].ended_time > REMEMBERED:
+            self._drop(next(iter(self._over)))
+        if len(self.known) >= MAX_DIALOGS:
+            self._drop(next(iter(self._over or self.known)))
 
     def _drop(self, key: tuple[str, bytes]) -> None:
         dialog = self.known.pop(key)
         self.leaving.pop(key, None)
+        self._over.pop(key, None)
         views = self.by_call_id[dialog.call_id]
         views.remove(dialog)
         if not views:
             del self.by_call_id[dialog.call_id]
+
+
+def _given_up(dialog: Dialog) -> float:
+    since = dialog.bye_at if dialog.bye_at is not None else dialog.cancel_at
+    return (since if since is not None else 0.0) + BYE_TIMEOUT
 
 
 def _again(dialog: Dialog, signal: Signal) -> bool:

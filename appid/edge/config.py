@@ -16,7 +16,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from appid.dataplane.chain import Allowed
 from appid.dataplane.marks import Marks
 from appid.edge.errors import RuleError, RuleErrors, of_validation
-from appid.edge.toml_values import read_toml
+from appid.edge.toml_values import alg_functions, read_toml
+from appid.identify.application import ALG, AlgFunction
 from appid.policy.exception import CAUSES, Cause, ExceptionPolicy, Failure
 from appid.policy.rule import Network
 
@@ -45,6 +46,7 @@ class Config:
     queued         a pcap of every packet that userspace was asked about, None for none: what the engine saw, to replay
     unknown        a pcap of the first packets of flows that stayed unknown, None for none; unknown_bytes at most
     nat_outside    the gateway's own outside addresses: descriptions that name them are bound to the inside host
+    alg            what the ALG does, for any application and rule
     nat_masqueraded   inside networks whose source the host translates; None: as the host's own rules say
     """
 
@@ -75,6 +77,7 @@ class Config:
     unknown: Path | None = None
     unknown_bytes: int = 16 << 20
     nat_outside: tuple[str, ...] = ()
+    alg: frozenset[AlgFunction] = ALG
     nat_masqueraded: tuple[Network, ...] | None = None
 
 
@@ -191,6 +194,12 @@ def _masqueraded(value: Any) -> Any:
     return [(network.network_address.packed, network.prefixlen) for network in networks]
 
 
+class _Alg(_Table):
+    expectations: bool = True
+    translation: bool = True
+    channel_bind: bool = True
+
+
 class _Nat(_Table):
     outside: list[Annotated[str, BeforeValidator(_address)]] = []
     masqueraded: Annotated[Any, BeforeValidator(_masqueraded)] = None
@@ -204,6 +213,7 @@ class _File(_Table):
     paths: _Paths = _Paths()
     log: _Log = _Log()
     nat: _Nat = _Nat()
+    alg: _Alg = _Alg()
 
 
 def load_config(path: Path | None = None) -> Config:
@@ -231,6 +241,7 @@ def load_config(path: Path | None = None) -> Config:
         queued=file.log.queued,
         unknown=file.log.unknown,
         unknown_bytes=file.log.unknown_bytes,
+        alg=alg_functions([one for one in ALG if getattr(file.alg, one.replace("-", "_"))]),
         nat_outside=tuple(file.nat.outside),
         nat_masqueraded=None if file.nat.masqueraded is None else tuple(file.nat.masqueraded),
     )

@@ -72,7 +72,7 @@ class Plan:
         """For the engine of worker `index`. What it takes from the host is looked up once, where a plan is made."""
         return Settings(
             self.applications, self.judge, self.inside, self.outside_addresses, self.marks, self.monitor,
-            masqueraded=self.masqueraded, share=(index, self.config.workers), limits=self.limits(),
+            alg=self.config.alg, masqueraded=self.masqueraded, share=(index, self.config.workers), limits=self.limits(),
             exceptions=self.config.exceptions,
         )  # fmt: skip
 

@@ -226,7 +226,7 @@ class _Loader:
             service=service,
             schedule=self.schedule(place, rule.schedule),
             implicit=rule.implicit,
-            alg=rule.alg,
+            alg=toml_values.alg_functions(rule.alg),
             log=rule.log,
             qos=Qos(rule.dscp, rule.mark) if rule.dscp is not None or rule.mark is not None else None,
             capture_unknown=rule.capture_unknown,

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
 from appid.edge import toml_values
-from appid.identify.application import Application, PortRange
+from appid.identify.application import AlgFunction, Application, PortRange
 from appid.policy.evaluate import IMPLICIT
 from appid.policy.rule import DEFAULTS, UNDECIDED_PACKETS, PacketMark
 
@@ -205,7 +205,7 @@ class RuleTable(Table):
     service: ServiceText = None  # left out: application-default to allow, any to refuse
     schedule: ScheduleTable | None = None
     implicit: bool = False
-    alg: bool = True
+    alg: bool | list[AlgFunction] = True
     log: bool = True
     dscp: Dscp = None
     mark: Mark = None

@@ -19,7 +19,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from appid.edge import toml_values
 from appid.edge.errors import RuleError, RuleErrors, of_validation
 from appid.edge.toml_values import read_toml
-from appid.identify.application import Application, Condition, Implicit, Operator, PortRange, Scope, Signature
+from appid.identify.application import (
+    AlgFunction,
+    Application,
+    Condition,
+    Implicit,
+    Operator,
+    PortRange,
+    Scope,
+    Signature,
+)
 from appid.identify.identification import STATES, Confidence
 from appid.wire import FactValue
 
@@ -178,6 +187,7 @@ class _Application(_File):
     depends_on: list[Name] = []
     inbound: Literal["any", "foreseen"] = "any"
     expect_from_channel_bind: bool = False
+    alg: bool | list[AlgFunction] = True
     default_ports: Ports = []
     media_ports: Ports = []
     dialog_ports: Ports = []
@@ -202,6 +212,7 @@ class _Application(_File):
             dialog_ports=_port_ranges(self.dialog_ports),
             watch=self.watch,
             expect_from_channel_bind=self.expect_from_channel_bind,
+            alg=toml_values.alg_functions(self.alg),
             references=tuple(self.references),
         )
 

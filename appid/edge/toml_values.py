@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 from appid.edge.errors import RuleError
-from appid.identify.application import PortRange
+from appid.identify.application import ALG, AlgFunction, PortRange
 from appid.wire import ICMP, ICMPV6, TCP, UDP
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -58,3 +59,10 @@ def name(text: str) -> str:
     if NAME.fullmatch(text) is None:
         raise ValueError(f"{text!r} is no name: lower case letters, digits and hyphens")
     return text
+
+
+def alg_functions(given: bool | Iterable[AlgFunction]) -> frozenset[AlgFunction]:
+    """`alg` of a rule or an application: all, none, or these."""
+    if isinstance(given, bool):
+        return ALG if given else frozenset()
+    return frozenset(given)

@@ -22,6 +22,7 @@ from appid.engine.record import FlowRecord, Settings, Topology
 from appid.engine.report import AnomalyReport, CallReport, PinholeReport
 from appid.flow.call import Call, Calls, End
 from appid.flow.key import FlowKey
+from appid.identify.application import ALG, AlgFunction
 from appid.policy import Decision
 from appid.policy.evaluate import Situation
 from appid.wire import UDP, Endpoint, Layer, text
@@ -234,6 +235,9 @@ class CallKeeper:
             found.answered_at = found.answered_at or packet
         elif change.what == "media":
             yield from self._media(found, dialog, record, packet, now)
+        elif change.what == "leaving" and change.end == "cancelled":
+            self.deadline = self._next_deadline()
+            return
         elif change.what == "leaving":
             found.ending = True
             if found.ended_at is None:
@@ -338,6 +342,8 @@ class CallKeeper:
         if inside is None or outside is None:
             return
         call.media = described(outside if dialog.offer_outward else inside)
+        if "expectations" not in self.functions(call.application, self.decisions.get(call.id)):
+            return
         wanted: dict[tuple[int, bytes], Expectation] = {}
         for place in agreed(inside, outside):
             if self.topology.inside(dialog.peer):
@@ -396,6 +402,12 @@ class CallKeeper:
             place.peer_port,
         )
 
+    def functions(self, name: str | None, decision: Decision | None) -> frozenset[AlgFunction]:
+        """What the ALG does: what the gateway, the application's file and the policy rule all allow."""
+        application, judge = self.settings.applications.get(name or ""), self.settings.judge
+        allowed = self.settings.alg & (application.alg if application is not None else ALG)
+        return allowed & judge.alg(decision) if judge is not None and decision is not None else allowed
+
     def _of_media(self, call: Call) -> str:
         known = self.settings.applications
         opens = MEDIA in known and OPENS_MEDIA in known[call.application].characteristics
@@ -405,6 +417,9 @@ class CallKeeper:
         yield from self._inherit(expectation, packet)
         number = self.book.add(expectation)
         if number is None:
+            full = self.book.full(expectation)
+            if full is not None:
+                yield Report("anomaly", AnomalyReport(0, packet, "alg", f"not opened: {full}"))
             return
         if self.topology.inside(expectation.peer):
             self.quiet.add(number)  # foreseen, so its flows have a name; the way between inside hosts needs no pinhole

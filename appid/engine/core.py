@@ -30,7 +30,7 @@ from appid.evidence.ledger import FactSet
 from appid.evidence.recent import Recent
 from appid.flow.key import FlowKey
 from appid.flow.numbers import Numbers
-from appid.identify.application import Application, Scope, Signature
+from appid.identify.application import AlgFunction, Application, Scope, Signature
 from appid.identify.identification import Because
 from appid.identify.match import Match, Matcher
 from appid.identify.naming import Lineage, Naming
@@ -232,7 +232,13 @@ class Engine:
         if record.call is not None:
             self.calls.moved(record, number, now)
         record.decision = self._decide(record)
-        if prefix is not None and layers and layers[0].name == "sip" and self.calls.nat.spliceable(record, outward):
+        if (
+            prefix is not None
+            and layers
+            and layers[0].name == "sip"
+            and self.calls.nat.spliceable(record, outward)
+            and "translation" in self._alg(record)
+        ):
             out.extend(self.calls.nat.splice(record, packet, event.data, outward, prefix, event.mapped))
         if layers and self._allowed(record):
             out.extend(self._signalling(record, packet, layers, outward, number, now, event.mapped))
@@ -400,7 +406,7 @@ class Engine:
         for position, layer in enumerate(layers):
             if layer.name == "stun":
                 self._learn(record, layer, by_host, checked, number, now)
-                if behind is not None and not by_host and _checks(layer) and self._opens(record):
+                if behind is not None and not by_host and _checks(layer) and "channel-bind" in self._alg(record):
                     yield from self.calls.checked(record, behind, number, now)
                 if record.relay is None and any(f.value in ("allocate", "channel-bind") for f in layer.facts[:2]):
                     record.relay = Relay()
@@ -416,9 +422,10 @@ class Engine:
             elif layer.name == "sip" and record.opened_with("sip", outward):
                 following = layers[position + 1].message if position + 1 < len(layers) else None
                 description = following if isinstance(following, Description) else None
-                if not self._opens(record):
+                functions = self._alg(record)
+                if not functions:
                     continue
-                if self.settings.monitor:
+                if self.settings.monitor or "translation" not in functions:
                     yield from self.calls.signal(record, layer, description, peer or b"", by_host, number, now)
                     continue
                 nat = self.calls.nat
@@ -466,15 +473,18 @@ class Engine:
         for record in room.give_up(self.flows) if event.short else ():
             yield from room.decided(record, self.settings, self.stamps, now)
 
-    def _opens(self, record: FlowRecord) -> bool:
-        """Whether SIP on this flow may open anything; books the call's decision, by which its media goes."""
+    def _alg(self, record: FlowRecord) -> frozenset[AlgFunction]:
+        """What the ALG may do for this flow; books its call's decision, by which its media goes."""
         judge, situation, name = self.settings.judge, record.situation, record.naming.name
         if judge is None or situation is None or name is None or record.call is None:
-            return True
+            decision = record.decision
+            if decision is None and judge is not None and situation is not None and name is not None:
+                decision = judge.first_match(situation, name)
+            return self.calls.functions(name, decision)
         decision = record.decision or judge.first_match(situation, name)
         self.calls.decisions[record.call] = decision
         self.calls.situations[record.call] = situation
-        return judge.opens(decision)
+        return self.calls.functions(name, decision)
 
     def _reload(self, event: RulesLoaded, now: float) -> Iterator[Command]:
         """New settings: what userspace follows, what calls opened, and what the kernel holds is judged again."""

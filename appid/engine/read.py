@@ -39,6 +39,8 @@ class Read:
 def read(record: FlowRecord, packet: Packet, outward: bool) -> Read:
     """What this packet tells; `outward`: it goes the way of the flow's first packet."""
     facts = [*record.facts, Fact("flow.length", len(packet.payload))]
+    if packet.fragment:  # a piece of a datagram is none: what a later piece begins with is its sender's choice
+        return Read(NOTHING, facts, ())
     if packet.encapsulation is not None:
         facts.append(Fact("flow.encapsulation", packet.encapsulation))
         return Read(NOTHING, facts, ())

@@ -15,7 +15,7 @@ from appid.engine.limits import Limits
 from appid.evidence.ledger import Ledger
 from appid.flow.key import FlowKey
 from appid.flow.stream import Stream
-from appid.identify.application import Application
+from appid.identify.application import ALG, AlgFunction, Application
 from appid.identify.identification import (
     INCOMPLETE,
     INSUFFICIENT_DATA,
@@ -52,6 +52,7 @@ class Settings:
     """Applications by name, the policy (None: allow everything), the inside networks, the gateway's own addresses.
 
     masqueraded   inside networks whose source the host translates on the way out
+    alg           what the ALG does, for anybody
     share         (index, number) of this process among those that give outside ports
     limits        how much is kept
     exceptions    what becomes of what cannot be seen
@@ -66,6 +67,7 @@ class Settings:
     budget: int = 10
     masqueraded: tuple[Network, ...] = ()
     share: tuple[int, int] = (0, 1)
+    alg: frozenset[AlgFunction] = ALG
     limits: Limits = field(default_factory=Limits)
     exceptions: ExceptionPolicy = field(default_factory=ExceptionPolicy)
 

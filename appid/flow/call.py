@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from heapq import heappop, heappush, heapreplace
 from typing import Literal
 
 from appid.flow.numbers import Numbers
@@ -84,6 +85,7 @@ class Calls:
         self._limit = limit or MAX_CALLS
         self.open: dict[int, Call] = {}
         self._by_host: dict[bytes, set[int]] = {}
+        self._idle: list[tuple[float, int]] = []
         self.numbers = Numbers(first, step)
 
     def start(self, application: str, hosts: Iterable[bytes], now: float, packet: int) -> Call:
@@ -95,6 +97,7 @@ class Calls:
         """The call is one of those open, under its own number."""
         self.numbers.beyond(call.id)
         self.open[call.id] = call
+        heappush(self._idle, (call.last_seen, call.id))
         for host in hosts:
             self.join(call, host)
 
@@ -108,7 +111,7 @@ class Calls:
         """The call that must be given up because there are too many."""
         if len(self.open) <= self._limit:
             return None
-        return min(self.open.values(), key=lambda call: call.last_seen)
+        return self._quietest()
 
     def find(self, application: str, hosts: Iterable[bytes], remote: bytes) -> Call | None:
         """The open call that a flow of these inside hosts to `remote` serves: by its peer, else the last one active."""
@@ -129,9 +132,27 @@ class Calls:
                     del self._by_host[host]
 
     def silent(self, now: float) -> list[Call]:
-        return [call for call in self.open.values() if now - call.last_seen >= SILENCE]
+        """Those silent for too long; each is told once."""
+        found = []
+        while (call := self._quietest()) is not None and now - call.last_seen >= SILENCE:
+            heappop(self._idle)
+            found.append(call)
+        return found
 
     def next_deadline(self) -> float | None:
         """When the call silent for longest would be lost; None if there is none."""
-        oldest = min((call.last_seen for call in self.open.values()), default=None)
-        return None if oldest is None else oldest + SILENCE
+        call = self._quietest()
+        return None if call is None else call.last_seen + SILENCE
+
+    def _quietest(self) -> Call | None:
+        """The call silent for longest, at the cost of one step for each that has moved since it was looked at."""
+        while self._idle:
+            seen, number = self._idle[0]
+            call = self.open.get(number)
+            if call is None:
+                heappop(self._idle)
+            elif call.last_seen > seen:
+                heapreplace(self._idle, (call.last_seen, number))
+            else:
+                return call
+        return None

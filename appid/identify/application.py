@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from appid.identify.identification import Confidence
 from appid.wire import FactValue
 
 Operator = Literal["is", "in", "has", "lacks", "prefix", "suffix", "length", "within"]
+AlgFunction = Literal["expectations", "translation", "channel-bind"]
+"""expectations  media that a dialog announces is let in       translation  addresses in payloads, and their bindings
+channel-bind  a peer's check on the client's own channel lets its direct one in"""
+ALG: Final[frozenset[AlgFunction]] = frozenset(get_args(AlgFunction))
 Scope = Literal["packet", "flow", "host", "call"]
 
 
@@ -78,6 +82,7 @@ class Application:
     watch           its signalling can be read: keep sending it to userspace after the decision, if a signature whose
                     own `watch` is set named it
     expect_from_channel_bind  the client's own ChannelBind may raise an expectation (design.md, the ALG)
+    alg             what the ALG does for its calls
     excluded_by     signatures whose match rules this application out for a flow
     """
 
@@ -98,4 +103,5 @@ class Application:
     dialog_ports: tuple[PortRange, ...] = ()
     watch: bool = False
     expect_from_channel_bind: bool = False
+    alg: frozenset[AlgFunction] = ALG
     references: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from appid.flow.key import FlowKey
-from appid.identify.application import Application, Implicit, PortRange
+from appid.identify.application import ALG, AlgFunction, Application, Implicit, PortRange
 from appid.identify.identification import INCOMPLETE, INSUFFICIENT_DATA, UNKNOWN_IP, UNKNOWN_TCP, UNKNOWN_UDP
 from appid.policy import Decision
 from appid.policy.index import PortIndex, RuleIndex
@@ -98,7 +98,7 @@ class Judge:
         self.overridden = Overrides(policy).of
         self._outside = {name: zone.outside for name, zone in policy.zones.items()}
         self._budgets = {zone: policy.budget(zone) for zone in policy.zones}
-        self._closed = frozenset(rule.name for rule in rules if not rule.alg)
+        self._alg = {rule.name: rule.alg for rule in rules if rule.alg != ALG}
         classes = {qos: number for number, qos in enumerate(policy.qos, 1)}
         self._qos = {rule.name: classes[rule.qos] for rule in rules if rule.qos is not None}
 
@@ -110,9 +110,9 @@ class Judge:
         """Whether the zone is outside; None where only addresses tell."""
         return self._outside.get(zone)  # type: ignore[arg-type]
 
-    def opens(self, decision: Decision) -> bool:
-        """Whether calls under this decision open pinholes and are translated (`alg`)."""
-        return not self._closed or decision.rule.removeprefix(IMPLICIT) not in self._closed
+    def alg(self, decision: Decision) -> frozenset[AlgFunction]:
+        """What the ALG may do for calls under this decision."""
+        return self._alg.get(decision.rule.removeprefix(IMPLICIT), ALG) if self._alg else ALG
 
     def qos_of(self, decision: Decision) -> int:
         """The QoS class of the flows that get this decision; 0: none."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Literal, NamedTuple
 
-from appid.identify.application import PortRange
+from appid.identify.application import ALG, AlgFunction, PortRange
 from appid.policy import Action
 
 Network = tuple[bytes, int]
@@ -91,7 +91,7 @@ class PolicyRule:
     service: Service = "application-default"
     schedule: Schedule | None = None
     implicit: bool = False
-    alg: bool = True
+    alg: frozenset[AlgFunction] = ALG
     log: bool = True
     qos: Qos | None = None
     capture_unknown: bool = True

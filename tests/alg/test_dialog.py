@@ -165,7 +165,7 @@ def test_an_update_changes_the_early_session(talk: Talk) -> None:
 def test_a_cancelled_call(talk: Talk) -> None:
     talk.call()
     talk.say("180 INVITE", 1, by_caller=False)
-    assert talk.say("CANCEL", 1, callee_tag="") == []
+    assert talk.say("CANCEL", 1, callee_tag="") == ["leaving"]
     assert talk.say("200 CANCEL", 1, by_caller=False) == []
     assert talk.say("487 INVITE", 1, by_caller=False) == ["ended cancelled"]
     assert talk.say("ACK", 1) == []
@@ -483,3 +483,42 @@ def test_no_order_of_messages_raises_or_reopens(messages: list[tuple[Signal, flo
         deadline = dialogs.next_deadline()
         assert deadline is None or deadline > now
     assert all(not dialog.ended for dialog in dialogs.leaving.values())
+
+
+def test_a_cancelled_call_whose_end_is_lost_ends_by_itself(talk: Talk) -> None:
+    """RFC 3261 section 9.1: after 64*T1 the client considers the transaction cancelled, 487 or not."""
+    talk.call()
+    talk.say("183 INVITE", 1, ANSWER, by_caller=False)
+    talk.now = 10.0
+    talk.say("CANCEL", 1, callee_tag="")
+    assert talk.dialogs.next_deadline() == 10.0 + BYE_TIMEOUT
+    assert talk.dialogs.expired(10.0 + BYE_TIMEOUT - 0.1) == []
+    assert [(change.what, change.end) for change in talk.dialogs.expired(10.0 + BYE_TIMEOUT)] == [
+        ("ended", "cancelled")
+    ]
+    assert talk.dialogs.next_deadline() is None
+
+
+def test_an_answer_that_was_quicker_than_the_cancel_stands(talk: Talk) -> None:
+    talk.call()
+    talk.say("CANCEL", 1, callee_tag="")
+    talk.say("200 INVITE", 1, ANSWER, by_caller=False)
+    assert talk.dialogs.expired(100.0) == []
+    talk.now = 101.0
+    assert talk.say("BYE", 2) == ["leaving"]
+    assert [change.end for change in talk.dialogs.expired(101.0 + BYE_TIMEOUT)] == ["bye"]
+
+
+def test_room_is_made_without_looking_at_every_dialog() -> None:
+    """The one that ended first goes first; of those that live the oldest."""
+    talk = Talk()
+    for number in range(alg.MAX_DIALOGS + 5):
+        call_id = f"c{number}"
+        talk.say("INVITE", 1, OFFER, callee_tag="", call_id=call_id)
+        if number in (3, 7):
+            talk.say("486 INVITE", 1, by_caller=False, call_id=call_id)
+    assert len(talk.dialogs.known) == alg.MAX_DIALOGS
+    assert ("c3", ALICE) not in talk.dialogs.known
+    assert ("c7", ALICE) not in talk.dialogs.known
+    assert ("c0", ALICE) not in talk.dialogs.known
+    assert ("c4", ALICE) in talk.dialogs.known

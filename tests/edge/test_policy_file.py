@@ -12,7 +12,7 @@ from appid.edge.errors import RuleErrors
 from appid.edge.policy_file import load_policy
 from appid.edge.rule_files import load_applications, shipped_rules
 from appid.flow.key import FlowKey
-from appid.identify.application import PortRange
+from appid.identify.application import ALG, PortRange
 from appid.policy.evaluate import Judge, Situation
 from appid.policy.lint import lint
 from appid.policy.rule import PacketMark, Policy, Qos
@@ -61,7 +61,7 @@ def test_the_reference_policy(tmp_path: Path) -> None:
         "facetime for everyone inside", ("inside",), ("outside",), "allow",
     )  # fmt: skip
     assert (rule.applications, rule.service) == (frozenset({"facetime"}), "application-default")
-    assert (rule.implicit, rule.alg, rule.schedule) == (True, True, None)
+    assert (rule.implicit, rule.alg, rule.schedule) == (True, ALG, None)
     assert (policy.default_action, policy.undecided_packets) == ("deny", 10)
     assert Judge(policy, SHIPPED).zone_of(packed("172.16.42.187")) == "inside"
     assert Judge(policy, SHIPPED).zone_of(packed("fd00:42::1")) == "inside"

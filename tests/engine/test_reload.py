@@ -185,7 +185,7 @@ def test_an_override_takes_effect_on_a_flow_that_has_no_name_yet() -> None:
 
 
 def test_alg_off_opens_nothing() -> None:
-    call = Play(settings(rule("calls, no pinholes", "allow", alg=False))).call()
+    call = Play(settings(rule("calls, no pinholes", "allow", alg=frozenset()))).call()
     assert of(call.connect(), OpenPinhole) == []
     assert of(Play(settings(rule("calls", "allow"))).call().connect(), OpenPinhole) != []
 
