@@ -253,13 +253,15 @@ class Generator:
         elif data.startswith(b"BYE"):
             self._answer(call, source, data, "")
         elif data.startswith(b"ACK"):
+            if not call.up:
+                self._media_out(call, "peer")
             call.up = True
-            self._media_out(call, "peer")
-        elif b"\r\nCSeq: 1 INVITE" in data and not call.answered:
-            call.answered = time.monotonic()
-            call.told["phone"] = _told(data)
-            self._send(call.phone, call.peer, self._text("ACK", call, 1))
-            self._media_out(call, "phone")
+        elif b"\r\nCSeq: 1 INVITE" in data:
+            self._send(call.phone, call.peer, self._text("ACK", call, 1))  # each 200: RFC 3261 section 13.2.2.4
+            if not call.answered:
+                call.answered = time.monotonic()
+                call.told["phone"] = _told(data)
+                self._media_out(call, "phone")
         elif b"\r\nCSeq: 2 BYE" in data:
             call.over = True
 
