@@ -24,6 +24,7 @@ class Desired:
 
     def __init__(self) -> None:
         self._pinholes: dict[int, tuple[OpenPinhole, float]] = {}
+        self._users: dict[Element, set[int]] = {}
         self._bindings: dict[Element, tuple[BindNat, float]] = {}
         self._failed: dict[tuple[str, object], OpenPinhole | BindNat] = {}
 
@@ -31,9 +32,11 @@ class Desired:
         """A command was carried out, or tried."""
         match command:
             case OpenPinhole():
+                self._forget(command.id)
                 self._pinholes[command.id] = (command, now + command.timeout)
+                self._users.setdefault(element(command.expectation), set()).add(command.id)
             case ClosePinhole():
-                self._pinholes.pop(command.id, None)
+                self._forget(command.id)
                 self._failed.pop(("pinhole", command.id), None)
             case BindNat():
                 self._bindings[element(command)] = (command, now + command.timeout)
@@ -63,11 +66,8 @@ class Desired:
 
     def shared(self, close: ClosePinhole, now: float) -> bool:
         """Whether another pinhole, still open, needs the same element."""
-        key = element(close.expectation)
-        return any(
-            number != close.id and until > now and element(other.expectation) == key
-            for number, (other, until) in self._pinholes.items()
-        )
+        users = self._users.get(element(close.expectation), ())
+        return any(number != close.id and self._pinholes[number][1] > now for number in users)
 
     def binding(self, wanted: Expectation | UnbindNat) -> BindNat | None:
         """The binding between the same two ends."""
@@ -76,9 +76,18 @@ class Desired:
 
     def expire(self, now: float) -> None:
         for number in [number for number, (_, until) in self._pinholes.items() if until <= now]:
-            del self._pinholes[number]
+            self._forget(number)
         for key in [key for key, (_, until) in self._bindings.items() if until <= now]:
             del self._bindings[key]
+
+    def _forget(self, number: int) -> None:
+        pinhole = self._pinholes.pop(number, None)
+        if pinhole is None:
+            return
+        place = element(pinhole[0].expectation)
+        self._users[place].discard(number)
+        if not self._users[place]:
+            del self._users[place]
 
     def elements(self) -> frozenset[Element]:
         """The keys of all pinholes."""

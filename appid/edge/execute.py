@@ -66,6 +66,8 @@ class Executor:
         self.known: dict[Element, list[Entry]] = {}
         self._marked: dict[Element, int] = {}
         self.closed: dict[Element, _Shut] = {}
+        self._leaving: list[UnbindNat] = []
+        self._cut: list[Entry] = []
 
     def close(self) -> None:
         self.pinholes.close()
@@ -77,13 +79,25 @@ class Executor:
     ) -> list[CommandFailed]:
         """Carry out a list. A refused command does not keep the others from being carried out."""
         failed: list[CommandFailed] = []
+        self.bindings.prepare([command for command in commands if isinstance(command, BindNat)])
         for command in commands:
+            if self._leaving and not isinstance(command, (ClosePinhole, UnbindNat, Report)):
+                self._leave()
             try:
                 self._one(command, now, held, number)
             except (KernelError, ValueError, OSError) as error:
                 self.desired.failed(command)
                 failed.append(CommandFailed(command, str(error)))
+        self._leave()
         return failed
+
+    def _leave(self) -> None:
+        """Bindings that go together, in one transaction; then the flows that lived by them."""
+        leaving, self._leaving = self._leaving, []
+        self.bindings.unbind(leaving)
+        cut, self._cut = self._cut, []
+        for entry in cut:
+            self.conntrack.delete(entry.orig)
 
     def _one(self, command: Command, now: float, held: Held | None, number: int) -> None:
         match command:
@@ -109,7 +123,7 @@ class Executor:
                 if self.desired.binding(command) is None:
                     return  # it went with its pinhole, entries and all: looking for them walks the whole table
                 self.desired.note(command, now)
-                self.bindings.unbind(command, entries=False)  # its flows ended, or their pinhole was shut
+                self._leaving.append(command)  # its flows ended, or their pinhole was shut
             case RewritePayload(packet, payload, numbers):
                 waiting = _in_hand(held, packet, number)
                 waiting.replace(replace_payload(waiting.data, payload, numbers))
@@ -165,10 +179,9 @@ class Executor:
                 binding.proto, binding.inside, binding.port, binding.outside, binding.outside_port, binding.peer
             )
             self.desired.note(gone, now)
-            self.bindings.unbind(gone, entries=False)
-        for entry in self.known.pop(place, ()):
-            if expectation.peer_port in (None, _far_port(entry, place)):
-                self.conntrack.delete(entry.orig)
+            self._leaving.append(gone)
+        known = self.known.pop(place, ())
+        self._cut += [entry for entry in known if expectation.peer_port in (None, _far_port(entry, place))]
         self.closed[place] = _Shut(self._marked.pop(place, None), expectation.peer_port)
 
     def sweep(self) -> int:

@@ -6,10 +6,11 @@ would keep another mapping are deleted, or they would poison it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -124,6 +125,7 @@ class Bindings:
         self._conntrack = conntrack
         self._nft = nft or Nft()
         self._made: dict[Element, BindNat] = {}
+        self._added: set[BindNat] = set()
         self._guarded: Collection[int] = ()
 
     def guard(self, ports: range, outside: Collection[bytes]) -> None:
@@ -148,16 +150,29 @@ class Bindings:
                     found.append(binding)
         return found
 
+    def prepare(self, bindings: Sequence[BindNat]) -> None:
+        """Those of one packet, in one transaction: what `bind` does next finds them there. If they do not go together,
+        each goes alone."""
+        new = [binding for binding in bindings if element(binding) not in self._made]
+        self._added = set()
+        if len(new) < 2:
+            return
+        with contextlib.suppress(KernelError):
+            self._nft.run("".join(map(_add, new)))
+            self._added = set(new)
+
     def bind(self, binding: BindNat) -> None:
         """Make or refresh a binding, then delete the entries that hold another mapping between its ends."""
         before = self._made.get(element(binding))
         refresh = before is not None and _same(before, binding)
         try:
             # Kernels before 6.x may not refresh the timeout of an element that is added again: delete it first.
-            self._nft.run(_delete(binding) + _add(binding) if refresh else _add(binding))
+            if binding not in self._added:
+                self._nft.run(_delete(binding) + _add(binding) if refresh else _add(binding))
         except KernelError:
             self._replace(binding)
             refresh = False
+        self._added.discard(binding)
         self._made[element(binding)] = binding
         if not refresh:
             for entry in self._known(binding) if binding.peer_ports is not None else self._looked_for(binding):
@@ -174,20 +189,20 @@ class Bindings:
                 continue
         self._nft.run(_add(binding))
 
-    def unbind(self, binding: UnbindNat, entries: bool = True) -> None:
-        """Take a binding out and, unless the caller does it, delete the `entries` that live by it. What is gone already
-        is passed over."""
-        self._made.pop(element(binding), None)
+    def unbind(self, bindings: Sequence[UnbindNat]) -> None:
+        """Take bindings out, in one transaction; the flows that live by them are the caller's. What is gone already is
+        passed over."""
+        for binding in bindings:
+            self._made.pop(element(binding), None)
+        commands = "".join(map(_delete, bindings))
+        if not commands:
+            return
         try:
-            self._nft.run(_delete(binding))
+            self._nft.run(commands)
         except KernelError:
-            for line in _delete(binding).splitlines():
-                try:
+            for line in commands.splitlines():
+                with contextlib.suppress(KernelError):
                     self._nft.run(line + "\n")
-                except KernelError:
-                    continue
-        for entry in self._between(binding) if entries else ():
-            self._conntrack.delete(entry.orig)
 
     def _between(self, binding: BindNat | UnbindNat) -> list[Entry]:
         arriving = TupleFilter(binding.proto, binding.peer, None, binding.outside, binding.outside_port)

@@ -30,8 +30,7 @@ def reconcile(execute: Executor, holds: Callable[[bytes], bool]) -> Closed:
         execute.pinholes.shut(place)
     bound = {element(binding) for binding, _ in execute.desired.bindings()}
     bindings = [each for each in execute.bindings.listed() if holds(each.inside) and element(each) not in bound]
-    for binding in bindings:
-        execute.bindings.unbind(binding, entries=False)
+    execute.bindings.unbind(bindings)
     flows = 0
     if orphans:
         entries = [entry for entry in execute.conntrack.entries() if execute.marks.state_of(entry.mark) == ALLOW]

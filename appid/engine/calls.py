@@ -12,7 +12,7 @@ from dataclasses import replace
 from math import ceil
 
 from appid.alg.book import Book
-from appid.alg.dialog import Change, Dialog, Dialogs, Signal
+from appid.alg.dialog import BYE_TIMEOUT, Change, Dialog, Dialogs, Signal
 from appid.alg.expectation import Expectation
 from appid.alg.media import MediaPort, agreed, described
 from appid.dataplane.command import BindNat, ClosePinhole, Command, CutFlow, OpenPinhole, Report
@@ -242,7 +242,7 @@ class CallKeeper:
             found.ending = True
             if found.ended_at is None:
                 found.close("bye", packet)
-            self.deadline = self._next_deadline()
+            self._sooner(now + BYE_TIMEOUT)
         elif change.what == "ended":
             yield from self._dialog_ended(found, change, packet, now)
             return
@@ -335,7 +335,11 @@ class CallKeeper:
         """Nothing is late that ends at this time."""
         if self.refresh_at is None or time < self.refresh_at:
             self.refresh_at = time
-            self.deadline = self._next_deadline()
+            self._sooner(time)
+
+    def _sooner(self, time: float) -> None:
+        """A deadline may be too early, never too late: the tick looks at all calls, a packet must not."""
+        self.deadline = time if self.deadline is None else min(self.deadline, time)
 
     def _media(self, call: Call, dialog: Dialog, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:
         inside, outside = dialog.inside, dialog.outside

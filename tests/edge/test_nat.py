@@ -72,16 +72,27 @@ def test_a_binding_whose_elements_have_run_out_can_be_made_again(maps: Namespace
     assert len(listed(maps, "dnat4")) == 1
 
 
-def test_unbinding_takes_both_out_and_the_entries_with_them(maps: Namespace) -> None:
+def test_unbinding_takes_both_out_and_passes_over_what_is_gone(maps: Namespace) -> None:
     made = bindings(maps)
-    made.bind(BIND)
-    conntrack = maps.call(Conntrack)
-    conntrack.set_mark(FlowKey(UDP, INSIDE, 16402, PEER, 40000), 1, 3, create=True)
-    conntrack.set_mark(FlowKey(UDP, INSIDE, 16403, PEER, 40000), 1, 3, create=True)
-    made.unbind(UNBIND)
+    other = BindNat(UDP, INSIDE, 16404, PUBLIC, 16406, PEER, 60)
+    made.prepare([BIND, other])
+    for binding in (BIND, other):
+        made.bind(binding)
+    assert len(listed(maps, "dnat4")) == len(listed(maps, "snat4")) == 2
+    made.unbind([UNBIND])
+    assert len(listed(maps, "dnat4")) == len(listed(maps, "snat4")) == 1
+    made.unbind([UNBIND, UnbindNat(UDP, INSIDE, 16404, PUBLIC, 16406, PEER)])
     assert listed(maps, "dnat4") == listed(maps, "snat4") == []
-    assert [entry.key.sport for entry in conntrack.entries()] == [16403]
-    made.unbind(UNBIND)
+
+
+def test_bindings_that_cannot_be_made_together_are_made_one_by_one(maps: Namespace) -> None:
+    made = bindings(maps)
+    made.bind(BindNat(UDP, INSIDE, 16404, PUBLIC, 16404, PEER, 60))
+    clash, fine = BIND, BindNat(UDP, INSIDE, 16408, PUBLIC, 16408, PEER, 60)
+    made.prepare([clash, fine])
+    for binding in (clash, fine):
+        made.bind(binding)
+    assert len(listed(maps, "dnat4")) == 2
 
 
 def test_refreshing_keeps_an_entry_with_the_right_mapping(maps: Namespace) -> None:
