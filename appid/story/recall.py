@@ -139,7 +139,7 @@ def _of_call(told: Line) -> Iterator[tuple[int, Effect]]:
 
 def _of_pinholes(pinholes: Iterable[Line]) -> Iterator[tuple[int, Effect]]:
     for hole in pinholes:
-        place = f"{hole['inside']} port {hole['port']} from {hole['peer']}"
-        yield hole["opened_at"], Effect("pinhole", f"pinhole {hole['id']} opened: {place} ({hole['reason']})")
+        place = f"{hole['inside']} port {hole['port']} from {hole['peer']} ({hole['reason']})"
+        yield hole["opened_at"], Effect("pinhole", f"pinhole {hole['id']} opened: {place}")
         if hole["closed_at"] is not None:
             yield hole["closed_at"], Effect("pinhole", f"pinhole {hole['id']} closed: {place}")

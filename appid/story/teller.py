@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from appid.dataplane.command import BindNat, Command, Report, RewritePayload, UnbindNat
+from appid.alg.expectation import Expectation
+from appid.dataplane.command import BindNat, Command, OpenPinhole, Report, RewritePayload, UnbindNat
 from appid.decode import peel
 from appid.engine import (
     AnomalyReport,
@@ -109,6 +110,7 @@ class Storyteller:
         self._effects: list[tuple[int, Effect]] = []
         self._reports: dict[int, CallReport] = {}
         self._by_call_id: dict[str, int] = {}
+        self._reasons: dict[int, str] = {}
         self._waiting: deque[_Note] = deque()
         self._time = 0
         engine.on_read = self.read
@@ -124,6 +126,8 @@ class Storyteller:
         for command in commands:
             if isinstance(command, Report):
                 self._report(command.body, number)
+            elif isinstance(command, OpenPinhole):
+                self._opened(command)
             elif isinstance(command, BindNat | UnbindNat | RewritePayload):
                 self._effects.append((0, _translated(command)))
         if not isinstance(event, PacketQueued) and len(self._effects) > before:
@@ -275,6 +279,14 @@ class Storyteller:
         return Effect("named", f"{named.application}, {named.confidence}{way}",
                       tuple((b.signature, reason(b.facts)) for b in counted))  # fmt: skip
 
+    def _opened(self, command: OpenPinhole) -> None:
+        """A pinhole is renewed now and then; that a dialog stands now behind what a check alone had opened is told."""
+        e = command.expectation
+        before = self._reasons.get(command.id)
+        self._reasons[command.id] = e.reason
+        if before is not None and before != e.reason:
+            self._effects.append((e.call, Effect("pinhole", f"pinhole {command.id} held on: {_place(e)}")))
+
     def _report(self, body: Any, number: int) -> None:
         match body:
             case CallReport():
@@ -289,12 +301,10 @@ class Storyteller:
                     telling.over = number > body.started_at
             case PinholeReport():
                 e = body.expectation
-                place = f"{text(e.inside)} port {e.port} from {text(e.peer)}"
-                if body.closed_at is None:
-                    words = f"pinhole {body.pinhole} opened: {place} ({e.reason})"
-                else:
-                    words = f"pinhole {body.pinhole} closed: {place}"
-                self._effects.append((e.call, Effect("pinhole", words)))
+                word = "opened" if body.closed_at is None else "closed"
+                self._effects.append((e.call, Effect("pinhole", f"pinhole {body.pinhole} {word}: {_place(e)}")))
+                if body.closed_at is not None:
+                    self._reasons.pop(body.pinhole, None)
             case TranslationReport() if body.result in UNTRANSLATED:
                 self._effects.append((0, Effect("translated", f"not translated: {UNTRANSLATED[body.result]}")))
             case AnomalyReport():
@@ -415,6 +425,10 @@ def _call_words(before: CallReport | None, now: CallReport) -> list[str]:
     elif before is not None and now.ended_at != before.ended_at:
         words.append(f"call {now.call} is over")
     return words
+
+
+def _place(wanted: Expectation) -> str:
+    return f"{text(wanted.inside)} port {wanted.port} from {text(wanted.peer)} ({wanted.reason})"
 
 
 def _translated(command: BindNat | UnbindNat | RewritePayload) -> Effect:

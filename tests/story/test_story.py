@@ -164,7 +164,7 @@ def test_another_row_would_be_missed() -> None:
 
 
 def test_what_changed_stands_at_its_frame() -> None:
-    """Session 1: the name at 60, the call at 169, answer and pinhole at 172, its close at 5790 (facts, session 1)."""
+    """Session 1: the name at 60, the pinhole at the peer's check 162, the call at 169, its answer at 172, its end."""
     effects = {
         (line["packet"], effect["kind"], effect["text"])
         for line in told(1)
@@ -175,11 +175,12 @@ def test_what_changed_stands_at_its_frame() -> None:
         (60, "named", "facetime, conclusive (stun > turn > facetime)"),
         (169, "call", "call 1: 172.16.42.187 calls 71.230.89.52"),
         (172, "call", "call 1 answered"),
-        (172, "pinhole", "pinhole 1 opened: 172.16.42.187 port 16402 from 71.230.89.52 (sdp-answer)"),
+        (162, "pinhole", "pinhole 1 opened: 172.16.42.187 port 16402 from 71.230.89.52 (channel-bind)"),
+        (172, "pinhole", "pinhole 1 held on: 172.16.42.187 port 16402 from 71.230.89.52 (sdp-answer)"),
         (175, "media", "media begins, through the relay"),
         (300, "media", "media goes directly from here on"),
         (5786, "call", "call 1 ends: bye"),
-        (5790, "pinhole", "pinhole 1 closed: 172.16.42.187 port 16402 from 71.230.89.52"),
+        (5790, "pinhole", "pinhole 1 closed: 172.16.42.187 port 16402 from 71.230.89.52 (sdp-answer)"),
     } <= effects
 
 
