@@ -60,6 +60,7 @@ LOOKALIKES = (
     Lookalike("stun-ice-username-of-20-bytes", A.ice_twenty, STUN),
     Lookalike("stun-with-sip-in-its-username", A.slipstream, (*STUN, "turn"), ("facetime", "sip")),
     Lookalike("sip-in-channeldata", A.sip_in_channel, ("sip", "turn")),
+    Lookalike("sip-of-the-media-engine-in-channeldata", A.viceroy_in_channel, ("ichat-av", "sip", "turn")),
     Lookalike("noise-on-16402", B.noise_16402, NO_NAME),
     Lookalike("16-bytes-on-16403-without-pad", B.no_pad, NO_NAME, ("facetime", "snatmap")),
     Lookalike("16-bytes-on-16403-of-another-address", B.other_address, NO_NAME, ("facetime", "snatmap")),

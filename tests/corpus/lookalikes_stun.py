@@ -177,6 +177,22 @@ def sip_in_channel(s: Stage) -> None:
     s.udp(RELAY, OWN, stun.channel_data(0x4001, f"SIP/2.0 200 OK\r\n{rest}".encode()))
 
 
+def viceroy_in_channel(s: Stage) -> None:
+    """The media engine's agent behind a relay, and a session that is not FaceTime's: the origin tells."""
+    allocate(s, [UDP_TRANSPORT], [], [])
+    for turn, agent in enumerate(("Viceroy 1.4.1", "Viceroy 1.7.0/GK")):
+        sdp = (
+            "v=0\r\no=ScreenSharing 0 0 IN IP4 203.0.113.20\r\ns=mobile\r\nc=IN IP4 203.0.113.20\r\nt=0 0\r\n"
+            "m=video 16402 RTP/AVP 123\r\n"
+        )
+        sip = (
+            "INVITE sip:bob@example.org SIP/2.0\r\nv: SIP/2.0/UDP 203.0.113.20:49160;branch=z9hG4bK776asd\r\n"
+            f"f: <sip:alice@example.org>;tag=1928\r\nt: <sip:bob@example.org>\r\ni: a84b4c76e6671{turn}\r\n"
+            f"CSeq: 63 INVITE\r\nUser-Agent: {agent}\r\nMax-Forwards: 70\r\nc: application/sdp\r\nl: {len(sdp)}\r\n\r\n"
+        )
+        s.udp(OWN, RELAY, stun.channel_data(0x4001, f"{sip}{sdp}".encode()))
+
+
 def refresh_with_code_0x0022(s: Stage) -> None:
     """0x0022 in a Refresh means nothing (RFC 8656 section 18), of whatever length."""
     for size in (4, 8, 12, 20):
