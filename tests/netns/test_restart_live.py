@@ -1,0 +1,97 @@
+"""Stops, kills and upgrades in the middle of a TCP transfer and of a decided UDP flow: nothing of either is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.netns.live import ALL, Live, live
+from tests.netns.net import CLIENT4, PEER4, Net, until
+from tests.netns.test_overload import Media
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(200)]
+KEEP = 'on_stop = "keep"\nworkers = 2'
+PIECE = os.urandom(1 << 16)
+
+
+class Transfer:
+    """A connection that carries pieces until it is told to end; both ends hash what they see."""
+
+    def __init__(self, net: Net) -> None:
+        self.listener = net.peer.listen(PEER4, 8080)
+        self.sender = net.client.tcp(CLIENT4)
+        self.sender.connect((PEER4, 8080))
+        self.sender.settimeout(30)
+        self.receiver, _ = self.listener.accept()
+        self.receiver.settimeout(30)
+        self.stopped = threading.Event()
+        self.sent, self.came, self.bytes = hashlib.sha256(), hashlib.sha256(), 0
+        self.threads = [threading.Thread(target=work) for work in (self._send, self._receive)]
+        for thread in self.threads:
+            thread.start()
+
+    def _send(self) -> None:
+        while not self.stopped.wait(0.01):
+            self.sender.sendall(PIECE)
+            self.sent.update(PIECE)
+        self.sender.shutdown(socket.SHUT_WR)
+
+    def _receive(self) -> None:
+        while piece := self.receiver.recv(1 << 16):
+            self.came.update(piece)
+            self.bytes += len(piece)
+
+    def whole(self) -> bool:
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join(40)
+        return self.bytes > 1 << 20 and self.sent.digest() == self.came.digest()
+
+
+def stop(gateway: Live) -> None:
+    assert gateway.stop() == 0
+
+
+def kill(gateway: Live) -> None:
+    gateway.process.kill()
+    gateway.process.wait()
+
+
+def kill_worker(gateway: Live) -> None:
+    os.kill(gateway.ask("stats")[0]["workers"][0]["pid"], signal.SIGKILL)
+
+
+def ask_for_more(gateway: Live, transfer: Transfer) -> bool:
+    before = transfer.bytes
+    return until(lambda: transfer.bytes > before + (1 << 18))
+
+
+def test_nothing_is_lost_by_a_stop_an_upgrade_or_a_kill(bare: Net, tmp_path: Path) -> None:
+    with live(bare, tmp_path, ALL, "nft", gateway=KEEP) as gateway:
+        media, transfer = Media(bare), Transfer(bare)
+        assert ask_for_more(gateway, transfer)
+        for end in (stop, kill, kill_worker):
+            end(gateway)
+            assert ask_for_more(gateway, transfer), f"{end.__name__}: the kernel goes on alone"
+            if end is not kill_worker:
+                assert "APPID" in bare.gateway.run("iptables-nft-save"), "the chains stay"
+                gateway.begin()
+            assert ask_for_more(gateway, transfer), f"{end.__name__}: and with the next engine"
+        assert media.stop() == set()
+        assert transfer.whole()
+    assert "APPID" in bare.gateway.run("iptables-nft-save")
+
+
+def test_an_interrupt_takes_everything_away(bare: Net, tmp_path: Path) -> None:
+    """Who runs it by hand wants to see it gone."""
+    gateway = Live(bare, tmp_path, ALL, "nft", gateway=KEEP)
+    gateway.process.send_signal(signal.SIGINT)
+    assert gateway.process.wait(20) in (0, 130), gateway.text()
+    assert "APPID" not in bare.gateway.run("iptables-nft-save")
+    assert "appid-" not in bare.gateway.run("ipset", "-n", "list") + bare.gateway.run("nft", "list", "tables")
