@@ -78,7 +78,10 @@ def accounted(gateway: Live) -> tuple[int, int]:
     return stats["workers"][0]["seen"], stats["exceptions"]["queue-full"] + stats["exceptions"]["engine-down"]
 
 
-@pytest.mark.parametrize(("full", "down"), [("closed", "closed"), ("open", "open"), ("open", "closed")])
+BOTH = [("closed", "closed"), ("open", "closed"), pytest.param("open", "open", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("full", "down"), BOTH)
 def test_of_twice_as_many_as_it_can_answer(bare: Net, tmp_path: Path, full: str, down: str) -> None:
     bare.peer.run("iptables-nft", "-A", "INPUT", *COUNTED.split(), "-j", "DROP")
     with live(bare, tmp_path, ALL, "nft", gateway=FULL.format(full=full, down=down)) as gateway:

@@ -44,12 +44,12 @@ def test_echoes_come_back_where_they_may(bare: Net, tmp_path: Path) -> None:
         assert [echoes(bare, to, 3) for to in (PEER4, PEER6)] == [3, 3]
 
 
-@pytest.mark.parametrize("to", [PEER4, PEER6], ids=["v4", "v6"])
-def test_an_echo_is_asked_about_once(bare: Net, tmp_path: Path, to: str) -> None:
+def test_an_echo_is_asked_about_once(bare: Net, tmp_path: Path) -> None:
     with live(bare, tmp_path, NOTHING, "nft") as gateway:
-        before = seen(gateway)
-        assert echoes(bare, to, 8) == 0
-        assert seen(gateway) - before <= 3, "of eight requests; neighbour discovery is not forwarded"
+        for to in (PEER4, PEER6):
+            before = seen(gateway)
+            assert echoes(bare, to, 8) == 0
+            assert seen(gateway) - before <= 3, "of eight requests; neighbour discovery is not forwarded"
 
 
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
