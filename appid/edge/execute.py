@@ -81,7 +81,7 @@ class Executor:
         failed: list[CommandFailed] = []
         self.bindings.prepare([command for command in commands if isinstance(command, BindNat)])
         for command in commands:
-            if self._leaving and not isinstance(command, (ClosePinhole, UnbindNat, Report)):
+            if (self._leaving or self._cut) and not isinstance(command, (ClosePinhole, UnbindNat, Report)):
                 self._leave()
             try:
                 self._one(command, now, held, number)
@@ -182,6 +182,12 @@ class Executor:
             self._leaving.append(gone)
         known = self.known.pop(place, ())
         self._cut += [entry for entry in known if expectation.peer_port in (None, _far_port(entry, place))]
+        if expectation.announced and not known:  # where the peer said it would be: cut before anything else goes on
+            key = FlowKey(
+                expectation.proto, expectation.inside, expectation.port, expectation.peer, expectation.announced
+            )
+            entry = self.conntrack.entry(key)
+            self._cut += [entry] if entry is not None else []
         self.closed[place] = _Shut(self._marked.pop(place, None), expectation.peer_port)
 
     def sweep(self) -> int:
