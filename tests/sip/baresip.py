@@ -103,7 +103,8 @@ def audio(seen: list[Seen], arriving: bool) -> Audio:
 
 
 def call(where: Town, folder: Path, v6: bool, tcp: bool, seconds: int) -> tuple[Heard, Heard]:
-    """The one inside calls, both speak, the one outside hangs up. Out: audio outward, audio inward."""
+    """The one inside calls, both speak; the one outside hangs up, or the one inside where it is TCP: baresip would
+    send its BYE to the Contact by UDP. Out: audio outward, audio inward."""
     last = Place.numbered(PLACES - 1, True)
     inside, outside = (last.phones[1], last.peer) if v6 else (CLIENT4, PEER4)  # what baresip takes for its own
     to = f"sip:bob@{host_port(outside, 5060)}" + (";transport=tcp" if tcp else "")
@@ -117,11 +118,18 @@ def call(where: Town, folder: Path, v6: bool, tcp: bool, seconds: int) -> tuple[
             stack.callback(child.kill)
             return child
 
-        callee = begin(where.peer, "bob", outside, "-t", str(seconds))
+        callee = begin(where.peer, "bob", outside)
         assert until(lambda: "baresip is ready" in (folder / "bob/log").read_text(errors="replace"), 10)
-        caller = begin(where.client, "alice", inside, "-e", f"/dial {to}", "-t", str(seconds + 2))
-        for child in (callee, caller):
-            child.wait(seconds + 10)
+        caller = begin(where.client, "alice", inside, "-e", f"/dial {to}")
+        up = until(lambda: any(s.payload.startswith(b"ACK ") for s in wires[1].seen[starts[1] :]), 10)
+        assert up, "the call does not come up"
+        time.sleep(seconds)
+        for child in (caller, callee) if tcp else (callee, caller):  # the first says BYE
+            child.terminate()
+            child.wait(10)
     time.sleep(0.2)
     inner, outer = (wire.seen[start:] for wire, start in zip(wires, starts, strict=True))
-    return Heard(audio(inner, False), audio(outer, True)), Heard(audio(outer, False), audio(inner, True))
+    end = min((seen.at for seen in (*inner, *outer) if seen.payload.startswith(b"BYE ")), default=0.0) - 0.02
+    assert end > 0, "nobody hung up"
+    said = [[seen for seen in wire if seen.at < end] for wire in (inner, outer)]  # what crosses the BYE may be cut
+    return Heard(audio(said[0], False), audio(outer, True)), Heard(audio(said[1], False), audio(inner, True))
