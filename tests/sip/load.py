@@ -314,5 +314,5 @@ def left(where: Town, gateway: Live) -> list[str]:
         told += re.findall(r"(?:udp|tcp) \. [^:]+ : [^,}]+", re.sub(r"\s+", " ", table))
         return told + [line for line in where.gateway.run("ipset", "list").splitlines() if ",udp:" in line]
 
-    until(lambda: not found(), 8)
+    until(lambda: not found(), 14)  # a binding of signalling stays for 10 s
     return found()
