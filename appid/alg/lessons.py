@@ -1,6 +1,7 @@
 """Learned peers: an address that a validated exchange taught names the flow that follows, for LIFETIME seconds.
 
-In: STUN messages of a flow that has its name. Out: for another flow's packet, the Lesson that foretells its name.
+In: STUN messages of a flow. Out: for another flow's packet, the Lesson that foretells its name. A flow teaches once its
+own name is final; what it validated until then waits for that: permissions and checks come before what tells the name.
 Validated is what the other side confirmed under the same transaction: the relay a CreatePermission or ChannelBind of
 the inside host (RFC 8656 sections 9 and 12), the peer a check of the inside host (RFC 8445 section 7.2.5), directly or
 through the channel that is bound to it. A Binding without USERNAME is no check: it asks a server for the own address.
@@ -19,7 +20,7 @@ LIFETIME = 60.0
 MAX_LESSONS = 4096
 PER_HOST = 64
 MAX_ASKED = 16
-"""Unanswered requests remembered per flow."""
+"""Unanswered requests remembered per flow, and peers that wait for its name."""
 TEACHING = frozenset({"create-permission", "channel-bind", "binding"})
 
 _Place = tuple[bytes, tuple[bytes, int]]
@@ -37,12 +38,13 @@ class Lesson(NamedTuple):
 
 
 class Asked:
-    """The requests of one flow's inside host that wait for their answer."""
+    """The requests of one flow's inside host that wait for their answer, and the peers that wait for its name."""
 
-    __slots__ = ("pending",)
+    __slots__ = ("pending", "validated")
 
     def __init__(self) -> None:
         self.pending: OrderedDict[bytes, tuple[Endpoint, ...]] = OrderedDict()
+        self.validated: OrderedDict[Endpoint, float] = OrderedDict()
 
     def hear(self, facts: tuple[Fact, ...], by_host: bool, remote: Endpoint | None) -> tuple[Endpoint, ...]:
         """One STUN message; the peers that it validates. `remote`: to whom a check goes, None: to a server."""
@@ -65,6 +67,20 @@ class Asked:
             validated = self.pending.pop(transaction, ())
             return validated if kind == "success" else ()
         return ()
+
+    def keep(self, peers: tuple[Endpoint, ...], now: float) -> None:
+        """Peers validated at `now`, seconds; the oldest give way."""
+        for peer in peers:
+            self.validated.pop(peer, None)
+            self.validated[peer] = now
+            if len(self.validated) > MAX_ASKED:
+                self.validated.popitem(last=False)
+
+    def tell(self) -> tuple[tuple[Endpoint, float], ...]:
+        """The peers that wait and when each was validated, oldest first; told once."""
+        told = tuple(self.validated.items())
+        self.validated.clear()
+        return told
 
 
 class Lessons:
@@ -96,7 +112,7 @@ class Lessons:
         return lesson if lesson is not None and now < lesson.until else None
 
     def _expire(self, now: float) -> None:
-        """Lessons are kept in the order in which they end."""
+        """Lessons are kept nearly in the order in which they end: one that waited for its name may go a little late."""
         while self.places and (oldest := next(iter(self.places.items())))[1].until <= now:
             self._forget(oldest[0])
 

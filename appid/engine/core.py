@@ -242,6 +242,8 @@ class Engine:
             out.extend(self.calls.nat.splice(record, packet, event.data, outward, prefix, event.mapped))
         if layers and self._allowed(record):
             out.extend(self._signalling(record, packet, layers, outward, number, now, event.mapped))
+            if record.asked is not None and record.asked.validated:
+                self._learn(record, record.asked, number)
         refused = record.decision is not None and record.decision.action != "allow" and not self.settings.monitor
         if refused and record.decision != decided and record.call is not None:
             out.extend(self.calls.refused(record, number, now))
@@ -405,7 +407,8 @@ class Engine:
         behind: Endpoint | None = None
         for position, layer in enumerate(layers):
             if layer.name == "stun":
-                self._learn(record, layer, by_host, checked, number, now)
+                record.asked = record.asked or Asked()
+                record.asked.keep(record.asked.hear(layer.facts, by_host, checked), now)
                 if behind is not None and not by_host and _checks(layer) and "channel-bind" in self._alg(record):
                     yield from self.calls.checked(record, behind, number, now)
                 if record.relay is None and any(f.value in ("allocate", "channel-bind") for f in layer.facts[:2]):
@@ -434,16 +437,12 @@ class Engine:
                 yield from self.calls.signal(record, layer, carried.description, peer or b"", by_host, number, now)
                 yield from nat.settle(carried)
 
-    def _learn(
-        self, record: FlowRecord, layer: Layer, by_host: bool, checked: Endpoint | None, number: int, now: float
-    ) -> None:
-        """What a flow whose name can not shift any more teaches about its peers; `checked`: to whom a check goes."""
-        record.asked = record.asked or Asked()
-        name = record.naming.name
-        for peer in record.asked.hear(layer.facts, by_host, checked):
-            if name is not None and not self.lineage.descendants.get(name, True):
-                watch = record.naming.watchable
-                self.lessons.learn(record.host, Lesson(name, peer, record.id, number, watch, now + LIFETIME))
+    def _learn(self, record: FlowRecord, asked: Asked, number: int) -> None:
+        """What a flow whose name can not shift any more teaches about its peers, those of before it had it included."""
+        name, watch = record.naming.name, record.naming.watchable
+        if name is not None and not self.lineage.descendants.get(name, True):
+            for peer, since in asked.tell():
+                self.lessons.learn(record.host, Lesson(name, peer, record.id, number, watch, since + LIFETIME))
 
     # -- ends and time -------------------------------------------------------------------------------------------
 

@@ -64,6 +64,16 @@ def test_unanswered_questions_are_bounded() -> None:
     assert len(asked.pending) == MAX_ASKED
 
 
+def test_validated_peers_wait_for_the_name_bounded_and_are_told_once() -> None:
+    asked = Asked()
+    peers = [Endpoint(PEER.address, 1024 + number) for number in range(3 * MAX_ASKED)]
+    for second, peer in enumerate(peers):
+        asked.keep((peer,), float(second))
+    asked.keep((peers[-MAX_ASKED],), 100.0)  # validated again: the youngest now
+    assert asked.tell() == (*zip(peers[1 - MAX_ASKED :], map(float, range(33, 48)), strict=True), (peers[-16], 100.0))
+    assert asked.tell() == ()
+
+
 def test_a_lesson_names_both_directions_of_its_own_endpoint_for_its_time() -> None:
     lessons = Lessons()
     lessons.learn(HOST, lesson())

@@ -10,6 +10,7 @@ from appid.engine import FlowReport
 from appid.evidence import recent
 from appid.identify.application import Application, Condition, Signature
 from tests.corpus import stun_bytes as stun
+from tests.corpus.lookalikes_calls import dtls_hello, srtp
 from tests.corpus.lookalikes_stun import UDP_TRANSPORT, ice_check, signed
 from tests.corpus.stage import Stage
 from tests.corpus.writer import End
@@ -94,6 +95,45 @@ def test_a_check_answered_through_a_channel_teaches_the_peer_behind_it() -> None
     assert told is not None
     assert told.identification.application == "facetime"
     assert name_of(play, udp(elsewhere, relay, opaque)) is None
+
+
+def browser(play: Play, through_the_relay: bool, pause: float = 0.0) -> None:
+    """RFC 8827 section 6.5: check and answer (or a granted permission), and only then the DTLS that tells WebRTC."""
+    s = stage()
+    request, answer = ice_check(s, b"Zk3f:8QpL")
+    if through_the_relay:
+        called(play, b"turn.example.org")
+        t = s.transaction()
+        peer, bind = stun.xor_address(stun.XOR_PEER_ADDRESS, FAR.host, FAR.port, t), stun.channel_number(0x4001)
+        play.queue(udp(OWN, RELAY, signed(stun.CHANNEL_BIND, stun.REQUEST, t, [bind, peer], bytes(16))))
+        play.queue(udp(RELAY, OWN, signed(stun.CHANNEL_BIND, stun.SUCCESS, t, [], bytes(16))))
+    else:
+        play.queue(udp(OWN, FAR, request))
+        play.queue(udp(FAR, OWN, answer))
+    play.now += pause
+    hello = dtls_hello(s)
+    play.queue(udp(OWN, RELAY, stun.channel_data(0x4001, hello)) if through_the_relay else udp(OWN, FAR, hello))
+
+
+def test_what_was_validated_before_the_name_was_told_is_taught_with_it() -> None:
+    for through_the_relay in (True, False):
+        play = Play()
+        browser(play, through_the_relay)
+        told = name_of(play, udp(OWN._replace(port=50999), FAR, srtp(stage(), 1)))
+        assert told is not None, "one packet of media, from another port, is enough"
+        assert (told.identification.application, told.identification.confidence) == ("webrtc", "strong")
+        assert told.identification.because[-1].signature.startswith("peer learned by flow 1 ")
+
+
+def test_it_counts_from_when_it_was_validated_not_from_the_name() -> None:
+    play = Play()
+    browser(play, False, LIFETIME - 1)
+    opaque = b"\x05 media of its own"
+    told = name_of(play, udp(OWN._replace(port=50998), FAR, opaque))
+    assert told is not None
+    assert told.identification.application == "webrtc"
+    play.now += 1
+    assert name_of(play, udp(OWN._replace(port=50999), FAR, opaque)) is None
 
 
 def test_it_is_over_after_its_time() -> None:
