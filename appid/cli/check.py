@@ -27,9 +27,9 @@ from appid.policy.rule import Network
 from appid.wire import TCP
 
 _ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-_COLLECT_AFTER = 50_000
-"""New objects until the collector looks for cycles. What a capture leaves are flows, not cycles: looking after every
-700, as by default, costs a tenth of the run."""
+_COLLECT = (200_000, 50, 50)
+"""New objects until the collector looks for cycles among them, and so many such times until it looks at older ones.
+What a capture leaves are flows, not cycles: looking as often as by default costs a tenth of the run."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def network(value: str) -> Network:
 def run(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER)
+    gc.set_threshold(*_COLLECT)
     status = 0
     for capture in arguments.captures:
         replayed = replay(capture, settings)

@@ -149,7 +149,7 @@ def _messages(payload: memoryview, carrier: str, depth: int, layers: list[Layer]
             try:
                 layer = decoder.decode(rest)
             except DecodeError as error:
-                anomalies.append(error)
+                anomalies.append(error.with_traceback(None))  # its frames would keep the payload, in a cycle
                 return offset
             if layer is not None:
                 break
