@@ -2,8 +2,8 @@
 
 packet -> flow -> decode -> evidence -> identify -> policy | alg -> dataplane -> (edge) kernel
 
-Where packaging/compile has made build/native of this very source, the modules in it are imported instead of their text
-(docs/decisions/0014). APPID_INTERPRETED=1: never.
+`appid check`: where packaging/compile has made build/native of this very source, the modules in it are imported instead
+of their text (docs/decisions/0014). APPID_INTERPRETED=1: never.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def _is_of(sums: Path, root: Path) -> bool:
 
 def _prefer_compiled() -> None:
     root = Path(__file__).resolve().parent.parent
-    if not os.environ.get("APPID_INTERPRETED") and _is_of(root / "build" / "native" / "SHA256SUMS", root):
+    wanted = sys.argv[1:2] == ["check"] and not os.environ.get("APPID_INTERPRETED")
+    if wanted and _is_of(root / "build" / "native" / "SHA256SUMS", root):
         sys.meta_path.insert(0, _Compiled(root / "build" / "native"))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-import appid.wire
+import appid
 from tests.corpus.sessions import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +42,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def test_compiled_modules_are_taken_for_the_text_they_are_of(copy: Path) -> None:
-    taken = python(copy, "-c", "import appid.wire")
+    taken = python(copy, "-c", "import appid.wire", "check")
     assert b"ImportError" in taken.stderr
     assert b"build/native/appid/wire" in taken.stderr
 
@@ -50,32 +50,36 @@ def test_compiled_modules_are_taken_for_the_text_they_are_of(copy: Path) -> None
 @pytest.mark.parametrize("file", ["appid/wire.py", "appid/alg/relay.py", "packaging/compile"])
 def test_not_after_a_change(copy: Path, file: str) -> None:
     (copy / file).write_text((copy / file).read_text() + "\n# changed\n")
-    assert python(copy, "-c", "import appid.wire").returncode == 0
+    assert python(copy, "-c", "import appid.wire", "check").returncode == 0
 
 
 def test_not_with_a_module_less(copy: Path) -> None:
     (copy / "appid" / "cli" / "top.py").unlink()
-    assert python(copy, "-c", "import appid.wire").returncode == 0
+    assert python(copy, "-c", "import appid.wire", "check").returncode == 0
 
 
 def test_not_for_another_interpreter(copy: Path) -> None:
     sums = copy / "build" / "native" / "SHA256SUMS"
     sums.write_text(sums.read_text().replace(sys.implementation.cache_tag or "", "cpython-99"))
-    assert python(copy, "-c", "import appid.wire").returncode == 0
+    assert python(copy, "-c", "import appid.wire", "check").returncode == 0
 
 
 def test_not_where_they_are_not_wanted(copy: Path) -> None:
-    assert python(copy, "-c", "import appid.wire", interpreted=True).returncode == 0
+    assert python(copy, "-c", "import appid.wire", "check", interpreted=True).returncode == 0
+
+
+def test_not_for_another_command(copy: Path) -> None:
+    assert python(copy, "-c", "import appid.wire", "run").returncode == 0
 
 
 @pytest.mark.parametrize("damage", ["", "no sums at all", "# cpython\none word"])
 def test_sums_that_cannot_be_read_are_none(copy: Path, damage: str) -> None:
     (copy / "build" / "native" / "SHA256SUMS").write_text(damage)
-    assert python(copy, "-c", "import appid.wire").returncode == 0
+    assert python(copy, "-c", "import appid.wire", "check").returncode == 0
 
 
 compiled = pytest.mark.skipif(
-    not str(appid.wire.__file__).endswith(EXTENSION_SUFFIXES[0]), reason="appid/ has changed since make compile"
+    not appid._is_of(ROOT / "build" / "native" / "SHA256SUMS", ROOT), reason="appid/ has changed since make compile"
 )
 
 
@@ -96,31 +100,3 @@ def test_compiled_and_text_say_the_same(tmp_path: Path) -> None:
     assert fast.stdout.count(b"\n") > len(captures)
     assert fast.stdout == text.stdout
     assert fast.stderr == text.stderr
-
-
-def wheel(into: Path, **environment: str) -> str:
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--no-index"]
-    subprocess.run([*command, "--wheel-dir", str(into), str(ROOT)], env={**os.environ, **environment}, check=True)
-    [made] = into.glob("*.whl")
-    shutil.unpack_archive(made, into, "zip")
-    return made.name
-
-
-def test_a_wheel_is_text_unless_asked_otherwise(tmp_path: Path) -> None:
-    assert wheel(tmp_path, APPID_COMPILE="").endswith("-py3-none-any.whl")
-    assert not list(tmp_path.rglob("*.so"))
-    assert {path.name for path in (tmp_path / "appid/cli/page").iterdir()} >= {"page.css", "page.js"}
-
-
-@compiled
-def test_a_compiled_wheel_runs_compiled(tmp_path: Path) -> None:
-    """Unpacked, as an installer does it; no finder and no build/native there."""
-    assert f"-{sys.implementation.cache_tag}".replace("cpython-", "cp") in wheel(tmp_path, APPID_COMPILE="1")
-    script = "import appid.wire, appid.decode.tls, appid.engine.core as core; print(appid.wire.__file__, core.__file__)"
-    files = python(tmp_path, "-c", script).stdout.decode().split()
-    assert [Path(file).suffix for file in files] == [".so", ".so"]
-    assert all(file.startswith(str(tmp_path)) for file in files)
-    call = tmp_path / "call.pcap"
-    build(1).capture.save(call)
-    check = ["-m", "appid.cli.main", "check", "--json", str(call)]
-    assert python(tmp_path, *check).stdout == python(ROOT, *check, interpreted=True).stdout != b""

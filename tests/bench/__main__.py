@@ -8,7 +8,7 @@ import sys
 from math import inf
 from pathlib import Path
 
-import appid.wire
+import appid
 from tests.bench import applications, captures, forwarding
 
 PARTS = ("forwarding", "captures", "applications")
@@ -48,7 +48,7 @@ def bench_captures(given: argparse.Namespace, wanted: list[str]) -> list[str]:
     if not found:
         print("captures: left out, no ../shared/captures")
         return ["captures: not measured"]
-    text = str(appid.wire.__file__).endswith(".py")
+    text = not appid._is_of(captures.ROOT / "build" / "native" / "SHA256SUMS", captures.ROOT)
     print(f"appid runs {'from its text: make compile' if text else 'compiled'}")
     missed: list[str] = []
     big, single, count = captures.prepared(found, given.packets)
