@@ -55,6 +55,8 @@ def _reason(kind: str, message: str) -> str:
         return "is missing"
     if kind in ("model_type", "dict_type", "model_attributes_type"):
         return "should be a table"
+    if kind in ("too_short", "string_too_short"):
+        return "is empty"
     message = message.removeprefix("Value error, ").replace("Input should be", "should be")
     return message[:1].lower() + message[1:]
 

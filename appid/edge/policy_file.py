@@ -71,7 +71,7 @@ class _Loader:
         zones = self.zones_of(tables["zones"])
         defaults, _ = self.table(DefaultsTable, "defaults", tables["defaults"], {})
         self.timezone = defaults.timezone or _local_timezone()
-        self.groups(self.parts(tables["groups"], dict.fromkeys(GROUPS, dict), "groups"))
+        self.groups(self.parts(tables["groups"], dict.fromkeys((*GROUPS, "filters"), dict), "groups"))
         rules = [self.rule(f"rule[{i}]", one) for i, one in enumerate(tables["rule"], 1)]
         self.same_names(rules)
         self.too_many(rules)
@@ -143,12 +143,15 @@ class _Loader:
             place, sound[kind] = f"groups.{kind}", {}
             for name, one in groups.items():
                 self.own_name(place, name)
+                if kind == "filters":
+                    sound[kind][name], faulty = self.table(FilterTable, f"{place}.{name}", one, {})
+                    self.faulty_filters |= {name} if faulty else set()
+                    continue
                 try:
                     sound[kind] |= GROUPS[kind].validate_python({name: one})
                 except ValidationError as error:
                     self.errors += of_validation(self.file, error, place)
-                    self.faulty_filters.add(name)
-                    sound[kind][name] = FilterTable() if kind == "filters" else []
+                    sound[kind][name] = []
         self.addresses = {n: tuple(map(toml_values.network, texts)) for n, texts in sound["addresses"].items()}
         self.expand(sound["applications"], sound["filters"])
 

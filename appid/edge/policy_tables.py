@@ -77,7 +77,15 @@ def _port_ranges(value: Any, instead: str) -> tuple[PortRange, ...]:
     ports = [value] if isinstance(value, str) else value
     if not isinstance(ports, list) or not ports or not all(isinstance(port, str) for port in ports):
         raise ValueError(instead)
-    return tuple(toml_values.port_range(port) for port in ports)
+    found, faults = list[PortRange](), list[str]()
+    for port in ports:
+        try:
+            found.append(toml_values.port_range(port))
+        except ValueError as error:
+            faults.append(str(error))
+    if faults:
+        raise ValueError("; ".join(faults))
+    return tuple(found)
 
 
 def _minute(text: Any) -> Any:
@@ -122,15 +130,16 @@ DSCP = {
     "af11": 10, "af12": 12, "af13": 14, "af21": 18, "af22": 20, "af23": 22, "af31": 26, "af32": 28, "af33": 30,
     "af41": 34, "af42": 36, "af43": 38, "ef": 46, "va": 44, "le": 1,
 }  # fmt: skip
+_NUMBER = "(0[xX][0-9a-fA-F]+|[1-9][0-9]*|0)"
 _TEXT: dict[str, Any] = {"type": "string"}
 _PORTS: dict[str, Any] = {"type": "string", "pattern": "^(tcp|udp)/[0-9]{1,5}(-[0-9]{1,5})?$"}
-_PORT_LIST: dict[str, Any] = {"anyOf": [_PORTS, {"type": "array", "items": _PORTS}]}
-_TIME: dict[str, Any] = {"type": "string", "pattern": "^([01][0-9]|2[0-4]):[0-5][0-9]$"}
+_PORT_LIST: dict[str, Any] = {"anyOf": [_PORTS, {"type": "array", "items": _PORTS, "minItems": 1}]}
+_TIME: dict[str, Any] = {"type": "string", "pattern": "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"}
 
 Names = Annotated[
     list[str],
     BeforeValidator(_listed),
-    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}),
+    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}),
 ]
 Minute = Annotated[int, BeforeValidator(_minute), WithJsonSchema(_TIME)]
 TimeZone = Annotated[Any, BeforeValidator(_timezone), WithJsonSchema(_TEXT)]
@@ -148,10 +157,17 @@ Mark = Annotated[
     Any,
     BeforeValidator(_packet_mark),
     WithJsonSchema(
-        {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^(0x)?[0-9a-f]+(/(0x)?[0-9a-f]+)?$"}]}
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": 0xFFFFFFFF},
+                {"type": "string", "pattern": f"^{_NUMBER}(/{_NUMBER})?$"},
+            ]
+        }
     ),
 ]
-Ports = Annotated[Any, BeforeValidator(_ports), WithJsonSchema(_PORT_LIST)]
+Ports = Annotated[Any, BeforeValidator(_ports), WithJsonSchema({"anyOf": [{"enum": [ANY]}, *_PORT_LIST["anyOf"]]})]
+NetworkList = Annotated[list[Annotated[str, AfterValidator(_network_text)]], Field(min_length=1)]
+"""Of an address group: an empty one would make a rule hold everywhere."""
 Budget = Annotated[int, Field(ge=0, le=1000)]
 
 
@@ -220,18 +236,17 @@ class OverrideTable(Table):
 
 
 class GroupsTable(Table):
-    addresses: dict[Name, list[Annotated[str, AfterValidator(_network_text)]]] = {}
+    addresses: dict[Name, NetworkList] = {}
     applications: dict[Name, list[str]] = {}
     filters: dict[Name, FilterTable] = {}
 
 
 _STRICT = ConfigDict(strict=True)
 GROUPS: dict[str, TypeAdapter[dict[str, Any]]] = {
-    "addresses": TypeAdapter(dict[str, list[Annotated[str, AfterValidator(_network_text)]]], config=_STRICT),
+    "addresses": TypeAdapter(dict[str, NetworkList], config=_STRICT),
     "applications": TypeAdapter(dict[str, list[str]], config=_STRICT),
-    "filters": TypeAdapter(dict[str, FilterTable]),
 }
-"""What the tables of groups hold."""
+"""What the tables of groups hold, but filters, which are tables themselves."""
 
 
 class Document(Table):

@@ -56,6 +56,7 @@ def lint(policy: Policy, applications: Mapping[str, Application]) -> list[Findin
         finding = (_unreachable(rule) or shade.finding(space)) if row < len(policy.rules) else None
         if finding is not None:
             found.append(finding)
+            continue  # it never decides: what it allows depends on nothing
         found += (Finding("dependency", lack.rule, str(lack), lack.names) for lack in survey.missing(space))
     return found
 

@@ -51,7 +51,7 @@ def test_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["policy", "lint", "--json", str(file)]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["type"], row["kind"], row["rule"]) for row in rows] == [
-        ("warning", "dependency", "calls"), ("warning", "shadowed", "again"), ("warning", "dependency", "again"),
+        ("warning", "dependency", "calls"), ("warning", "shadowed", "again"),
     ]  # fmt: skip
     assert tuple(rows[0]["others"]) == NEEDED
     file.write_text("colour = 1\n")

@@ -237,6 +237,18 @@ def test_one_fault_hides_no_other_and_makes_none(tmp_path: Path, old: str, new: 
         assert any(line.startswith(wanted) for line in told), (wanted, told)
 
 
+def test_every_fault_of_a_filter_and_of_a_list_of_ports_is_told(tmp_path: Path) -> None:
+    told = "\n".join(
+        faults(
+            tmp_path,
+            '[groups.filters]\nx = { category = ["game"], risk = [9] }\n'
+            '[[rule]]\nname = "a"\naction = "allow"\nservice = ["tcp/70000", "udp/1", "sctp/3"]\n',
+        )
+    )
+    for fault in ("groups.filters.x: category: ", "groups.filters.x: risk[1]: ", "'tcp/70000' is no", "'sctp/3' is no"):
+        assert fault in told
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
@@ -262,6 +274,7 @@ def test_one_fault_hides_no_other_and_makes_none(tmp_path: Path, old: str, new: 
             '[groups.filters]\nx = { risk = [1] }\n[groups.applications]\nx = ["dns"]',
             "groups.filters: x: is the name of a group",
         ),
+        ("[groups.addresses]\nnobody = []", "groups.addresses: nobody: is empty"),
         ("[groups.filters]\nx = { risk = [] }", "groups.filters: x: needs a category"),
         ('[[rule]]\nname = "a"\naction = "allow"\nschedule = "x"', "rule[1]: schedule: should be a table"),
         ('[[override]]\napplication = "sip"\nports = "any"', "override[1]: needs a source"),

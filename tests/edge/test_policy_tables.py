@@ -54,7 +54,14 @@ def test_the_published_schema_is_current() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [REFERENCE, EXTRAS, *(path.read_text() for path in sorted((ROOT / "rules/policy").glob("*.toml")))]
+    "text",
+    [
+        REFERENCE,
+        EXTRAS,
+        '[[rule]]\nname = "a"\naction = "allow"\nmark = "0x10/0xF0"\nschedule = { from = "08:00", to = "24:00" }',
+        '[[override]]\napplication = "sip"\nsource = "10.0.0.1"\nports = "any"',
+        *(path.read_text() for path in sorted((ROOT / "rules/policy").glob("*.toml"))),
+    ],
 )
 def test_what_loads_fits_the_schema(text: str, tmp_path: Path) -> None:
     load(tmp_path, text)
@@ -71,6 +78,10 @@ def test_what_loads_fits_the_schema(text: str, tmp_path: Path) -> None:
         '[[rule]]\nname = "x"\naction = "allow"\nservice = "5060"',
         '[[rule]]\nname = "x"\naction = "allow"\ndscp = 64',
         '[[rule]]\nname = "x"\naction = "allow"\nschedule = { from = "8 o\'clock" }',
+        '[[rule]]\nname = "x"\naction = "allow"\nschedule = { to = "24:30" }',
+        '[[rule]]\nname = "x"\naction = "allow"\nmark = "ff"',
+        '[[rule]]\nname = "x"\naction = "allow"\nsource = []',
+        "[groups.addresses]\nnobody = []",
         "[zones]\ninside = { undecided_packets = -1 }",
         '[[override]]\nports = ["udp/1"]',
     ],
