@@ -411,6 +411,8 @@ class Engine:
                 record.asked.keep(record.asked.hear(layer.facts, by_host, checked), now)
                 if behind is not None and not by_host and _checks(layer) and "channel-bind" in self._alg(record):
                     yield from self.calls.checked(record, behind, number, now)
+                if position and layers[position - 1].inner is not None:
+                    continue  # of the peer behind the relay: it says nothing of the relay
                 if record.relay is None and any(f.value in ("allocate", "channel-bind") for f in layer.facts[:2]):
                     record.relay = Relay()
                 if record.relay is not None:

@@ -19,7 +19,6 @@ def test_twenty_calls(tmp_path: Path) -> None:
     assert scaled.held, str(scaled)
 
 
-@pytest.mark.xfail(reason="the second client's mapped port gets no binding yet: it stays on the relay")
 @pytest.mark.timeout(120)
 def test_clients_on_the_same_port_go_direct_and_never_hear_each_other(tmp_path: Path) -> None:
     """Two and two have one peer's address: what arrives at the gateway names them by the port alone."""
