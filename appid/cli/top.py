@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+from rich.text import Text
 from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
@@ -136,8 +137,8 @@ def alarms(stats: Answer) -> list[str]:
     return told
 
 
-class _Rows(DataTable[str]):
-    """A table that keeps its place when its rows change."""
+class _Rows(DataTable[Text]):
+    """A table that keeps its place when its rows change. Cells are Text: in a str, `[fd00::1]` would be markup."""
 
     def show(self, columns: tuple[shown.Column, ...], answers: list[Answer], title: str) -> None:
         at, scroll = self.cursor_row, self.scroll_y
@@ -152,7 +153,7 @@ class _Rows(DataTable[str]):
             aligned = (
                 cell.rjust(column.width) if column.right else cell for cell, column in zip(cells, columns, strict=True)
             )
-            self.add_row(*aligned, key=keys[-1])
+            self.add_row(*map(Text, aligned), key=keys[-1])
         if key in keys:
             self.move_cursor(row=keys.index(key), animate=False)
         elif keys:

@@ -92,6 +92,20 @@ def test_nothing_is_cut_at_80_columns(gateway: Gateway) -> None:
     played(gateway, play)
 
 
+def test_addresses_of_ipv6_are_on_the_screen(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`[fd00::1]` looks like markup; what is asserted is what the terminal shows, not what the table holds."""
+    monkeypatch.setitem(RELAY, "src", "fd00:77:1::2")
+
+    async def play(app: Top, pilot: Pilot[None]) -> None:
+        await pilot.press("f")
+        await pilot.pause()
+        table = app.query_one(DataTable)
+        shown = "\n".join("".join(piece.text for piece in table.render_line(y)) for y in range(table.size.height))
+        assert "[fd00:77:1::2]:16402" in shown
+
+    played(gateway, play)
+
+
 def test_it_follows_the_size_of_the_terminal(gateway: Gateway) -> None:
     async def play(app: Top, pilot: Pilot[None]) -> None:
         await pilot.resize_terminal(120, 40)
