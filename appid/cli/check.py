@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from appid.cli.shown import printable
 from appid.dataplane.model import Kernel
 from appid.edge import telling
 from appid.edge.policy_file import load_policy
@@ -59,9 +60,11 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             table(replayed, arguments.drops)
         for linktype, count in replayed.unread.items():
-            print(f"appid: {capture}: {count} frames of link type {linktype} cannot be read", file=sys.stderr)
+            print(
+                f"appid: {printable(capture)}: {count} frames of link type {linktype} cannot be read", file=sys.stderr
+            )
         if replayed.error is not None:
-            print(f"appid: {replayed.error}", file=sys.stderr)
+            print(f"appid: {printable(replayed.error)}", file=sys.stderr)
             status = 2
     return status
 
@@ -84,7 +87,7 @@ def replay(capture: str, settings: Settings) -> Replayed:
     if sys.stderr.isatty():
 
         def progress(packets: int) -> None:
-            print(f"\r{capture}: {packets} packets", end="", file=sys.stderr)
+            print(f"\r{printable(capture)}: {packets} packets", end="", file=sys.stderr)
 
     replayed = Replay(Engine(settings), kernel, progress).run(capture)
     if progress is not None and replayed.packets >= 20_000:
@@ -138,12 +141,16 @@ def flow(life: Life) -> dict[str, Any]:
 def table(replayed: Replayed, drops: bool) -> None:
     """The same for people."""
     console = Console(highlight=False, markup=False, emoji=False)  # "fd00:ab::1" holds an emoji's name
+    if not console.is_terminal:
+        console.width = max(console.width, 400)  # a pipe has no edge: a row stays a line
     told = list(lines(replayed, drops))
-    flows = Table(title=f"{replayed.file}: {replayed.packets} packets", title_justify="left")
+    flows = Table(
+        title=f"{printable(replayed.file)}: {replayed.packets} packets", title_justify="left", box=None, pad_edge=False
+    )
     for name, justify in (("flow", "right"), ("from", "left"), ("to", "left"), ("application", "left"),
                           ("confidence", "left"), ("at", "right"), ("packets", "right"), ("userspace", "right"),
                           ("decision", "left")):  # fmt: skip
-        flows.add_column(name, justify=justify)  # type: ignore[arg-type]
+        flows.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for line in told:
         if line["type"] == "flow":
             made = line["decision"]

@@ -19,6 +19,7 @@ from rich.console import Console
 from appid.cli import check
 from appid.cli.ladder import draw
 from appid.cli.page import page
+from appid.cli.shown import printable
 from appid.dataplane.model import Kernel
 from appid.edge.config import load_config
 from appid.edge.control import ask
@@ -68,11 +69,11 @@ def _tell(arguments: argparse.Namespace, story: Story, error: object) -> int:
     elif arguments.html is None:
         draw(Console(highlight=False, markup=False, emoji=False), story)
     if error is not None:
-        print(f"appid: {error}", file=sys.stderr)
+        print(f"appid: {printable(error)}", file=sys.stderr)
         return 2
     asked = next((f"{kind} {n}" for kind in ("call", "flow") if (n := getattr(arguments, kind)) is not None), None)
     if asked is not None and not story.tales:
-        where = "of the gateway" if arguments.live else f"in {arguments.capture}"
+        where = "of the gateway" if arguments.live else f"in {printable(arguments.capture)}"
         print(f"appid: no {asked} {where}", file=sys.stderr)
         return 1
     return 0
@@ -119,6 +120,7 @@ def _replayed(arguments: argparse.Namespace, settings: Settings) -> tuple[Storyt
 
 def progress(capture: str) -> Callable[[int], None]:
     """Rewrites a line on a terminal; elsewhere says something now and then."""
+    capture = printable(capture)
     if sys.stderr.isatty():
         return lambda packets: print(f"\r{capture}: {packets:,} packets", end="", file=sys.stderr, flush=True)
     last = time.monotonic()

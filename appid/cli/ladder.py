@@ -16,7 +16,7 @@ from rich.text import Text
 
 from appid.story import Fold, FoldLine, Step, Story, Stream, Tale
 from appid.story.plain import ends
-from appid.story.words import recounted
+from appid.story.words import printable, recounted
 
 LEAST = 80
 TEXT = 26
@@ -159,7 +159,7 @@ def draw(console: Console, story: Story) -> None:
     if story.capture:
         first = story.capture["first"]
         when = f", from {datetime.fromtimestamp(first, UTC):%Y-%m-%d %H:%M:%S} UTC" if first is not None else ""
-        show(console, Text(f"{story.capture['file']}: {story.capture['packets']:,} packets{when}"))
+        show(console, Text(f"{printable(story.capture['file'])}: {story.capture['packets']:,} packets{when}"))
     for tale in story.tales:
         show(console, Text())
         for line in _tale(tale, width, console.options.ascii_only):

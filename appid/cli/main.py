@@ -132,7 +132,8 @@ def _fault(error: Exception) -> int:
 
 
 def _tell(line: object) -> None:
-    print("appid:", " ".join(str(line).split()), file=sys.stderr)
+    said = " ".join(str(line).split())  # a file's name may hold what a terminal would obey
+    print("appid:", "".join(c if c.isprintable() else "\ufffd" for c in said), file=sys.stderr)
 
 
 if __name__ == "__main__":

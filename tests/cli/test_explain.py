@@ -43,6 +43,20 @@ def test_a_table_for_people(capture: Path, capsys: pytest.CaptureFixture[str]) -
     assert "Flows that belong to no call" in out
 
 
+@pytest.mark.parametrize("command", ["explain", "check"])
+def test_a_file_name_does_not_reach_the_terminal_as_it_is(
+    command: str, capture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Captures come from elsewhere, with names that someone else chose."""
+    named = tmp_path / "a\x1b[2Jb.pcap"
+    named.symlink_to(capture)
+    assert main([command, str(named)]) == 0
+    assert main([command, str(named) + "\x1b[31m"]) == 2
+    told = capsys.readouterr()
+    assert "b.pcap" in told.out
+    assert "\x1b" not in told.out + told.err
+
+
 def test_one_call_one_flow_none(capture: Path, capsys: pytest.CaptureFixture[str]) -> None:
     calls = told(capsys, capture, "--call", 2)
     assert {line["id"] for line in calls if line["type"] == "call"} == {2}
