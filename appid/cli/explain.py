@@ -80,13 +80,9 @@ def _tell(arguments: argparse.Namespace, story: Story, error: object) -> int:
 
 
 def of_gateway(arguments: argparse.Namespace) -> Story | None:
-    """What the running gateway remembers; None, and a line that says so, if there is none."""
+    """What the running gateway remembers; None, and a line that says so, if it refuses."""
     control = load_config(arguments.config).control
-    try:
-        flows, calls, pinholes = (ask(control, {"ask": what}) for what in ("flows", "calls", "pinholes"))
-    except (FileNotFoundError, ConnectionRefusedError):
-        print(f"appid: no gateway answers at {control}", file=sys.stderr)
-        return None
+    flows, calls, pinholes = (ask(control, {"ask": what}) for what in ("flows", "calls", "pinholes"))
     for line in (*flows, *calls, *pinholes):
         if line.get("type") == "error":
             print(f"appid: {line.get('reason')}", file=sys.stderr)

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         first = look(control)
     except OSError as error:
-        print(f"appid: {_no_answer(control, error)}", file=sys.stderr)
+        print(f"appid: {error}", file=sys.stderr)
         return 2
     wanted = shown.filter_of(arguments)
     if arguments.json or arguments.count is not None or not sys.stdout.isatty():
@@ -60,12 +60,6 @@ def look(control: Path) -> Look:
     """One look at all of it. OSError: nobody answers."""
     flows, calls, pinholes, stats = (ask(control, {"ask": each}) for each in (*("flows", "calls", "pinholes"), "stats"))
     return Look(time.time(), tuple(flows), tuple(calls), tuple(pinholes), stats[0] if stats else {})
-
-
-def _no_answer(control: Path, error: OSError) -> str:
-    if isinstance(error, PermissionError):
-        return f"{control}: you are not of the group that may ask"
-    return f"no gateway answers at {control}"
 
 
 def _printed(arguments: argparse.Namespace, control: Path, first: Look, wanted: Filter) -> int:
@@ -88,7 +82,7 @@ def _printed(arguments: argparse.Namespace, control: Path, first: Look, wanted: 
         try:
             now = look(control)
         except OSError as error:
-            print(f"appid: {_no_answer(control, error)}", file=sys.stderr)
+            print(f"appid: {error}", file=sys.stderr)
             return 2
     return 0
 
@@ -292,7 +286,7 @@ class Top(App[None]):
         self.call_from_thread(self.took, taken)
 
     def took(self, taken: Look | OSError) -> None:
-        self.trouble = _no_answer(self._control, taken) if isinstance(taken, OSError) else ""
+        self.trouble = str(taken) if isinstance(taken, OSError) else ""
         if isinstance(taken, Look) and not self.held:
             self.board.take(taken)
         self.refill()

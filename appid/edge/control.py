@@ -159,7 +159,12 @@ def ask(path: Path, request: dict[str, Any], patience: float = PATIENCE) -> list
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         # a timeout of Python's would not wait in the queue of a gateway that is busy
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", math.ceil(patience), 0))
-        connection.connect(str(path))
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise ConnectionRefusedError(f"no gateway answers at {path}") from None
+        except PermissionError:
+            raise PermissionError(f"{path}: you are not of the group that may ask") from None
         connection.settimeout(patience)
         with contextlib.suppress(BrokenPipeError):  # refused unread: the reason is there to be read
             connection.sendall(json.dumps(request).encode() + b"\n")

@@ -105,3 +105,11 @@ def test_zones_of_interfaces_alone_are_told_where_nothing_says_which_is_outside(
     assert (row["type"], row["kind"], row["others"]) == ("warning", "zones", ["lan", "wan"])
     file.write_text(zones % ", outside = true")
     assert main(["policy", "lint", "--strict", str(file)]) == 0
+
+
+def test_load_without_a_gateway_is_one_line_that_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, policy = tmp_path / "appid.toml", tmp_path / "policy.toml"
+    config.write_text(f'[listen]\ncontrol = "{tmp_path}/none.sock"\n')
+    policy.write_text("")
+    assert main(["policy", "load", str(policy), "-c", str(config)]) == 2
+    assert capsys.readouterr().err == f"appid: no gateway answers at {tmp_path}/none.sock\n"
