@@ -57,11 +57,8 @@ def _is_of(sums: Path, root: Path) -> bool:
     return True
 
 
-def _prefer_compiled() -> None:
+def prefer_compiled() -> None:
+    """To be called before any of them is imported; does nothing where they are not, or not of this source."""
     root = Path(__file__).resolve().parent.parent
-    wanted = sys.argv[1:2] == ["check"] and not os.environ.get("APPID_INTERPRETED")
-    if wanted and _is_of(root / "build" / "native" / "SHA256SUMS", root):
+    if not os.environ.get("APPID_INTERPRETED") and _is_of(root / "build" / "native" / "SHA256SUMS", root):
         sys.meta_path.insert(0, _Compiled(root / "build" / "native"))
-
-
-_prefer_compiled()

@@ -18,6 +18,8 @@ import pytest
 import appid
 from tests.corpus.sessions import build
 
+TAKEN = "import appid; appid.prefer_compiled(); import appid.wire"
+COMMAND = "import sys; from appid.cli.main import main; main(); import appid.wire"
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "captures"
 
@@ -42,7 +44,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def test_compiled_modules_are_taken_for_the_text_they_are_of(copy: Path) -> None:
-    taken = python(copy, "-c", "import appid.wire", "check")
+    taken = python(copy, "-c", TAKEN)
     assert b"ImportError" in taken.stderr
     assert b"build/native/appid/wire" in taken.stderr
 
@@ -50,32 +52,35 @@ def test_compiled_modules_are_taken_for_the_text_they_are_of(copy: Path) -> None
 @pytest.mark.parametrize("file", ["appid/wire.py", "appid/alg/relay.py", "packaging/compile"])
 def test_not_after_a_change(copy: Path, file: str) -> None:
     (copy / file).write_text((copy / file).read_text() + "\n# changed\n")
-    assert python(copy, "-c", "import appid.wire", "check").returncode == 0
+    assert python(copy, "-c", TAKEN).returncode == 0
 
 
 def test_not_with_a_module_less(copy: Path) -> None:
     (copy / "appid" / "cli" / "top.py").unlink()
-    assert python(copy, "-c", "import appid.wire", "check").returncode == 0
+    assert python(copy, "-c", TAKEN).returncode == 0
 
 
 def test_not_for_another_interpreter(copy: Path) -> None:
     sums = copy / "build" / "native" / "SHA256SUMS"
     sums.write_text(sums.read_text().replace(sys.implementation.cache_tag or "", "cpython-99"))
-    assert python(copy, "-c", "import appid.wire", "check").returncode == 0
+    assert python(copy, "-c", TAKEN).returncode == 0
 
 
 def test_not_where_they_are_not_wanted(copy: Path) -> None:
-    assert python(copy, "-c", "import appid.wire", "check", interpreted=True).returncode == 0
+    assert python(copy, "-c", TAKEN, interpreted=True).returncode == 0
 
 
-def test_not_for_another_command(copy: Path) -> None:
-    assert python(copy, "-c", "import appid.wire", "run").returncode == 0
+@pytest.mark.parametrize(("command", "compiled"), [("check", True), ("run", False), ("explain", False)])
+def test_for_check_alone(copy: Path, command: str, compiled: bool) -> None:
+    done = python(copy, "-c", COMMAND, command, "--help")
+    assert (b"ImportError" in done.stderr) == compiled, done.stderr
+    assert (done.returncode != 0) == compiled
 
 
 @pytest.mark.parametrize("damage", ["", "no sums at all", "# cpython\none word"])
 def test_sums_that_cannot_be_read_are_none(copy: Path, damage: str) -> None:
     (copy / "build" / "native" / "SHA256SUMS").write_text(damage)
-    assert python(copy, "-c", "import appid.wire", "check").returncode == 0
+    assert python(copy, "-c", TAKEN).returncode == 0
 
 
 compiled = pytest.mark.skipif(

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import NamedTuple, NoReturn
 
-from appid import __version__
+from appid import __version__, prefer_compiled
 
 DONE, NO, USAGE, KERNEL, INTERRUPTED = 0, 1, 2, 3, 130
 TRACEBACK = "APPID_TRACEBACK"
@@ -52,6 +52,8 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status. `argv` is without the program's name; None: that of the process."""
     given = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and given[:1] == ["check"]:  # a process of its own, that hands nothing to another
+        prefer_compiled()
     try:
         status = _dispatch(given)
         sys.stdout.flush()

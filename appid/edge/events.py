@@ -158,17 +158,17 @@ class Events:
 
 
 def event(report: Report, now: float, enforced: bool = True) -> dict[str, Any]:
-    """One EVE object."""
+    """One EVE object. A key for which this report has no value is null; `config`, which is of no flow, has none."""
     told: dict[str, Any] = {
         "timestamp": datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds"),
         "event_type": report.kind,
+        **(_NOTHING if report.kind != "config" else {}),
     }
     match report.body:
         case FlowReport() as flow:
             told["flow_id"] = flow.flow
             told.update(_ends(flow.key))
             told["app_proto"] = flow.identification.application
-            told["community_id"] = telling.community_id(flow.key)
             told["flow"] = {
                 **telling.identification(flow, ""), "packet": flow.packet, "call": flow.call,
                 "foreseen": flow.foreseen, "userspace_packets": flow.userspace_packets,
@@ -177,26 +177,34 @@ def event(report: Report, now: float, enforced: bool = True) -> dict[str, Any]:
         case DecisionReport() as judged:
             told.update(_ends(judged.key))
             told["app_proto"] = judged.application
-            told["community_id"] = telling.community_id(judged.key)
             told["decision"] = telling.decision(judged.decision, enforced)
         case CallReport() as call:
-            told["app_proto"] = call.application
             told["call"] = telling.call(call, list(call.flows))
+            told.update(app_proto=call.application, src_ip=told["call"]["caller"], dest_ip=told["call"]["callee"])
         case PinholeReport() as pinhole:
             wanted = pinhole.expectation
-            told.update(src_ip=text(wanted.peer), dest_ip=text(wanted.inside), dest_port=wanted.port)
+            told.update(src_ip=text(wanted.peer), src_port=wanted.peer_port)
+            told.update(dest_ip=text(wanted.inside), dest_port=wanted.port)
             told.update(proto=telling.protocol(wanted.proto).upper(), app_proto=wanted.application)
             told["pinhole"] = telling.pinhole(pinhole)
         case AnomalyReport() as anomaly:
             told["flow_id"] = anomaly.flow
+            if anomaly.key is not None:
+                told.update(_ends(anomaly.key))
+            told["app_proto"] = anomaly.protocol
             told["anomaly"] = {"packet": anomaly.packet, "protocol": anomaly.protocol, "reason": anomaly.reason}
         case other:
             told[report.kind] = other
     return told
 
 
+_NOTHING = dict.fromkeys(
+    ("flow_id", "src_ip", "src_port", "dest_ip", "dest_port", "proto", "app_proto", "community_id")
+)
+
+
 def _ends(key: FlowKey) -> dict[str, Any]:
     return {
         "src_ip": text(key.src), "src_port": key.sport, "dest_ip": text(key.dst), "dest_port": key.dport,
-        "proto": telling.protocol(key.proto).upper(),
+        "proto": telling.protocol(key.proto).upper(), "community_id": telling.community_id(key),
     }  # fmt: skip

@@ -355,7 +355,7 @@ class CallKeeper:
             refusal = self._refusal(place, dialog, call)
             if refusal is not None:
                 if not place.candidate:
-                    yield Report("anomaly", AnomalyReport(record.id, packet, "sdp", refusal))
+                    yield Report("anomaly", AnomalyReport(record.id, packet, "sdp", refusal, record.key))
                 continue
             expectation = self._expectation(call, place, record, packet, now)
             wanted[expectation.port, expectation.peer] = expectation

@@ -289,7 +289,7 @@ class Engine:
             self.on_read(record, number, outward, layers)
         self.broken = bool(told.anomalies)
         for error in told.anomalies:
-            out.append(Report("anomaly", AnomalyReport(record.id, number, error.protocol, error.reason)))
+            out.append(Report("anomaly", AnomalyReport(record.id, number, error.protocol, error.reason, record.key)))
             if error.protocol == "sip" and record.natted is not None:
                 out.append(Report("translation", TranslationReport(record.id, number, "unparseable")))
         booked = record.ledger.add(told.facts, outward)

@@ -91,3 +91,4 @@ class AnomalyReport:
     packet: int
     protocol: str
     reason: str
+    key: FlowKey | None = None

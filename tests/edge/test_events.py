@@ -52,6 +52,19 @@ def test_a_flow_event_has_eves_keys() -> None:
     assert told["flow"]["decision"] == {"action": "allow", "rule": "calls"}
 
 
+@pytest.mark.parametrize("kind", sorted(set(REPORTS) - {"config"}))
+def test_each_event_of_traffic_has_eves_keys(kind: str) -> None:
+    keys = {"timestamp", "flow_id", "event_type", "src_ip", "src_port", "dest_ip", "dest_port", "proto", "app_proto",
+            "community_id"}  # fmt: skip
+    assert keys < event(REPORTS[kind], 0.0).keys()
+
+
+def test_an_anomaly_names_its_flow() -> None:
+    told = event(Report("anomaly", AnomalyReport(7, 90, "stun", "truncated", KEY)), 0.0)
+    assert (told["src_ip"], told["dest_port"], told["app_proto"]) == ("172.16.42.187", 3478, "stun")
+    assert told["community_id"] == event(REPORTS["flow"], 0.0)["community_id"]
+
+
 def test_a_pinhole_event_names_both_ends() -> None:
     told = event(REPORTS["pinhole"], 0.0)
     assert (told["src_ip"], told["dest_ip"], told["dest_port"]) == ("71.230.89.52", "172.16.42.187", 16402)
