@@ -7,6 +7,7 @@ whether a call foresaw it, in either direction.
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 
 from appid.alg.expectation import Expectation
 from appid.flow.key import FlowKey
@@ -66,7 +67,10 @@ class Book:
 
     def replace(self, number: int, expectation: Expectation) -> None:
         """Another expectation of the same place and call, under the same number."""
-        assert _place(self.open[number]) == _place(expectation)
+        before = self.open[number]
+        assert _place(before) == _place(expectation)
+        if before.reason != expectation.reason:
+            expectation = replace(expectation, checked_at=before.checked_at or before.opened_at)
         self.open[number] = expectation
 
     def of_call(self, call: int) -> list[tuple[int, Expectation]]:

@@ -12,6 +12,7 @@ class Expectation:
     outside_port  the port by which the peer knows the inside host (its SDP's) behind source NAT; else = port
     outside       the packed address by which the peer knows it; None without NAT
     reason        sdp-offer | sdp-answer | channel-bind
+    checked_at    the packet at which the client's own check had opened it, before a dialog announced it; else None
     announced     the port at which the peer says it will be; it may send from elsewhere
     kind          the medium (audio, video, ...); "shared" where several go by this port, or nobody said
     """
@@ -30,3 +31,4 @@ class Expectation:
     expires: float
     kind: str = "shared"
     announced: int = 0
+    checked_at: int | None = None

@@ -213,9 +213,10 @@ def counted(number: int, noun: str) -> str:
 
 def _pinhole(pinhole: dict[str, Any]) -> str:
     closed = f"to {pinhole['closed_at']}" if pinhole["closed_at"] else "on, still open"
+    before = f" (open from {pinhole['checked_at']} on, by a check)" if pinhole.get("checked_at") else ""
     return (
         f"{pinhole['proto']} {end(pinhole['inside'], pinhole['port'])} from {pinhole['peer']}, {pinhole['reason']}, "
-        f"packets {pinhole['opened_at']} {closed}"
+        f"packets {pinhole['opened_at']} {closed}{before}"
     )
 
 

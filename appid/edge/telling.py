@@ -141,6 +141,7 @@ def pinhole(report: PinholeReport) -> dict[str, Any]:
         "peer_port": wanted.peer_port,
         "reason": wanted.reason,
         "opened_at": wanted.opened_at,
+        "checked_at": wanted.checked_at,
         "closed_at": report.closed_at,
         "call": wanted.call,
     }

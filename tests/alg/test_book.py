@@ -87,3 +87,14 @@ def test_what_is_open_is_what_was_added_and_not_removed(steps: list[Expectation 
         key = FlowKey(UDP, expectation.peer, 9, expectation.inside, expectation.port)
         assert book.foreseen(key) == (number, expectation)
         assert (number, expectation) in book.of_call(expectation.call)
+
+
+def test_a_dialog_that_takes_over_what_a_check_opened_keeps_when_that_was() -> None:
+    book = Book()
+    opened = replace(MEDIA, reason="channel-bind", opened_at=162)
+    number = book.add(opened)
+    assert number is not None
+    book.replace(number, replace(opened, expires=opened.expires + 30))
+    assert book.open[number].checked_at is None, "the same grounds, for longer"
+    book.replace(number, replace(opened, reason="sdp-answer", opened_at=172))
+    assert (book.open[number].opened_at, book.open[number].checked_at) == (172, 162)

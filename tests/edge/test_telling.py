@@ -126,7 +126,8 @@ def test_a_pinhole_has_the_interfaces_keys() -> None:
     wanted = Expectation(UDP, CLIENT, 16402, PEER, None, None, 16402, "facetime", 1, "sdp-answer", 172, 9.0)
     assert telling.pinhole(PinholeReport(1, wanted, 5790)) == {
         "type": "pinhole", "id": 1, "proto": "udp", "inside": "172.16.42.187", "port": 16402, "peer": "71.230.89.52",
-        "peer_port": None, "reason": "sdp-answer", "opened_at": 172, "closed_at": 5790, "call": 1,
+        "peer_port": None, "reason": "sdp-answer", "opened_at": 172, "checked_at": None, "closed_at": 5790,
+        "call": 1,
     }  # fmt: skip
 
 

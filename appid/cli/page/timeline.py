@@ -116,7 +116,7 @@ def _legend(names: dict[str, None], colours: Colours, pinholes: bool) -> Html:
 
 def _uses(flow: Line, hole: Line) -> bool:
     """Whether the flow is between the pinhole's inside port and its peer, while it was open."""
-    if flow["last_packet"] < hole["opened_at"] or (hole["closed_at"] or flow["first_packet"]) < flow["first_packet"]:
+    if flow["last_packet"] < _opened(hole) or (hole["closed_at"] or flow["first_packet"]) < flow["first_packet"]:
         return False
     there = (flow["proto"], flow["src"], flow["sport"], flow["dst"])
     back = (flow["proto"], flow["dst"], flow["dport"], flow["src"])
@@ -155,12 +155,17 @@ def _unused(story: Story, hole: Line, scale: Scale) -> Html:
     )  # fmt: skip
 
 
+def _opened(hole: Line) -> int:
+    """The client's own check may have opened it before a dialog did."""
+    return int(hole.get("checked_at") or hole["opened_at"])
+
+
 def _packets(hole: Line) -> str:
-    return f"{hole['opened_at']} to {hole['closed_at'] if hole['closed_at'] is not None else 'the end'}"
+    return f"{_opened(hole)} to {hole['closed_at'] if hole['closed_at'] is not None else 'the end'}"
 
 
 def _hole(story: Story, hole: Line, scale: Scale) -> tuple[float, float]:
-    opened = story.times.get(hole["opened_at"], scale.first)
+    opened = story.times.get(_opened(hole), scale.first)
     closed = story.times.get(hole["closed_at"], scale.first + scale.span)
     return scale.x(opened), scale.x(closed)
 
