@@ -127,7 +127,7 @@ def decode(data: memoryview) -> Layer | None:
             if section.connection:
                 connections.append(section.connection)
         elif key == "o=" and not origin:
-            origin = value
+            origin = line[2:].rstrip()  # a leading space is an empty user name, section 5.2
         elif key == "s=" and not name:
             name = value
     message = Description(

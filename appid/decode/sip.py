@@ -53,6 +53,7 @@ _START: Final = re.compile(
     rb"[ \t]{0,8}\r?\n"
 )
 _BLANK: Final = re.compile(rb"\n\r?\n")
+_AGENT: Final = re.compile(r"([^\s/]{1,64}) ([0-9]{1,8}(?:\.[0-9]{1,8}){1,7})(?:/([^\s/]{1,64}))?")
 _FOLD: Final = re.compile(rb"\r?\n[ \t]+")
 
 
@@ -252,7 +253,8 @@ def _layer(
 
 
 def _facts(message: Message) -> list[Fact]:
-    cseq = message.cseq
+    cseq, agent = message.cseq, message.header("user-agent") or message.header("server")
+    told = _AGENT.fullmatch(agent) if agent else None
     named: tuple[tuple[str, str | int | None], ...] = (
         ("sip.method", message.method),
         ("sip.status", message.status),
@@ -264,7 +266,10 @@ def _facts(message: Message) -> list[Fact]:
         ("sip.to_tag", message.to_tag),
         ("sip.branch", message.branch),
         ("sip.contact", message.contact),
-        ("sip.user_agent", message.header("user-agent") or message.header("server")),
+        ("sip.user_agent", agent),
+        ("sip.agent_name", told[1] if told else None),  # the whole of it is a name and a version number, apart
+        ("sip.agent_version", told[2] if told else None),
+        ("sip.agent_edition", (told[3] or "") if told else None),
         ("sip.content_type", message.header("content-type")),
         ("sip.content_encoding", message.header("content-encoding")),
     )

@@ -8,6 +8,7 @@ names, are facts: 0x8001-0x8009 meant other things to vendors before IANA assign
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
@@ -182,10 +183,10 @@ def decode(data: memoryview) -> Layer | None:
     if word == COOKIE:
         if HEADER + length > len(data):
             raise DecodeError("stun", 2, "length exceeds the datagram")
-        return _layer(data, type_, length, cookie=True)
+        return _layer(data, type_, length, True, Fact("stun.exact", HEADER + length == len(data)))
     if HEADER + length != len(data) or not _classic(data, type_):
         return None
-    return _layer(data, type_, length, cookie=False)
+    return _layer(data, type_, length, False, Fact("stun.exact", True))
 
 
 def decode_stream(data: memoryview) -> Layer | None:
@@ -203,7 +204,7 @@ def decode_stream(data: memoryview) -> Layer | None:
         return None
     if HEADER + length > end:
         return Layer("stun", (), 0)
-    return _layer(data, type_, length, cookie=True)
+    return _layer(data, type_, length, True)
 
 
 def _framed(data: memoryview) -> Layer | None:
@@ -249,7 +250,7 @@ def _attributes(raw: bytes) -> tuple[tuple[int, bytes], ...]:
     return tuple(found)
 
 
-def _layer(data: memoryview, type_: int, length: int, cookie: bool) -> Layer:
+def _layer(data: memoryview, type_: int, length: int, cookie: bool, *more: Fact) -> Layer:
     total = HEADER + length
     raw = bytes(data[:total])
     attributes = _attributes(raw)
@@ -266,7 +267,11 @@ def _layer(data: memoryview, type_: int, length: int, cookie: bool) -> Layer:
         Fact("stun.cookie", cookie),
         Fact("stun.transaction", transaction),
         Fact("stun.shape", tuple([(kind, len(value)) for kind, value in attributes])),
+        *more,
     ]
+    kinds = [kind for kind, _ in attributes]
+    if len(set(kinds)) < len(kinds):
+        facts.extend(Fact("stun.repeated", kind) for kind, times in Counter(kinds).items() if times > 1)
     inner: memoryview | None = None
     offset = HEADER
     for kind, value in attributes:

@@ -67,6 +67,18 @@ def stun_fields(
     return tuple(found)
 
 
+def family_apart(field: Field) -> tuple[Field, ...]:
+    """Of an XOR-RELAYED-ADDRESS, the family: it says how long the address is (RFC 8489 section 14.2)."""
+    if field.name != "0x0016 value":
+        return (field,)
+    parts: tuple[tuple[str, int, int, Part], ...] = (
+        ("first byte", field.start, field.start + 1, "free"),
+        ("family", field.start + 1, field.start + 2, "makes"),
+        ("port and address", field.start + 2, field.end, "free"),
+    )
+    return tuple(Field(f"0x0016 {name}", start, end, part) for name, start, end, part in parts)
+
+
 def message_fields(payload: bytes, start: int, end: int) -> tuple[Field, ...]:
     """A control message at `start`: command, length, 16 zero bytes, elements, and the code's head."""
     marks = (("command", 2, "frames"), ("length of elements", 2, "frames"), ("zeros", 16, "makes"))
@@ -115,6 +127,7 @@ def carriers_2015() -> list[Carrier]:
     answered: dict[int, Part] = dict.fromkeys((0x8001, 0x8003, 0x8004, 0x8005, 0x8009), "free")
     token: dict[int, Part] = {0x0016: "free", 0x0022: "free"}
     allocate, probe, asked, told, invite = (of_session(packet) for packet in (60, 64, 122, 160, 169))
+    family = [part for field in stun_fields(allocate, token, 0, "free", TRANSPORT) for part in family_apart(field)]
     sip = text_fields(
         invite,
         (rb"o=GKVoiceChatService ",),
@@ -129,7 +142,7 @@ def carriers_2015() -> list[Carrier]:
         ),
     )
     return [
-        Carrier("allocate-with-relayed-address", allocate, stun_fields(allocate, token, 0, "free", TRANSPORT)),
+        Carrier("allocate-with-relayed-address", allocate, tuple(family)),
         Carrier("check-with-private-attributes", asked, stun_fields(asked, private, 4, "frames")),
         Carrier("check-answer-with-private-attributes", told, stun_fields(told, answered, 4, "frames")),
         Carrier("voice-chat-origin", invite, sip),

@@ -43,6 +43,13 @@ def with_fingerprint(s: Stage) -> None:
     exchange(s, *parts(s), stun.u32(stun.FINGERPRINT, 1))
 
 
+def with_more_behind(s: Stage) -> None:
+    """The very attributes, and four bytes behind the message's length."""
+    for _ in range(3):
+        t = s.transaction()
+        s.udp(OWN, FAR, stun.message(stun.BINDING, stun.REQUEST, t, [*parts(s)]) + s.rng.randbytes(4))
+
+
 def with_username(s: Stage) -> None:
     """A check of RFC 8445 that carries the two attributes besides."""
     link, radio, _ = parts(s)

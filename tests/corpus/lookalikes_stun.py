@@ -193,6 +193,17 @@ def viceroy_in_channel(s: Stage) -> None:
         s.udp(OWN, RELAY, stun.channel_data(0x4001, f"{sip}{sdp}".encode()))
 
 
+def relayed_and_token_otherwise(s: Stage) -> None:
+    """Two tokens; an address of three bytes; one that is signed (RFC 8489 14.5): each in one trait not FaceTime's."""
+    for trait in range(3):
+        t = s.transaction()
+        relayed = stun.xor_address(stun.XOR_RELAYED_ADDRESS, SERVER, 3489, t)
+        token = (stun.RESERVATION_TOKEN, s.rng.randbytes(8))
+        more = ([token], [], [(stun.MESSAGE_INTEGRITY, s.rng.randbytes(20))])[trait]
+        attributes = [(relayed[0], relayed[1][:3]) if trait == 1 else relayed, token, *more]
+        s.udp(OWN, RELAY, stun.message(stun.ALLOCATE, stun.REQUEST, t, [*attributes, stun.u32(stun.LIFETIME, 60)]))
+
+
 def refresh_with_code_0x0022(s: Stage) -> None:
     """0x0022 in a Refresh means nothing (RFC 8656 section 18), of whatever length."""
     for size in (4, 8, 12, 20):

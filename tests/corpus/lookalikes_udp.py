@@ -64,6 +64,30 @@ def service_prefix(s: Stage) -> None:
     invite(s, OWN, PROXY, "Linphone/3.8.1", "o=GKVoiceChatServiceX 1 1 IN IP4 172.16.42.187", "s=-")
 
 
+def agents_of_no_version(s: Stage) -> None:
+    """The media engine's name, and no version number of its own behind it."""
+    for n, agent in enumerate(("Viceroy 1.x softphone", "Viceroy 1.4.1-compatible", "Viceroy 1. and more/GK",
+                               "Viceroy 1.7.0/GKX", "Viceroy 1.7.0/GK (like)", "Viceroy  1.7.0/GK")):  # fmt: skip
+        a, b = End(CLIENT, 16402 + n), End(PEER, 16402 + n)
+        invite(s, a, b, agent, "o=user 0 0 IN IP4 172.16.42.187", "s=user")
+        bye(s, a, b, agent)
+
+
+def bye(s: Stage, a: End, b: End, agent: str) -> None:
+    s.udp(a, b, (
+        f"BYE sip:user@{b.host}:{b.port} SIP/2.0\r\nv: SIP/2.0/UDP {a.host}:{a.port};branch=z9hG4bK77\r\n"
+        f"f: <sip:user@{a.host}:{a.port}>;tag=1\r\nt: <sip:user@{b.host}:{b.port}>;tag=2\r\ni: b1@{a.host}\r\n"
+        f"CSeq: 2 BYE\r\nUser-Agent: {agent}\r\nl: 0\r\n\r\n"
+    ).encode())  # fmt: skip
+
+
+def goodbye_of_the_media_engine(s: Stage) -> None:
+    """The end of a call of either of its applications: no description says whose."""
+    for number in range(3):
+        s.udp(MEDIA, FAR, struct.pack("!BBHII", 0x80, 104, number, 480 * number, 7) + s.rng.randbytes(60))
+    bye(s, MEDIA, FAR, "Viceroy 1.4.1")
+
+
 def ichat(s: Stage) -> None:
     """iChat AV's INVITE of 2010: Viceroy too, on 16402 too, but its own SDP (field notes A3)."""
     more = ("a=hwi:17412:2:3600", "a=iChatEncryption:YES", "a=bandwidthDetection:NO", "a=FLS;VRA:0;RVRA:1;AS:2")

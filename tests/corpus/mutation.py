@@ -30,6 +30,8 @@ CHANGES = (0x01, 0x80, 0xFF)
 """A byte is changed by each of these (exclusive or): one bit at either end, and all."""
 
 
+ALLOCATED = frozenset({stun.XOR_RELAYED_ADDRESS, stun.RESERVATION_TOKEN})
+
 OWN, FAR = packed("172.16.42.187"), packed("203.0.113.20")
 
 
@@ -160,10 +162,11 @@ def _stun_changes(carrier: Carrier) -> Iterator[Change]:
         name, needed = f"{number:#06x}", f"{number:#06x}" in makes
         short_form = exact and kind == stun.BINDING and number == modern.LINK  # without it, the short form of a check
         request = kind == stun.BINDING and number == stun.USERNAME
-        sized = exact or control or request or number == stun.RESERVATION_TOKEN  # the length is part of the signature
-        told = control and number == modern.DATA
+        sized = exact or control or request or number in ALLOCATED  # the length is part of the signature
+        told = (control and number == modern.DATA) or number == stun.XOR_RELAYED_ADDRESS  # its family byte
         yield change(f"{name} dropped", attributes[:n] + attributes[n + 1 :], not needed or short_form)
-        yield change(f"{name} twice", [*attributes[: n + 1], *attributes[n:]], not exact)
+        once = exact or (kind == stun.ALLOCATE and needed)
+        yield change(f"{name} twice", [*attributes[: n + 1], *attributes[n:]], not once)
         yield change(f"{name} longer", [*attributes[:n], (number, value + bytes(4)), *attributes[n + 1 :]], not sized)
         yield change(
             f"{name} other value", [*attributes[:n], (number, bytes(len(value))), *attributes[n + 1 :]], not told
@@ -172,6 +175,13 @@ def _stun_changes(carrier: Carrier) -> Iterator[Change]:
             order = [*attributes[: n - 1], attributes[n], attributes[n - 1], *attributes[n + 1 :]]
             yield change(f"{name} one earlier", order, not exact)
     yield change("SOFTWARE added", [*attributes, (stun.SOFTWARE, b"none")], not exact)
+    yield change(
+        "MESSAGE-INTEGRITY added",
+        [*attributes, (stun.MESSAGE_INTEGRITY, bytes(20))],
+        not exact and kind != stun.ALLOCATE,
+    )
+    if not at:
+        yield Change(carrier, "four bytes behind it", carrier.payload + bytes(4), not exact)
     yield change("other class", attributes, False, kind ^ 0x0110)
     yield change("other method", attributes, False, kind ^ 0x0004)
 
@@ -236,6 +246,7 @@ def _invite_changes(carrier: Carrier) -> Iterator[Change]:
     yield change("other ports and addresses in the SDP", True, lambda h, b: (h, b.replace(b"16402", b"16400")))
     yield change("another session name", True, lambda h, b: (h, b.replace(b"s=mobile", b"s=other")))
     yield change("another origin", False, lambda h, b: (h, b.replace(b"o=GKVoiceChatService ", b"o=alice ")))
+    yield change("a space before the origin", False, lambda h, b: (h, b.replace(b"o=GK", b"o= GK")))
     yield change("the origin in another line", False, lambda h, b: (
         h, b.replace(b"o=GKVoiceChatService ", b"o=alice ").replace(b"s=mobile", b"s=GKVoiceChatService")))  # fmt: skip
     yield change("no body", False, lambda h, b: (h, b""))

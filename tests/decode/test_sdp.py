@@ -83,6 +83,10 @@ def test_facts() -> None:
     assert layer is not None
     pairs = [(fact.name, fact.value) for fact in layer.facts]
     assert ("sdp.origin_user", "GKVoiceChatService") in pairs
+    spaced = sdp.decode(memoryview(b"v=0\r\no= GKVoiceChatService 0 0 IN IP4 71.230.89.52\r\n"))
+    assert spaced is not None
+    assert spaced.message.origin_user == ""  # type: ignore[attr-defined]
+    assert spaced.message.origin_address == packed("71.230.89.52")  # type: ignore[attr-defined]
     assert ("sdp.origin", "GKVoiceChatService 0 0 IN IP4 71.230.89.52") in pairs
     assert ("sdp.connection", packed("71.230.89.52")) in pairs
     assert [value for name, value in pairs if name == "sdp.media"] == [("audio", 16402), ("video", 16402)]

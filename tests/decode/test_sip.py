@@ -97,6 +97,21 @@ def test_compact_folded_and_bare_lf() -> None:
     assert message(text).head + message(text).body == text
 
 
+@pytest.mark.parametrize(("agent", "parts"), [
+    ("Viceroy 1.4.1", ("Viceroy", "1.4.1", "")),
+    ("Viceroy 1.7.0/GK", ("Viceroy", "1.7.0", "GK")),
+    ("Example 10.20", ("Example", "10.20", "")),
+    *((one, ()) for one in (
+        "Example 1", "Example 1.", "Example 1.x", "Example 1.2 softphone", "Example 1.2-3", "Example/1.2",
+        "Example 1.2/", "Example 1.2/a/b", "An Example 1.2", "Example \u0661.2", "Example  1.2",
+    )),
+])  # fmt: skip
+def test_an_agent_that_is_a_name_and_a_version_number_is_told_apart(agent: str, parts: tuple[str, ...]) -> None:
+    found = facts(f"BYE sip:b@h SIP/2.0\r\nUser-Agent: {agent}\r\n\r\n".encode())
+    names = ("sip.agent_name", "sip.agent_version", "sip.agent_edition")
+    assert tuple(found[name] for name in names if name in found) == parts
+
+
 def deflated(text: bytes, wbits: int) -> bytes:
     engine = zlib.compressobj(wbits=wbits)
     return engine.compress(text) + engine.flush()

@@ -58,6 +58,18 @@ def test_vectors_are_typed_in_right(vector: bytes) -> None:
     assert crc32(vector[:-8]) ^ 0x5354554E == int.from_bytes(vector[-4:], "big")  # RFC 8489 section 14.7
 
 
+def test_what_follows_a_datagrams_message_and_what_occurs_twice_is_told() -> None:
+    """RFC 8489 sections 5 and 14. In a stream another message may follow."""
+    assert facts(REQUEST)["stun.exact"] is True
+    assert facts(REQUEST + bytes(4))["stun.exact"] is False
+    assert "stun.repeated" not in facts(REQUEST)
+    layer = stun.decode_stream(memoryview(REQUEST + bytes(4)))
+    assert layer is not None
+    assert "stun.exact" not in {fact.name for fact in layer.facts}
+    twice = bytes.fromhex("0008 0018 2112a442") + TRANSACTION + 2 * bytes.fromhex("0012 0008 0001 1234 01020304")
+    assert facts(twice)["stun.repeated"] == 0x0012
+
+
 def test_rfc5769_request() -> None:
     found = facts(REQUEST)
     assert found["stun.method"] == "binding"
