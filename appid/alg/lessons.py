@@ -5,7 +5,8 @@ own name is final; what it validated until then waits for that: permissions and 
 Validated is what the other side confirmed under the same transaction: the relay a CreatePermission or ChannelBind of
 the inside host (RFC 8656 sections 9 and 12), the peer a check of the inside host (RFC 8445 section 7.2.5), directly or
 through the channel that is bound to it. A Binding without USERNAME is no check: it asks a server for the own address.
-Media that a SIP dialog announced needs no lesson: it is expected (alg/book.py). A lesson names, it opens nothing.
+Media that a SIP dialog announced needs no lesson: it is expected (alg/book.py), unless it goes to a server of its own,
+for which nothing is opened (engine/calls.py). A lesson names, it opens nothing.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from math import ceil
 from appid.alg.book import Book
 from appid.alg.dialog import BYE_TIMEOUT, Change, Dialog, Dialogs, Signal
 from appid.alg.expectation import Expectation
+from appid.alg.lessons import LIFETIME as LESSON
+from appid.alg.lessons import Lesson, Lessons
 from appid.alg.media import MediaPort, agreed, described
 from appid.dataplane.command import BindNat, ClosePinhole, Command, CutFlow, OpenPinhole, Report
 from appid.decode.sdp import Description
@@ -54,6 +56,7 @@ class CallKeeper:
         self.dialogs = Dialogs()
         self.book = Book(first, step, limits.pinholes, limits.pinholes_per_host)
         self.nat = NatKeeper(settings, topology)
+        self.lessons = Lessons()
         self.denied: OrderedDict[tuple[int, bytes, int, bytes], FlowKey] = OrderedDict()
         self.by_call_id: dict[str, int] = {}
         self.records: dict[int, dict[int, FlowRecord]] = {}
@@ -78,6 +81,7 @@ class CallKeeper:
         (into `refused`, by number); of the others nothing changes but marks. `moved`: a situation in its new zones."""
         marks = {number: self.pinhole_mark(e) for number, e in self.book.open.items() if number not in self.quiet}
         self.settings, self.topology = settings, topology
+        self.lessons = Lessons()  # what they name may be gone from the rules
         self.nat.reload(settings, topology)
         for call in list(self.calls.open.values()):
             if call.application not in settings.applications:
@@ -353,6 +357,9 @@ class CallKeeper:
             if self.topology.inside(dialog.peer):
                 place = replace(place, peer=dialog.peer)  # both inside: media takes the path of the signalling
             refusal = self._refusal(place, dialog, call)
+            if refusal is None and self._strange(place, dialog):
+                refusal = f"media from {text(place.peer)}, which is not the peer"
+                self._teach(call, place, record, packet, now)
             if refusal is not None:
                 if not place.candidate:
                     yield Report("anomaly", AnomalyReport(record.id, packet, "sdp", refusal, record.key))
@@ -370,11 +377,7 @@ class CallKeeper:
                 yield from self._renew(standing[place_key], expectation, now)
 
     def _refusal(self, place: MediaPort, dialog: Dialog, call: Call) -> str | None:
-        """The guards: media comes only from an address that the call itself has shown, to a port in the application's
-        range, for a host that speaks for itself."""
-        known = place.peer == dialog.peer or place.peer in dialog.peers
-        if not known and not self.nat.faces(Endpoint(place.peer, place.peer_port), dialog.peer):
-            return f"media from {text(place.peer)}, which is not the peer"
+        """The guards: media goes to a port in the application's range, for a host that speaks for itself."""
         if place.address is not None and place.address != dialog.host and self.topology.inside(place.address):
             return f"media for {text(place.address)}, which is another host"
         application = self.settings.applications[call.application]
@@ -382,6 +385,19 @@ class CallKeeper:
         if not any(r.proto == UDP and r.first <= place.port <= r.last for r in ranges):
             return f"media at port {place.port}, which is outside the range of {call.application}"
         return None
+
+    def _strange(self, place: MediaPort, dialog: Dialog) -> bool:
+        """One guard more: media comes only from an address that the call itself has shown."""
+        known = place.peer == dialog.peer or place.peer in dialog.peers
+        return not known and not self.nat.faces(Endpoint(place.peer, place.peer_port), dialog.peer)
+
+    def _teach(self, call: Call, place: MediaPort, record: FlowRecord, packet: int, now: float) -> None:
+        """A server for media alone: nothing is opened for it, but what the host sends there is known to be media. Calls
+        whose media would have their own name learn nothing by a mere line of text."""
+        name = self._of_media(call)
+        if name != call.application and not place.candidate and not self.topology.inside(place.peer):
+            peer = Endpoint(place.peer, place.peer_port)
+            self.lessons.learn(record.host, Lesson(name, peer, record.id, packet, False, now + LESSON))
 
     def _expectation(self, call: Call, place: MediaPort, record: FlowRecord, packet: int, now: float) -> Expectation:
         port = place.port if place.address == record.host else self.nat.inside_port(record, place.port)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from appid.alg.expectation import Expectation
-from appid.alg.lessons import LIFETIME, Asked, Lesson, Lessons
+from appid.alg.lessons import LIFETIME, Asked, Lesson
 from appid.alg.relay import Relay
 from appid.dataplane.command import Command, Report, SetMark, SetVerdict
 from appid.dataplane.marks import ALLOW
@@ -65,7 +65,6 @@ class Engine:
         self.recent = recent_of(self.matcher)
         self.topology = Topology(settings.inside)
         self.calls = CallKeeper(settings, self.topology, first, step)
-        self.lessons = Lessons()
         self.flows: OrderedDict[FlowKey, FlowRecord] = OrderedDict()
         self.stamps = Stamps()
         self.broken = False  # whether the packet at hand breaks its own format
@@ -296,8 +295,8 @@ class Engine:
         if record.always is None:
             record.always = self.matcher.always(record.facts)
         matches = self.matcher.match(booked, self._wider(record, booked), record.always, len(record.facts))
-        if self.lessons.places:
-            lesson = self.lessons.known(packet.key, record.last_seen)
+        if self.calls.lessons.places:
+            lesson = self.calls.lessons.known(packet.key, record.last_seen)
             if lesson is not None and (not layers or layers[0].name in PEERS_SPEAK):
                 matches.append(_taught(lesson))
         record.naming.add(matches, number, self.lineage)
@@ -444,7 +443,7 @@ class Engine:
         name, watch = record.naming.name, record.naming.watchable
         if name is not None and not self.lineage.descendants.get(name, True):
             for peer, since in asked.tell():
-                self.lessons.learn(record.host, Lesson(name, peer, record.id, number, watch, since + LIFETIME))
+                self.calls.lessons.learn(record.host, Lesson(name, peer, record.id, number, watch, since + LIFETIME))
 
     # -- ends and time -------------------------------------------------------------------------------------------
 
@@ -494,7 +493,6 @@ class Engine:
         self.settings = settings
         self.lineage = Lineage(settings.applications)
         self.matcher = Matcher(settings.applications.values())
-        self.lessons = Lessons()  # what they name may be gone from the rules
         self.recent = recent_of(self.matcher)
         self.topology = Topology(settings.inside)
         known = settings.applications

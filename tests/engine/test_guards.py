@@ -9,7 +9,7 @@ import pytest
 
 from appid.alg.book import PER_CALL, PER_HOST
 from appid.dataplane.command import BindNat, OpenPinhole, RewritePayload
-from appid.engine import AnomalyReport
+from appid.engine import AnomalyReport, FlowReport
 from appid.identify.application import ALG, AlgFunction, PortRange
 from appid.packet import ACK, SYN
 from appid.policy.evaluate import Judge
@@ -64,6 +64,24 @@ def test_media_from_anybody_but_the_peer_opens_nothing(far: str) -> None:
     called(play, A.host, far=far)
     assert opened(play) == []
     assert far in reasons(play)
+
+
+@pytest.mark.parametrize(("origin", "far", "name"), [
+    ("alice", "198.51.100.66", "rtp"), ("GKVoiceChatService", "198.51.100.66", None), ("alice", B.host, None),
+])  # fmt: skip
+def test_media_to_a_server_of_its_own_is_known_where_it_was_announced(origin: str, far: str, name: str | None) -> None:
+    """RFC 8866 section 5.7: c= may name another host than signals. Its media has a name from the first packet on, but
+    not a name that one line of text could lend to anybody's."""
+    play = Play()
+    phone = Phone(play, A)
+    offer, answer = (b.replace(b"o=alice ", f"o={origin} ".encode()) for b in (body(A.host, 16402), body(far, 30000)))
+    phone.out(phone.head("INVITE sip:bob@198.51.100.20 SIP/2.0", "1 INVITE", "", offer))
+    phone.back(phone.head("SIP/2.0 200 OK", "1 INVITE", ";tag=314159", answer))
+    assert opened(play) == []
+    media, own = bytes.fromhex("80000001000000a000001234") + bytes(160), A._replace(port=16402)
+    for port, wanted in ((30000, name), (30001, name), (30002, None)):
+        told = bodies(play.queue(udp(own, End(far, port), media)), FlowReport)
+        assert [one.identification.application for one in told] == ([wanted] if wanted else [])
 
 
 def test_nobody_speaks_for_another_inside_host() -> None:
