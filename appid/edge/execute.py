@@ -6,7 +6,7 @@ In: the engine's command lists, the queued packet they answer. Out: CommandFaile
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 from appid.dataplane.command import (
     BindNat,
@@ -37,13 +37,6 @@ from appid.wire import ICMP, ICMPV6
 _MAX_REFUSED = 4096
 
 
-class _Shut(NamedTuple):
-    """Of a pinhole that was shut: the mark that its flows have, the peer's port if it was for that one alone."""
-
-    mark: int | None
-    peer_port: int | None
-
-
 class Executor:
     """The kernel as the engine's commands see it. `desired` is what it was asked to hold."""
 
@@ -64,8 +57,10 @@ class Executor:
         self._on_report = on_report
         self._on_replace = on_replace
         self.known: dict[Element, list[Entry]] = {}
-        self._marked: dict[Element, int] = {}
-        self.closed: dict[Element, _Shut] = {}
+        self._open: set[Element] = set()
+        self.closed: dict[
+            Element, int | None
+        ] = {}  # pinholes shut a moment ago: the peer's port, if for that one alone
         self._leaving: list[UnbindNat] = []
         self._cut: list[Entry] = []
 
@@ -112,7 +107,7 @@ class Executor:
                 place = element(expectation)
                 if place in self.closed:  # what is left of a call before must not be taken for this one's
                     self.sweep()
-                self._marked[place] = mark & self.marks.saved
+                self._open.add(place)
                 self.pinholes.open(expectation, mark & self.marks.saved, self.marks.mask, timeout)
             case ClosePinhole():
                 self._close(command, now)
@@ -188,29 +183,27 @@ class Executor:
             )
             entry = self.conntrack.entry(key)
             self._cut += [entry] if entry is not None else []
-        self.closed[place] = _Shut(self._marked.pop(place, None), expectation.peer_port)
+        self._open.discard(place)
+        self.closed[place] = expectation.peer_port
 
     def sweep(self) -> int:
-        """Delete the entries of flows whose pinhole was shut since the last time. Out: how many. To look for them walks
-        the kernel's whole table (4 ms on a large one): once a mark, however many pinholes there were."""
+        """Delete the entries of flows whose pinhole was shut since the last time, however they were decided. Out: how
+        many. To look for them walks the kernel's whole table (4 ms on a large one), once for all that were shut."""
         if not self.closed:
             return 0
         closed, self.closed = self.closed, {}
-        saved = self.marks.saved
         gone = 0
-        for mark in {shut.mark for shut in closed.values()}:
-            found = self.conntrack.entries() if mark is None else self.conntrack.entries(0, mark, saved)
-            for entry in list(found):
-                place = place_of(entry, closed)
-                if place is not None and closed[place].peer_port in (None, _far_port(entry, place)):
-                    gone += self.conntrack.delete(entry.orig)
+        for entry in list(self.conntrack.entries()):
+            place = place_of(entry, closed)
+            if place is not None and closed[place] in (None, _far_port(entry, place)):
+                gone += self.conntrack.delete(entry.orig)
         return gone
 
     def saw(self, entries: Iterable[Entry]) -> None:
         """These entries are flows of pinholes: once their pinhole is shut, they need not be looked for."""
         self.known = {}
         for entry in entries:
-            place = place_of(entry, self._marked)
+            place = place_of(entry, self._open)
             if place is not None:
                 self.known.setdefault(place, []).append(entry)
 
