@@ -221,7 +221,7 @@ class RuleTable(Table):
     service: ServiceText = None  # left out: application-default to allow, any to refuse
     schedule: ScheduleTable | None = None
     implicit: bool = False
-    alg: bool | list[AlgFunction] = True
+    alg: Annotated[bool | list[AlgFunction], BeforeValidator(toml_values.alg_given)] = True
     log: bool = True
     dscp: Dscp = None
     mark: Mark = None

@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from appid.edge import toml_values
 from appid.edge.errors import RuleError, RuleErrors, of_validation
@@ -187,7 +187,7 @@ class _Application(_File):
     depends_on: list[Name] = []
     inbound: Literal["any", "foreseen"] = "any"
     expect_from_channel_bind: bool = False
-    alg: bool | list[AlgFunction] = True
+    alg: Annotated[bool | list[AlgFunction], BeforeValidator(toml_values.alg_given)] = True
     default_ports: Ports = []
     media_ports: Ports = []
     dialog_ports: Ports = []

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from appid.edge.errors import RuleError
 from appid.identify.application import ALG, AlgFunction, PortRange
@@ -59,6 +59,14 @@ def name(text: str) -> str:
     if NAME.fullmatch(text) is None:
         raise ValueError(f"{text!r} is no name: lower case letters, digits and hyphens")
     return text
+
+
+def alg_given(given: Any) -> Any:
+    """`alg` as written, if that is right."""
+    functions = get_args(AlgFunction)
+    if isinstance(given, bool) or (isinstance(given, list) and all(one in functions for one in given)):
+        return given
+    raise ValueError(f"should be true, false or a list of {', '.join(map(repr, functions))}")
 
 
 def alg_functions(given: bool | Iterable[AlgFunction]) -> frozenset[AlgFunction]:

@@ -17,21 +17,22 @@ from appid.policy.box import boxes
 from appid.policy.dependencies import Survey, with_defaults
 from appid.policy.index import cover, merged
 from appid.policy.mask import rows_of
-from appid.policy.places import with_sides
+from appid.policy.places import empty_zones, known_sides, shadowed_overrides, with_sides
 from appid.policy.rule import Policy, PolicyRule
 from appid.policy.space import PATIENCE, Remainder, Space, Spaces
 
 Kind = Literal["zones", "dependency", "shadowed", "contradiction", "unreachable"]
+_EMPTY = "it has neither interfaces nor networks, and what is in no zone's is in another"
 _TRIED = 64
 """Rules with ports of their own that are looked at, one by one, for one that shadows alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A warning about `rule` ("" for zones). `others`: the missing names of a dependency; the rules that shadow it; the
-    zones in doubt.
+    """A warning about `rule` ("" for zones; `override[2]` for the second override). `others`: the missing names of a
+    dependency; the rules or overrides that shadow it; the zones in doubt.
 
-    zones          which of them is outside is not known
+    zones          which of them is outside is not known; or no packet is ever in one
     shadowed       rules before it decide all that it would, as it would
     contradiction  rules before it decide all that it would, some of it otherwise
     unreachable    nothing can match it
@@ -47,18 +48,21 @@ class Finding:
 
 
 def lint(policy: Policy, applications: Mapping[str, Application]) -> list[Finding]:
-    """Every finding: of zones, then by rule, a rule's dependencies last; the defaults come at the end."""
+    """Every finding: of zones, then by rule, a rule's dependencies last; the defaults come after, overrides at the
+    end."""
     spaces = Spaces(with_defaults(policy))
     shade, survey = _Shade(spaces, applications), Survey(spaces, applications)
+    dead = _Dead(policy, applications)
     found = _sides(policy)
+    found += (Finding("zones", "", f"no packet is ever in zone {zone!r}: {_EMPTY}", (zone,)) for zone in dead.empty)
     for row, rule in enumerate(spaces.rules):
         space = Space(spaces, row)
-        finding = (_unreachable(rule) or shade.finding(space)) if row < len(policy.rules) else None
+        finding = (dead.finding(rule) or shade.finding(space)) if row < len(policy.rules) else None
         if finding is not None:
             found.append(finding)
             continue  # it never decides: what it allows depends on nothing
         found += (Finding("dependency", lack.rule, str(lack), lack.names) for lack in survey.missing(space))
-    return found
+    return found + list(_overrides(policy))
 
 
 def _sides(policy: Policy) -> list[Finding]:
@@ -69,13 +73,44 @@ def _sides(policy: Policy) -> list[Finding]:
     return [Finding("zones", "", said, names)]
 
 
-def _unreachable(rule: PolicyRule) -> Finding | None:
-    if rule.applications is not None and not rule.applications:
-        return Finding("unreachable", rule.name, f"rule {rule.name!r} names filters or groups that hold no application")
-    if next(boxes(rule.source, rule.destination), None) is None:
-        reason = f"rule {rule.name!r} has a source and a destination of different IP versions: nothing matches it"
-        return Finding("unreachable", rule.name, reason)
-    return None
+def _overrides(policy: Policy) -> Iterable[Finding]:
+    for row, other in shadowed_overrides(policy.overrides):
+        name, by = f"override[{row + 1}]", f"override[{other + 1}]"
+        one, first = policy.overrides[row].application, policy.overrides[other].application
+        if one == first:
+            yield Finding("shadowed", name, f"{name} ({one}) never counts: shadowed by {by}", (by,))
+        else:
+            reason = f"{name} ({one}) never counts: contradicts {by} before it ({first})"
+            yield Finding("contradiction", name, reason, (by,))
+
+
+class _Dead:
+    """Rules that nothing can match, whatever the others are."""
+
+    def __init__(self, policy: Policy, applications: Mapping[str, Application]) -> None:
+        self.empty = empty_zones(policy)
+        self.outside, self.inside = known_sides(policy)
+        self.foreseen = {name for name, each in applications.items() if each.inbound == "foreseen"}
+
+    def finding(self, rule: PolicyRule) -> Finding | None:
+        reason = self._reason(rule)
+        return None if reason is None else Finding("unreachable", rule.name, f"rule {rule.name!r} {reason}")
+
+    def _reason(self, rule: PolicyRule) -> str | None:
+        if rule.applications is not None and not rule.applications:
+            return "names filters or groups that hold no application"
+        if next(boxes(rule.source, rule.destination), None) is None:
+            return "has a source and a destination of different IP versions: nothing matches it"
+        for zones in (rule.from_, rule.to):
+            if zones and all(zone in self.empty for zone in zones):
+                return f"is for zones where no packet ever is ({', '.join(zones)}): nothing matches it"
+        begun_outside = (
+            rule.from_ and rule.to and self.outside.issuperset(rule.from_) and self.inside.issuperset(rule.to)
+        )
+        if begun_outside and _allows_by_name(rule) and self.foreseen.issuperset(rule.applications or ()):
+            names = ", ".join(sorted(rule.applications or ()))
+            return f"allows {names} from outside, which passes as its call does or not at all: it never decides"
+        return None
 
 
 class _Shade:

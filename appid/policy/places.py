@@ -1,19 +1,25 @@
 """Where a flow stands, and what the operator says it is: zones and overrides, looked up at about the same cost however
 many there are.
 
-In: a policy. Out: the zone of an address, whether a zone is outside, the application that an override gives a flow.
+In: a policy. Out: the zone of an address, whether a zone is outside, the application that an override gives a flow;
+zones where no packet is, overrides that never count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from appid.flow.key import FlowKey
-from appid.policy.index import PortIndex
-from appid.policy.mask import lowest, mask_of
+from appid.policy.index import PortIndex, cover
+from appid.policy.mask import lowest, mask_of, rows_of
 from appid.policy.networks import NetworkIndex
-from appid.policy.rule import Network, Policy, Zone
+from appid.policy.rule import Network, Override, Policy, Zone
+
+_SOME: tuple[Network, ...] = ((bytes(4), 0),)
+_TRIED = 64
+"""Earlier overrides with ports that are looked at, one by one, for one that holds all of another's."""
 
 
 class Zones:
@@ -65,6 +71,24 @@ class Overrides:
         return self._applications[lowest(held)] if held else None
 
 
+def shadowed_overrides(overrides: Sequence[Override]) -> Iterator[tuple[int, int]]:
+    """(an override, one before it that holds every flow that it holds). Not every such pair: of an override, the first
+    that is found."""
+    source = NetworkIndex([override.source for override in overrides])
+    destination = NetworkIndex([override.destination for override in overrides])
+    ports = PortIndex((i, override.ports) for i, override in enumerate(overrides) if override.ports)
+    any_port = mask_of(i for i, override in enumerate(overrides) if not override.ports)
+    for row, override in enumerate(overrides):
+        held = (1 << row) - 1 & source.covering(row) & destination.covering(row)
+        some = held if override.ports else 0
+        for each in override.ports:
+            some &= ports.at(each.proto, each.first) & ports.at(each.proto, each.last)
+        for other in islice(rows_of(held & (any_port | some)), _TRIED):
+            if other not in ports.merged or cover(ports.merged[other], ports.merged[row]):
+                yield row, other
+                break
+
+
 def with_sides(policy: Policy, uplinks: Collection[str] = ()) -> Policy:
     """The policy, each zone with its side where that can be told. `uplinks`: the interfaces by which default routes
     leave.
@@ -89,6 +113,24 @@ def with_sides(policy: Policy, uplinks: Collection[str] = ()) -> Policy:
         return True if networks else False if elsewhere else None
 
     return replace(policy, zones={name: replace(zone, outside=side(zone)) for name, zone in policy.zones.items()})
+
+
+def known_sides(policy: Policy) -> tuple[frozenset[str], frozenset[str]]:
+    """The zones that are outside, and those that are inside, wherever default routes lead."""
+    zones = policy.zones.values()
+    wired = {zone.name for zone in zones if zone.outside is None and not zone.networks and zone.interfaces}
+    sided = with_sides(policy).zones.values()
+    outside = (zone.name for zone in sided if zone.outside and (zone.name not in wired or len(wired) == 1))
+    return frozenset(outside), frozenset(z.name for z in sided if z.outside is False and z.name not in wired)
+
+
+def empty_zones(policy: Policy) -> list[str]:
+    """Zones where no packet ever is: without interfaces and networks, and everything else lies in another one. Not the
+    one to which a capture's inside networks go (without_interfaces)."""
+    outside, _ = known_sides(policy)
+    zones = without_interfaces(with_sides(policy), _SOME).zones.values()
+    open_ = sorted((zone for zone in zones if not zone.networks), key=lambda zone: zone.name not in outside)
+    return sorted(zone.name for zone in open_[1:] if not zone.interfaces)
 
 
 def without_interfaces(policy: Policy, inside: tuple[Network, ...]) -> Policy:

@@ -9,7 +9,7 @@ import pytest
 
 from appid.cli.main import main
 
-ZONES = "[zones]\ninside = {}\noutside = {}\n"
+ZONES = '[zones]\ninside = { networks = ["172.16.42.0/24"] }\noutside = {}\n'
 CALLS = '[[rule]]\nname = "calls"\napplications = ["facetime"]\naction = "allow"\n'
 NEEDED = ("sip", "stun", "ssl", "jabber", "ichat-av", "turn", "apple-push")
 

@@ -317,6 +317,15 @@ def test_what_was_loaded_can_be_handed_to_another_process(tmp_path: Path) -> Non
         assert judge.first_match(at, "facetime") == Judge(policy, SHIPPED).first_match(at, "facetime")
 
 
+@pytest.mark.parametrize("value", ['"maybe"', '["translation", "sip"]', "1", "[[]]"])
+def test_a_faulty_alg_is_one_plain_line(tmp_path: Path, value: str) -> None:
+    with pytest.raises(RuleErrors) as caught:
+        load(tmp_path, f'[[rule]]\nname = "a"\naction = "deny"\nalg = {value}\n')
+    (fault,) = caught.value.errors
+    assert (fault.table, fault.key) == ("rule[1]", "alg")
+    assert fault.reason == "should be true, false or a list of 'expectations', 'translation', 'channel-bind'"
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RuleErrors, match="no such file"):
         load_policy(tmp_path / "none.toml", SHIPPED)

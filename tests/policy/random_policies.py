@@ -58,7 +58,7 @@ def policies(
                 implicit=implicit and action == "allow" and names is not None and draw(st.booleans()),
             )
         )
-    zones = {name: Zone(name) for name in ("in", "out", "dmz")}
+    zones = {name: Zone(name, (name,)) for name in ("in", "out", "dmz")}
     return Policy(tuple(rules), zones, draw(st.sampled_from(("allow", "deny", "drop"))), undecided_packets=3)
 
 
