@@ -212,6 +212,12 @@ class Conntrack:
         if answer and answer != errno.EEXIST:
             raise KernelError(f"conntrack mark {mark:#x}", os.strerror(answer))
 
+    def delete_echo(self, key: FlowKey, echo: Echo) -> None:
+        """The entry of an ICMP request goes, if it is there. KernelError if the kernel refuses that."""
+        answer = self._socket.ask(_SUBSYSTEM, _DELETE, 0, _family(key.src), _echo_tuple(_TUPLE_ORIG, key, echo))
+        if answer not in (0, errno.ENOENT):
+            raise KernelError("conntrack delete", os.strerror(answer))
+
     def _create(self, key: FlowKey, mark: int) -> int:
         return self._make(key, mark, _tuple(_TUPLE_ORIG, key), _tuple(_TUPLE_REPLY, key.reversed()))
 

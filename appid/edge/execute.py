@@ -25,7 +25,7 @@ from appid.dataplane.command import (
 from appid.dataplane.marks import Marks
 from appid.dataplane.rewrite import replace_payload
 from appid.dataplane.state import Desired, Element, element
-from appid.edge.conntrack import DENIED_TIMEOUT, Conntrack, Entry, echo_of
+from appid.edge.conntrack import DENIED_TIMEOUT, Conntrack, Echo, Entry, echo_of
 from appid.edge.ipset import Pinholes
 from appid.edge.nat import Bindings
 from appid.edge.netlink import KernelError
@@ -63,6 +63,7 @@ class Executor:
         ] = {}  # pinholes shut a moment ago: the peer's port, if for that one alone
         self._leaving: list[UnbindNat] = []
         self._cut: list[Entry] = []
+        self._echoes: dict[FlowKey, tuple[Echo, ...]] = {}
 
     def close(self) -> None:
         self.pinholes.close()
@@ -134,14 +135,26 @@ class Executor:
                 assert_never(command)
 
     def _mark(self, key: FlowKey, mark: int, create: bool, held: Held | None, now: float) -> None:
-        if create and key.proto in (ICMP, ICMPV6):
-            echo = echo_of(held.data) if held is not None else None
-            if echo is not None:  # errors need no entry: they are their flow's
-                self.conntrack.create_echo(key, echo, mark)
+        if key.proto in (ICMP, ICMPV6):
+            self._mark_echo(key, mark, create, held)
             return
         self.conntrack.set_mark(key, mark, self.marks.saved, create)
         if create and self.inside(key.dst) and not self.inside(key.src):
             self._refuse_forwarded(key, mark, now)
+
+    def _mark_echo(self, key: FlowKey, mark: int, create: bool, held: Held | None) -> None:
+        """Requests have entries of their own, by identifiers that a flow's key has not: those that were refused are
+        remembered, and begin anew when the flow is judged again. Errors need no entry: they are their flow's."""
+        if not create:
+            for echo in self._echoes.pop(key, ()):
+                self.conntrack.delete_echo(key, echo)
+            return
+        asked = echo_of(held.data) if held is not None else None
+        if asked is not None:
+            self.conntrack.create_echo(key, asked, mark)
+            self._echoes[key] = (*self._echoes.pop(key, ())[-7:], asked)
+            while len(self._echoes) > _MAX_REFUSED:
+                del self._echoes[next(iter(self._echoes))]
 
     def _refuse_forwarded(self, key: FlowKey, mark: int, now: float) -> None:
         """A flow from outside, refused at its first packet: if it is asked about again, the entry that was made is not

@@ -49,11 +49,11 @@ def test_what_time_did_is_told_at_its_time(tmp_path: Path) -> None:
 
 
 def test_translations_are_told(tmp_path: Path) -> None:
-    """With the gateway's outside address known, the answer at 172 binds it before the pinhole opens."""
+    """With the gateway's outside address known, what the client's own check opens at 162 is bound before it opens."""
     path = tmp_path / "session1.pcap"
     sessions.build(1, Variation.from_seed(0)).capture.save(path)
     (tale,) = tell.of_file(path, known=settings(default="none", outside=PUBLIC)).tales
-    step = next(item for item in tale.items if isinstance(item, Step) and item.frame == 172)
+    step = next(item for item in tale.items if isinstance(item, Step) and item.frame == 162)
     texts = [effect.text for effect in step.effects if effect.kind == "translated"]
     assert texts == ["NAT binding: 71.15.163.132:16402 is 172.16.42.187:16402 for 71.230.89.52"]
 
