@@ -16,7 +16,7 @@ from appid.identify.identification import STATES
 from appid.policy.box import boxes
 from appid.policy.dependencies import Survey, with_defaults
 from appid.policy.index import cover, merged
-from appid.policy.mask import rows_of
+from appid.policy.mask import mask_of, rows_of
 from appid.policy.places import empty_zones, known_sides, shadowed_overrides, with_sides
 from appid.policy.rule import Policy, PolicyRule
 from appid.policy.space import PATIENCE, Remainder, Space, Spaces
@@ -118,12 +118,13 @@ class _Shade:
         self.rules = spaces.rules
         self.applications = applications
         self.index = spaces.index
+        self._granting = mask_of(row for row, rule in enumerate(self.rules) if rule.implicit and rule.action == "allow")
         self._alike: dict[frozenset[str] | None, list[str]] = {}
 
     def finding(self, space: Space) -> Finding | None:
         """Whether the rules before this one leave anything to it."""
         rule = space.rule
-        if rule.implicit:
+        if rule.implicit and not self._granted(space):
             return None  # it grants implicit use even where it matches nothing itself
         if not all(space.before & place for place in islice(space.witnesses(), 1)):
             return None
@@ -138,6 +139,17 @@ class _Shade:
                 return None
             shading |= rows
         return self._told(rule, [self.rules[i] for i in sorted(shading)])
+
+    def _granted(self, space: Space) -> bool:
+        """Whether one rule before this one grants all that it grants implicitly (point 8): in all its space, at all its
+        times, for all its applications."""
+        rule = space.rule
+        always = space.before & space.covering & self.index.always_or(rule.schedule)
+        for row in islice(rows_of(always & self._granting), _TRIED):
+            mine, theirs = rule.applications, self.rules[row].applications
+            if mine == theirs or (mine is not None and theirs is not None and mine <= theirs):
+                return True
+        return False
 
     def _names(self, given: frozenset[str] | None) -> list[str]:
         """One of each kind of names that the rules treat alike; None: of all names. Those that few rules name come

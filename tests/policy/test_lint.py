@@ -74,6 +74,20 @@ def test_schedules() -> None:
     assert findings(rule("always", "dns"), rule("night", "dns", schedule=night))[0][1] == "night"
 
 
+def test_a_rule_whose_implicit_use_is_granted_before_it_is_shadowed_as_any() -> None:
+    twice = [rule("calls", "facetime", implicit=True), rule("again", "facetime", implicit=True)]
+    assert findings(*twice)[-1] == ("shadowed", "again", ("calls",))
+    narrower = [rule("calls", "facetime", "sip", implicit=True), rule("here", "sip", from_=("inside",), implicit=True)]
+    assert findings(*narrower)[-1] == ("shadowed", "here", ("calls",))
+    wider = [rule("here", "facetime", from_=("inside",), implicit=True), rule("calls", "facetime", implicit=True)]
+    assert [kind for kind, *_ in findings(*wider) if kind == "shadowed"] == []
+    timed = [
+        rule("calls", "facetime", implicit=True, schedule=Schedule(start=0, end=360)),
+        rule("again", "facetime", implicit=True),
+    ]
+    assert [kind for kind, *_ in findings(*timed) if kind == "shadowed"] == []
+
+
 def test_a_rule_that_still_grants_implicit_use_is_not_called_shadowed() -> None:
     rules = [rule("web", "facetime"), rule("calls", "facetime", implicit=True)]
     assert {kind for kind, _, _ in findings(*rules)} == {"dependency"}
