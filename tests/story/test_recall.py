@@ -25,7 +25,7 @@ def test_the_reasons_and_what_they_changed() -> None:
     assert [party.name for party in tale.parties] == ["client", "relay", "peer", "web"]
     assert steps[60].what == "TURN Allocate request"
     assert steps[60].effects[0].text == "facetime, conclusive"
-    assert "stun.attribute 0x0016 0x0022" in steps[60].effects[0].reasons[-1][1]
+    assert "stun.relayed_address 17.173.254.35:3489, stun.reservation_token" in steps[60].effects[0].reasons[-1][1]
     assert [effect.text for effect in steps[172].effects] == [
         "call 1 answered", "pinhole 1 opened: 172.16.42.187 port 16402 from 71.230.89.52 (sdp-answer)"]  # fmt: skip
     assert steps[5790].effects[0].text == "call 1 ends: bye"

@@ -189,7 +189,7 @@ def test_the_fact_that_counted_is_named() -> None:
     step = next(line for line in told(1) if line["type"] == "step" and line["packet"] == 60)
     because = step["effects"][0]["because"]
     assert [reason["signature"] for reason in because] == ["allocate-with-relayed-address"]
-    assert "stun.attribute 0x0016 0x0022" in because[0]["facts"]
+    assert "stun.relayed_address 17.173.254.35:3489, stun.reservation_token" in because[0]["facts"]
 
 
 def test_what_was_done_before_its_time() -> None:
