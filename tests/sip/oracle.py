@@ -26,8 +26,8 @@ def _rows(capture: Path, wanted: str, *fields: str) -> list[list[set[str]]]:
     return [[set(filter(None, column.split(";"))) for column in line.split("\t")] for line in text.split("\n")[:-1]]
 
 
-def faults(capture: Path, public: str, inside: str) -> list[str]:
-    """`inside`: what begins each address that nobody outside may be told."""
+def faults(capture: Path, public: str, inside: tuple[str, ...]) -> list[str]:
+    """`inside`: what addresses begin with that nobody outside may be told."""
     ip = "ipv6" if ":" in public else "ip"
     broken = _rows(capture, BROKEN, "frame.number", "_ws.expert.message")
     found = [f"frame {number} is broken: {reason or 'checksum'}" for number, reason in broken]

@@ -1,7 +1,7 @@
 """One case played by sipp through a gateway, and what the witnesses say of it.
 
-In: a Case, a Town, a Place in it, a way (out: the caller is inside; in: the callee; within: both). Out: the faults.
- Watched: both parties end as their scenario says; each media packet arrives, its bytes unchanged; under NAT
+In: a Case, a Town, a Place in it, a way (out: the caller is inside; in: the callee; within: both; behind: both, and a
+proxy outside between them). Out: the faults. Watched: both parties end as their scenario says; each media packet arrives, its bytes unchanged; under NAT
 nothing outside names an address of the inside, and what comes in names the phone's own again (RFC 3261 section 18.1.2:
 an answer whose topmost Via is another's is dropped).
 """
@@ -26,7 +26,7 @@ from tests.sip.cases import Case
 from tests.sip.conversations import Leg
 from tests.sip.pieces import Pieces
 from tests.sip.sipp import MEDIA, PATIENCE, SIP, Sipp, host_port
-from tests.sip.steps import Party, register, registrar, scenario
+from tests.sip.steps import REMOTE, Party, register, registrar, scenario
 from tests.sip.town import Place, Town
 from tests.sip.witness import Seen, Witness
 
@@ -36,7 +36,7 @@ _VIA = re.compile(rb"^(?:Via|v):[^\r\n]*?SIP/2.0/\w+ ([^;\r\n]+)", re.MULTILINE 
 
 
 class Wire:
-    """What of a witness's packets is to or from the one outside party of a place."""
+    """What of a witness's packets is to or from one party of a place."""
 
     def __init__(self, witness: Witness, party: str) -> None:
         self._witness, self._party = witness, party
@@ -51,10 +51,12 @@ class Played:
 
     def __init__(self, case: Case, where: Town, place: Place, way: str, folder: Path) -> None:
         self.case, self.where, self.addresses, self.way, self.folder = case, where, place, way, folder
-        self.outer = where.other if way == "within" else where.peer
-        self.party = place.other if way == "within" else place.peer
-        self.nat = where.nat and way != "within"
-        self.inside, self.outside = (Wire(where.witnesses[s], self.party) for s in (where.client, self.outer))
+        self.within, self.behind = way in ("within", "behind"), way == "behind"
+        self.outer = where.other if self.within else where.peer
+        self.party = place.other if self.within else place.peer
+        self.nat = where.nat and not self.within
+        self.outside = Wire(where.witnesses[self.outer], self.party)
+        self.inside = Wire(where.witnesses[where.client], place.phones[0] if self.behind else self.party)
         folder.mkdir(parents=True, exist_ok=True)
         self.faults: list[str] = []
         self.running: list[tuple[Sipp, subprocess.Popen[bytes]]] = []
@@ -71,7 +73,7 @@ class Played:
             at, to = (
                 ((self._loop, self._relay + 1), None) if to is None else ((at[0], SIP + 10), (self._loop, self._relay))
             )
-        call_id = self.call_id if self.forked else f"{self.call_id}-{sipp.name}"
+        call_id = self.call_id if self.forked or self.behind else f"{self.call_id}-{sipp.name}"
         keys = {"held_ip": self.addresses.held, "own": host_port(sipp.address, sipp.port)}
         if sipp.to is not None:
             keys["far"] = host_port(*sipp.to)
@@ -119,8 +121,23 @@ class Played:
         """Literal ports where sipp would take [media_port] for a media line's."""
         return re.sub(r"\{port\+(\d+)\}", lambda m: str(MEDIA + int(m[1])), scenario(name, steps))
 
+    def _both_behind(self) -> tuple[Sipp, Sipp, list[str], list[str]]:
+        """The callee has registered at the proxy, the caller calls it there."""
+        a, (leg,) = self.addresses, self.case.legs
+        user = f"callee-{a.number}"
+        parties = [
+            Party(role, f"sip:{user}@{REMOTE}", self.case.compact, "", True, user) for role in ("caller", "callee")
+        ]
+        to = (a.proxy, SIP)
+        outside = Sipp(self.outer, "outside-0", self.party, SIP, to)
+        inside = Sipp(self.where.client, "inside-0", a.phones[0], SIP, to)
+        return outside, inside, [*register(parties[1]), *leg.callee(parties[1])], leg.caller(parties[0])
+
     def legs(self) -> Iterable[tuple[Leg, Sipp, Sipp, list[str], list[str]]]:
         """Each leg with its outside and its inside party and their steps."""
+        if self.behind:
+            yield (self.case.legs[0], *self._both_behind())
+            return
         tag = "fork" if self.forked else ""
         caller, callee = Party("caller", compact=self.case.compact, tag=tag), Party("callee", compact=self.case.compact)
         for number, leg in enumerate(self.case.legs):
@@ -150,6 +167,8 @@ class Played:
             for leg, server, _, steps, _ in legs:
                 if calls := servers.pop(leg.port, 0):
                     self.start(replace(server, calls=calls), self._text(self.case.name, steps))
+            if self.behind and not until(self._registered, 3):
+                self.faults.append("the callee is not registered")
             if self.case.pieces is not None:
                 self._relays(stack)
             for _, _, client, _, steps in legs:
@@ -166,6 +185,9 @@ class Played:
         stack.enter_context(Pieces(self.outer, size, (self.party, SIP), own, (self._loop, self._relay + 1)))
         phone = (a.phones[0], SIP)
         stack.enter_context(Pieces(self.where.client, size, (self._loop, self._relay), phone, (self.party, SIP)))
+
+    def _registered(self) -> bool:
+        return any(s.arriving and s.payload.startswith(b"SIP/2.0 200") for s in self.outside.seen)
 
     # -- probes
 
@@ -238,7 +260,7 @@ class Played:
         phones = {leg.phone for leg in self.case.legs}
         if len(phones) > 1 and not self.forked:
             self._both_hear(phones)
-        if self.nat:
+        if self.where.nat:
             self._names()
 
     def lost(self) -> list[tuple[str, int]]:
@@ -257,18 +279,24 @@ class Played:
 
     def _names(self) -> None:
         """Addresses that SIP tells on either side of the NAT."""
-        own = self.addresses.inside.encode()
-        told = [s for s in self.outside.seen if s.arriving and _is_sip(s) and own in s.payload]
-        if told:
-            line = next(line for line in told[0].payload.split(b"\r\n") if own in line)
+        own = re.compile("|".join(self.addresses.inside).encode())
+        for line in (line for text in self._told_outside() for line in text.split(b"\r\n") if own.search(line)):
             self.faults.append(f"outside is told {line.decode(errors='replace')}")
-        for seen in self.inside.seen:
+            break
+        for seen in (*self.inside.seen, *(self.outside.seen if self.behind else ())):
             if not (seen.arriving and seen.payload.startswith(b"SIP/2.0")):
                 continue
             via = _VIA.search(seen.payload)
             if via and via[1].decode() != host_port(seen.dst, seen.dport) and self.case.pieces is None:
                 self.faults.append(f"an answer's Via names {via[1].decode()}, not {seen.dst}:{seen.dport}")
                 return
+
+    def _told_outside(self) -> list[bytes]:
+        """SIP that came to the outside: to the party there, or to the proxy with this call's name in it."""
+        if not self.behind:
+            return [s.payload for s in self.outside.seen if s.arriving and _is_sip(s)]
+        seen, mine = self.where.witnesses[self.where.peer].seen, self.call_id.encode()
+        return [s.payload for s in seen if s.arriving and s.dst == self.addresses.proxy and mine in s.payload]
 
 
 def _is_sip(seen: Seen) -> bool:

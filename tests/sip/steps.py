@@ -91,12 +91,15 @@ def ignore(status: int) -> str:
 
 @dataclass(frozen=True)
 class Party:
-    """`role`: caller or callee; `target`: Request-URI of the caller's first INVITE; `compact`: short header names."""
+    """`role`: caller or callee; `target`: Request-URI of the caller's first INVITE; `compact`: short header names;
+    `proxied`: a proxy stays in the path; `user`: by which name it knows the callee."""
 
     role: str
     target: str = f"sip:callee@{REMOTE}"
     compact: bool = False
     tag: str = ""
+    proxied: bool = False
+    user: str = "callee"
 
     @property
     def _tag(self) -> str:
@@ -131,6 +134,8 @@ class Party:
         retransmit: bool = True,
     ) -> str:
         """A request within the dialog, unless `uri` and `other` (To) say another."""
+        if self.proxied and not uri:
+            more = (*more, ("", "[routes]"))
         headers = [
             ("Via", f"SIP/2.0/[transport] {HERE};branch={branch}"),
             *more,
@@ -170,7 +175,10 @@ class Party:
         """An INVITE that `respond` answers, at once or later."""
         kept = (("Via", "via"), ("CSeq", "cseq"), ("From", "from"), ("To", "to"))
         keep = "".join(_keep(".*", self._name(header), variable) for header, variable in kept)
-        return _recv('request="INVITE"', keep + _keep("sip:[^>]*", self._name("Contact"), "contact"))
+        keep += _keep("sip:[^>]*", self._name("Contact"), "contact")
+        if not self.proxied:
+            return _recv('request="INVITE"', keep)
+        return _recv('request="INVITE"', keep + _keep(".*", "Record-Route", "path"), ' rrs="true"')
 
     @staticmethod
     def told(method: str) -> str:
@@ -189,6 +197,8 @@ class Party:
         tag: str | None = None,
     ) -> str:
         """To the INVITE that `asked` kept; `tag` empty: it was one within the dialog."""
+        if self.proxied and tag != "":
+            more = (*more, ("Record-Route", "[$path]"))
         headers = [
             ("Via", "[$via]"),
             *more,
@@ -211,8 +221,8 @@ def register(party: Party) -> list[str]:
     """The callee inside makes itself known: what calls it comes on this flow. sipp leaves `r///` out of the Call-ID."""
     headers = [
         ("Via", f"SIP/2.0/[transport] {HERE};branch=z9hG4bK-[pid]-[call_number]-r;rport"),
-        ("From", f"<sip:callee@{HERE}>;tag=r[pid]"),
-        ("To", f"<sip:callee@{HERE}>"),
+        ("From", f"<sip:{party.user}@{HERE}>;tag=r[pid]"),
+        ("To", f"<sip:{party.user}@{HERE}>"),
         ("Call-ID", "r///[call_id]"),
         ("CSeq", "1 REGISTER"),
         ("Contact", party.contact),
@@ -230,7 +240,7 @@ def registrar() -> list[str]:
     return [taken, _send("SIP/2.0 200 OK", headers, "", False, False), pause(60)]
 
 
-VARIABLES = ("tag", "via", "cseq", "from", "to", "contact", "target")
+VARIABLES = ("tag", "via", "cseq", "from", "to", "contact", "target", "path")
 
 
 def scenario(name: str, steps: list[str]) -> str:

@@ -11,21 +11,23 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.netns.net import PUBLIC4, PUBLIC6
 from tests.sip import oracle
 from tests.sip.cases import CASES, Case
+from tests.sip.proxy import proxy
 from tests.sip.run import run
-from tests.sip.town import Kind, Place, Town, town
+from tests.sip.town import INSIDE4, INSIDE6, Kind, Place, Town, town
 
 LANES = 6
 """Cases at once: they mostly wait."""
 ORACLE = "tshark: no packet malformed, what is told is where media goes"
-OUTSIDE = {False: (PUBLIC4, "10.77."), True: (PUBLIC6, "fd00:77:1:")}
+OUTSIDE = {False: (PUBLIC4, INSIDE4), True: (PUBLIC6, INSIDE6)}
 """By family: the gateway's public address, and how those begin that must not be told outside."""
-WAYS = ("out", "in", "within")
+WAYS = ("out", "in", "within", "behind")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def play(
         faults = run(case, where, Place.numbered(number, v6), way, folder / f"{number}-{way}")
         return Result(case.name, kind, where.nat, v6, way, tuple(faults))
 
-    with ThreadPoolExecutor(LANES) as pool:
+    behind = any(way == "behind" for _, _, way in wanted)
+    with proxy(where, folder / "proxy") if behind else nullcontext(), ThreadPoolExecutor(LANES) as pool:
         return list(pool.map(lambda each: one(*each), wanted))
 
 
@@ -64,7 +67,7 @@ def measure(kinds: Iterable[Kind], folder: Path, cases: Iterable[Case] = CASES.v
     cases, found = list(cases), []
     for kind, nat, v6 in itertools.product(kinds, (False, True), (False, True)):
         place = folder / f"{kind}-{'nat' if nat else 'routed'}-{'v6' if v6 else 'v4'}"
-        ways = ("out", "in") if nat else WAYS
+        ways = [way for way in WAYS if way != "within" or not nat]
         with town(kind, nat, place) as (where, _):
             found += play(where, kind, place, v6, ways, cases)
             capture = where.witnesses[where.peer].write(place / "outside.pcap")

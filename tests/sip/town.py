@@ -27,13 +27,17 @@ Kind = Literal["ours", "kernel", "plain"]
 SIP_ONLY = rule("calls", "allow", "sip", from_='["inside"]', service='["udp/5060-5062", "tcp/5060-5062"]')
 PLACES = 100
 """Calls that can be made side by side, each with addresses of its own."""
+PROXY4, PROXY6 = "198.51.100.5", "fd00:77:2::5"
+STRANGER4, STRANGER6 = "198.51.100.9", "fd00:77:2::9"
+INSIDE4, INSIDE6 = ("10.77.",), ("fd00:77:1:", "fd00:77:3:")
+"""What an address of the inside begins with."""
 _SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8946, 0x17
 
 
 @dataclass(frozen=True)
 class Place:
     """The addresses of one call: two phones inside, a peer outside, another host inside, behind the second wire.
-    `inside`: what begins an address of the inside; `held`: the address of a call on hold (RFC 3264 section 8.4)."""
+    `inside`: what addresses of the inside begin with; `held`: that of a call on hold (RFC 3264 section 8.4)."""
 
     number: int
     phones: tuple[str, str]
@@ -41,7 +45,8 @@ class Place:
     other: str
     public: str
     stranger: str
-    inside: str
+    proxy: str
+    inside: tuple[str, ...]
     held: str
 
     @staticmethod
@@ -49,10 +54,11 @@ class Place:
         at = 10 + number
         if v6:
             phones = (f"fd00:77:1::1:{at:x}", f"fd00:77:1::2:{at:x}")
-            peer, other, stranger = f"fd00:77:2::{at:x}", f"fd00:77:3::{at:x}", "fd00:77:2::9"
-            return Place(number, phones, peer, other, PUBLIC6, stranger, "fd00:77:1:", "::")
+            peer, other = f"fd00:77:2::{at:x}", f"fd00:77:3::{at:x}"
+            return Place(number, phones, peer, other, PUBLIC6, STRANGER6, PROXY6, INSIDE6, "::")
         phones = (f"10.77.1.{at}", f"10.77.1.{at + PLACES}")
-        return Place(number, phones, f"198.51.100.{at}", f"10.77.3.{at}", PUBLIC4, "198.51.100.9", "10.77.", "0.0.0.0")
+        peer, other = f"198.51.100.{at}", f"10.77.3.{at}"
+        return Place(number, phones, peer, other, PUBLIC4, STRANGER4, PROXY4, INSIDE4, "0.0.0.0")
 
 
 def _finish_checksums(space: Namespace, device: str) -> None:
@@ -106,7 +112,7 @@ outside = { interfaces = ["wan0"] }
             self._wires(),
             (
                 [phone for place in places for phone in place.phones],
-                ["198.51.100.9", "fd00:77:2::9", *(place.peer for place in places)],
+                [STRANGER4, STRANGER6, PROXY4, PROXY6, *(place.peer for place in places)],
                 [place.other for place in places],
             ),
             strict=True,
