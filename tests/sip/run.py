@@ -1,9 +1,9 @@
 """One case played by sipp through a gateway, and what the witnesses say of it.
 
 In: a Case, a Town, a Place in it, a way (out: the caller is inside; in: the callee; within: both; behind: both, and a
-proxy outside between them). Out: the faults. Watched: both parties end as their scenario says; each media packet arrives, its bytes unchanged; under NAT
-nothing outside names an address of the inside, and what comes in names the phone's own again (RFC 3261 section 18.1.2:
-an answer whose topmost Via is another's is dropped).
+proxy outside between them). Out: the faults. Watched: both parties end as their scenario says; each media packet
+arrives, its bytes unchanged; under NAT nothing outside names an address of the inside, and what comes in names the
+phone's own again (RFC 3261 section 18.1.2: an answer whose topmost Via is another's is dropped).
 """
 
 from __future__ import annotations
