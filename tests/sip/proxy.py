@@ -1,7 +1,7 @@
 """A SIP proxy and registrar outside: kamailio, as a provider runs it that leaves NAT to the gateway.
 
-In: a Town, whether it stays in the path of the dialog (Record-Route, RFC 3261 section 16.6). Out: a process at PROXY4 and
-PROXY6, UDP and TCP. It changes no address but its own: no nathelper, no media relay.
+In: a Town, whether it stays in the path of the dialog (Record-Route, RFC 3261 section 16.6). Out: a process at PROXY4
+and PROXY6, UDP and TCP. It changes no address but its own: no nathelper, no media relay.
 """
 
 from __future__ import annotations
