@@ -220,8 +220,7 @@ class Judge:
             service |= self._index.default_service
         matching = rules & service & self._index.naming(name)
         if place.unforeseen and self._foreseen_only(name):
-            # Point 3: no rule allows it by name. One that refuses it still does; one for any application holds.
-            matching &= ~self._index.allowing | self._index.named[None]
+            matching &= ~self._index.allowing  # point 3: no rule allows it; one that refuses it still does (point 6)
         if matching:
             return self._decisions[lowest(matching)]
         if rules & self._granting:

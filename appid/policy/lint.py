@@ -184,8 +184,8 @@ class _Shade:
         if standard and rule.service != "application-default":
             within = rule.service != "any" and cover(merged(standard), index.ports.merged[space.row])
             mask = mask if within else ~index.default_service
-        if application is not None and application.inbound == "foreseen" and not _allows_by_name(rule):
-            mask &= ~index.allowing | index.named[None]  # point 3: what began outside is left to `rule`
+        if application is not None and application.inbound == "foreseen" and rule.action != "allow":
+            mask &= ~index.allowing  # point 3: what began outside is left to `rule`
         return mask
 
     def _covering(self, space: Space, candidates: int) -> set[int] | None:

@@ -123,6 +123,18 @@ def test_point_3_what_began_outside_unforeseen_never_matches_facetime_rtp_or_rtc
     assert judged.judge(from_outside(16402), "stun", frozenset({"facetime"}), 1) == Decision("deny", "defaults")
 
 
+def test_point_3_a_rule_for_any_application_does_not_let_it_in_either_the_defaults_decide() -> None:
+    everything = rule("all", from_=(), to=(), service="any")
+    for name in ("facetime", "rtp", "rtcp"):
+        assert judge(everything).judge(from_outside(16402), name, NONE, 1) == Decision("deny", "defaults")
+        assert judge(everything).judge(from_outside(16402, foreseen=True), name, NONE, 1) == Decision("allow", "all")
+        assert judge(everything).judge(out(16402), name, NONE, 1) == Decision("allow", "all")
+        open_ = judge(everything, default_action="allow")
+        assert open_.judge(from_outside(16402), name, NONE, 1) == Decision("allow", "defaults")
+    assert judge(everything).judge(from_outside(16402), "stun", frozenset({"facetime"}), 1) is None
+    assert judge(everything).judge(from_outside(16402), "stun", NONE, 1) == Decision("allow", "all")
+
+
 def test_point_3_refusing_it_from_outside_holds_all_the_same() -> None:
     judged = judge(
         rule("no calls", "facetime", action="drop", from_=(), to=(), service="any"),
@@ -276,8 +288,7 @@ def naive(
                 continue
         elif one.service != "any" and not on(one.service):
             continue
-        named_allow = one.action == "allow" and one.applications is not None
-        if unforeseen and named_allow and application is not None and application.inbound == "foreseen":
+        if unforeseen and one.action == "allow" and application is not None and application.inbound == "foreseen":
             continue
         return Decision(one.action, one.name)
     for one in policy.rules:
