@@ -49,7 +49,7 @@ DENIED_TIMEOUT = 60
 
 class Entry(NamedTuple):
     """One conntrack entry: both tuples as the kernel has them, mark, packets and bytes (orig, reply), seconds that it
-    lived (of one that is gone; 0 where the kernel keeps no times)."""
+    lived (of one that is gone), and when it began; both 0 where the kernel keeps no times."""
 
     orig: FlowKey
     reply: FlowKey
@@ -57,6 +57,7 @@ class Entry(NamedTuple):
     packets: tuple[int, int]
     bytes: tuple[int, int]
     seconds: float = 0.0
+    began: float = 0.0
 
     @property
     def key(self) -> FlowKey:
@@ -146,10 +147,11 @@ def _counters(data: memoryview) -> tuple[int, int]:
     return found.get(1, 0), found.get(2, 0)
 
 
-def _lifetime(data: memoryview) -> float:
-    """CTA_TIMESTAMP: nanoseconds of the first and the last packet's clock."""
+def _lifetime(data: memoryview) -> tuple[float, float]:
+    """CTA_TIMESTAMP, nanoseconds of the first and the last packet's clock -> seconds between them, and of the first."""
     found = {kind: int.from_bytes(value, "big") for kind, value in attributes(data)}
-    return max(0, found.get(2, 0) - found.get(1, 0)) / 1e9 if found.get(1) else 0.0
+    began = found.get(1, 0)
+    return (max(0, found.get(2, 0) - began) / 1e9 if began else 0.0), began / 1e9
 
 
 def parse_entry(body: memoryview) -> Entry | None:
@@ -157,7 +159,7 @@ def parse_entry(body: memoryview) -> Entry | None:
     orig = reply = None
     mark = 0
     there = back = (0, 0)
-    seconds = 0.0
+    seconds = began = 0.0
     for kind, value in attributes(body):
         if kind == _TUPLE_ORIG:
             orig = _parse_tuple(value)
@@ -170,10 +172,10 @@ def parse_entry(body: memoryview) -> Entry | None:
         elif kind == _COUNTERS_REPLY:
             back = _counters(value)
         elif kind == _TIMESTAMP:
-            seconds = _lifetime(value)
+            seconds, began = _lifetime(value)
     if orig is None or reply is None:
         return None
-    return Entry(orig, reply, mark, (there[0], back[0]), (there[1], back[1]), seconds)
+    return Entry(orig, reply, mark, (there[0], back[0]), (there[1], back[1]), seconds, began)
 
 
 def _family(address: bytes) -> int:

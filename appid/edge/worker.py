@@ -218,7 +218,11 @@ class Worker:
     def _judge_again(self, restarted: bool = False) -> None:
         owns, state = self.gateway.options.owns, self.plan.marks.state
         entries = self.gateway.execute.conntrack.entries()
-        kept = tuple(Kept(entry.key, entry.mark) for entry in entries if entry.mark & state and owns(entry.key))
+        kept = tuple(
+            Kept(entry.key, entry.mark, entry.began or None)
+            for entry in entries
+            if entry.mark & state and owns(entry.key)
+        )
         wired = any(zone.interfaces for zone in self.plan.policy.zones.values())
         interface_of = self.plan.routes.finder() if wired else nowhere
         self.gateway.handle(RulesLoaded(self.plan.settings(self.index), kept, interface_of, restarted))

@@ -506,7 +506,8 @@ class Engine:
         for record in list(self.flows.values()):
             yield from self._again(record, reload, now, record.key in cut or record.key.reversed() in cut)
         decisions = {key: refused.get(call) or self.calls.decisions.get(call) for key, call in calls.items()}
-        stamps = [Kept(key, mark) for key, mark in self.stamps]
+        began = {flow.key: flow.began for flow in event.kept} if len(self.stamps) else {}
+        stamps = [Kept(key, mark, began.get(key)) for key, mark in self.stamps]
         self.stamps.clear()
         for judged in reload.judged(stamps, {}, False):
             if judged.mark:

@@ -83,10 +83,12 @@ class Tick:
 
 
 class Kept(NamedTuple):
-    """A flow that the kernel holds: its original direction as the inside sees it, and its connmark."""
+    """A flow that the kernel holds: its original direction as the inside sees it, its connmark, and the time of its
+    first packet (None where the kernel keeps no times)."""
 
     key: FlowKey
     mark: int
+    began: float | None = None
 
 
 def nowhere(_address: bytes) -> str:

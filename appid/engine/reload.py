@@ -52,13 +52,15 @@ class Reload:
         judge = self.now.judge
         return judge.zone_of(address, self.interface_of(address)) if judge is not None else None
 
-    def situation(self, key: FlowKey) -> Situation:
-        """Where a flow stands under the new policy, its first packet long gone."""
+    def situation(self, key: FlowKey, began: float | None = None) -> Situation:
+        """Where a flow stands under the new policy, its first packet long gone. `began`: the time of that; if it is not
+        known, schedules count from now."""
         from_zone, to_zone = self.zone_of(key.src), self.zone_of(key.dst)
         judge = self.now.judge
         from_outside = self.outside(key.src, judge.outside(from_zone) if judge is not None else None)
         to_outside = self.outside(key.dst, judge.outside(to_zone) if judge is not None else None)
-        return Situation(key, from_zone, to_zone, begun_outside=from_outside and not to_outside, now=self.time)
+        now = self.time if began is None else began
+        return Situation(key, from_zone, to_zone, begun_outside=from_outside and not to_outside, now=now)
 
     def moved(self, situation: Situation) -> Situation:
         """The same flow, its zones as the new policy has them; where those did not change, as they were."""
@@ -89,7 +91,7 @@ class Reload:
             application = self.now.applications[name] if name is not None else None
             spared = restarted and application is not None and application.inbound == "foreseen"
             foreseen = call is not None or (spared and mark.action == "allow")
-            situation = self.situation(flow.key)._replace(foreseen=foreseen, call=call)
+            situation = self.situation(flow.key, flow.began)._replace(foreseen=foreseen, call=call)
             override = judge.overridden(flow.key)
             gone = override is None and call is None and self._was_overridden(flow.key, name)
             refused = override is None and mark.action != "allow"

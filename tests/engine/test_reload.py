@@ -15,7 +15,7 @@ from appid.flow.key import FlowKey
 from appid.identify.application import PortRange
 from appid.policy import Action, Decision
 from appid.policy.evaluate import Judge, Situation
-from appid.policy.rule import Override, Policy, PolicyRule, Qos, Zone, holds
+from appid.policy.rule import Override, Policy, PolicyRule, Qos, Schedule, Zone, holds
 from appid.wire import TCP, UDP, packed
 from tests.corpus.writer import End
 from tests.engine.play import ZONES, Play, applications, bodies, of, settings, udp, verdict
@@ -202,11 +202,12 @@ def test_the_qos_class_of_a_rule_is_in_marks_and_pinholes() -> None:
 
 
 @hypothesis.settings(max_examples=150, deadline=None, suppress_health_check=[hypothesis.HealthCheck.filter_too_much])
-@hypothesis.given(policies(), policies(), situations(), st.sampled_from((*SMALL, None)))
+@hypothesis.given(policies(), policies(), situations(), st.sampled_from((*SMALL, None)), st.none() | st.just(3e6))
 def test_an_allowed_flow_gets_what_a_naive_reference_says_of_its_name(
-    old: Policy, new: Policy, at: Situation, name: str | None
+    old: Policy, new: Policy, at: Situation, name: str | None, later: float | None
 ) -> None:
-    """Whatever was before: zones by the interface that leads to an address, schedules by the time of the reload."""
+    """Whatever was before: zones by the interface that leads to an address, schedules by the time of the first packet,
+    where it is known."""
     hypothesis.assume(at.key.src != at.key.dst)
     at = at._replace(from_zone=at.from_zone or "in", to_zone=at.to_zone or "out")
     zones = {each: Zone(each, (each,)) for each in ("in", "out", "dmz")}
@@ -215,9 +216,10 @@ def test_an_allowed_flow_gets_what_a_naive_reference_says_of_its_name(
         Settings(SMALL, Judge(replace(policy, zones=zones), SMALL), inside) for policy in (old, new)
     )  # fmt: skip
     leads = {at.key.src: at.from_zone or "", at.key.dst: at.to_zone or ""}
-    flow = Kept(at.key, before.marks.encode("allow", SMALL[name].number if name else 0))
+    mark = before.marks.encode("allow", SMALL[name].number if name else 0)
+    flow = Kept(at.key, mark, None if later is None else at.now)
     event = RulesLoaded(known, (flow,), lambda address: leads[address])
-    commands = Engine(before).handle(event, at.now)
+    commands = Engine(before).handle(event, at.now + (later or 0))
     src, dst = (any(holds(network, address) for network in inside) for address in (at.key.src, at.key.dst))
     placed = at._replace(begun_outside=not src and dst, foreseen=False)
     final = name or {UDP: "unknown-udp", TCP: "unknown-tcp"}.get(at.key.proto, "unknown-ip")
@@ -226,3 +228,36 @@ def test_an_allowed_flow_gets_what_a_naive_reference_says_of_its_name(
     assert told.decision == expected
     marks = {c.key: known.marks.decode(c.mark).action for c in of(commands, SetMark)}
     assert marks.get(at.key, "allow") == expected.action
+
+
+NIGHT = Schedule(start=22 * 60, end=6 * 60)
+EVENING = 23 * 3600.0
+NOON = EVENING + 13 * 3600
+
+
+def test_point_1_schedules_count_from_the_first_packet_at_a_reload_too() -> None:
+    old, new = settings(ALL), settings(rule("not at night", "deny", "dns", schedule=NIGHT), ALL)
+    late, early, unknown = (FlowKey(UDP, INSIDE, port, OUTSIDE, 53) for port in (1, 2, 3))
+    flows = [kept(old, key, "allow", "dns") for key in (late, early, unknown)]
+    flows[0], flows[1] = flows[0]._replace(began=EVENING), flows[1]._replace(began=NOON)
+    play = Play(old)
+    play.now = NOON
+    assert changes(reload(play, new, *flows), new) == {late: "deny"}
+    play = Play(old)
+    play.now = EVENING
+    assert changes(reload(play, new, *flows), new) == {late: "deny", unknown: "deny"}
+
+
+@pytest.mark.parametrize(("begun", "reloaded", "end"), [(EVENING, NOON, "refused"), (NOON, NOON + 36000, None)])
+def test_point_1_a_call_is_judged_by_the_time_at_which_its_flow_began(
+    begun: float, reloaded: float, end: str | None
+) -> None:
+    old, new = settings(ALL), settings(rule("not at night", "deny", "facetime", schedule=NIGHT), ALL)
+    play = Play(old)
+    play.now = begun
+    play.call().connect()
+    play.now = reloaded
+    done = reload(play, new, kept(old, MEDIA, "allow", "facetime")._replace(began=begun))
+    ended = bodies(done, CallReport)  # type: ignore[arg-type]
+    assert (ended[-1].end if ended else None) == end
+    assert changes(done, new).get(MEDIA) == ("deny" if end else None)
