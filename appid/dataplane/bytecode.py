@@ -5,6 +5,7 @@ Both start from the transport payload or the IP header as the kernel's socket fi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from appid.wire import Buffer
@@ -34,10 +35,29 @@ def watched(payload: Buffer) -> bool:
 
 def queue_of(address: bytes, queues: int) -> int:
     """Index of the queue that serves an inside host (4 or 16 packed bytes)."""
-    low = int.from_bytes(address[-4:], "big")
-    return ((low * _GOLDEN & 0xFFFFFFFF) >> 16) % queues
+    return ((_low(address) * _GOLDEN & 0xFFFFFFFF) >> 16) % queues
+
+
+def _low(address: bytes) -> int:
+    return int.from_bytes(address[-4:], "big")
+
+
+def chooser(hosts: Iterable[bytes]) -> bytes:
+    """Of inside hosts that talk with one another, the one whose queue serves all flows between them: the lowest by its
+    low 32 bits, whichever side begins."""
+    return min(hosts, key=_low)
 
 
 def queue_bytecode(offset: int, queues: int, index: int) -> str:
     """Bytecode that matches if the address at `offset` hashes to queue `index` of `queues`."""
-    return f"7,32 0 0 {offset},36 0 0 {_GOLDEN},116 0 0 16,148 0 0 {queues},21 0 1 {index},6 0 0 65535,6 0 0 0"
+    return f"7,32 0 0 {offset},{_hashed(queues, index)}"
+
+
+def between_bytecode(source: int, destination: int, queues: int, index: int) -> str:
+    """The same for the lower of the two addresses."""
+    lower = f"32 0 0 {source},7 0 0 0,32 0 0 {destination},45 0 1 0,135 0 0 0"  # X = source; A > X: A = X
+    return f"11,{lower},{_hashed(queues, index)}"
+
+
+def _hashed(queues: int, index: int) -> str:
+    return f"36 0 0 {_GOLDEN},116 0 0 16,148 0 0 {queues},21 0 1 {index},6 0 0 65535,6 0 0 0"

@@ -7,6 +7,7 @@ except its readable signalling. Chain rules are written as iptables-save prints 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_network
 from typing import Final, Literal
 
@@ -16,6 +17,7 @@ from appid.dataplane.bytecode import (
     SOURCE4,
     SOURCE6,
     WATCH,
+    between_bytecode,
     queue_bytecode,
 )
 from appid.dataplane.marks import Marks
@@ -185,26 +187,23 @@ def _to_mangle(topology: Topology) -> tuple[Jump, ...]:
 
 
 def _queue(topology: Topology, family: Family) -> Chain:
-    """The queue by inside host: the flow's inside end chooses, whichever direction the packet has."""
+    """The queue by inside host, whichever direction the packet has; between two, the lower address chooses: what they
+    signal and what they send meets in one worker, whoever begins."""
     bypass = " --queue-bypass" if topology.bypass else ""
     targets = [f"NFQUEUE --queue-num {number}{bypass}" for number in topology.queues]
     rules: list[ChainRule] = []
     if len(targets) > 1:
         source, destination = (SOURCE4, DESTINATION4) if family == 4 else (SOURCE6, DESTINATION6)
+        from_inside, to_inside = (f"-m set --match-set {INSIDE[family]} {side}" for side in ("src", "dst"))
         by_host = (
-            ("-m conntrack --ctdir ORIGINAL", "src", source),
-            ("-m conntrack --ctdir REPLY", "dst", destination),
-            ("", "dst", destination),
-            ("", "src", source),
+            ((from_inside, to_inside), partial(between_bytecode, source, destination)),
+            ((to_inside,), partial(queue_bytecode, destination)),
+            ((from_inside,), partial(queue_bytecode, source)),
         )
-        for direction, side, offset in by_host:
+        for matches, bytecode in by_host:
             for index, target in enumerate(targets):
-                matches = (
-                    direction,
-                    f"-m set --match-set {INSIDE[family]} {side}",
-                    f'-m bpf --bytecode "{queue_bytecode(offset, len(targets), index)}"',
-                )
-                rules.append(ChainRule(tuple(match for match in matches if match), target))
+                chosen = f'-m bpf --bytecode "{bytecode(len(targets), index)}"'
+                rules.append(ChainRule((*matches, chosen), target))
     rules.append(ChainRule((), targets[0]))
     return Chain("mangle", QUEUE, tuple(rules))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from appid.dataplane.bytecode import queue_of
+from appid.dataplane.bytecode import chooser, queue_of
 from appid.flow.key import FlowKey
 
 
@@ -25,11 +25,9 @@ class Share:
         return self.workers == 1 or queue_of(address, self.workers) == self.index
 
     def owns(self, key: FlowKey) -> bool:
-        """The inside host that began the flow decides, else the one it was begun towards; what has none is the
+        """Its inside host decides; of two, the one that the chains choose by, whichever begins. What has none is the
         first worker's."""
         if self.workers == 1:
             return True
-        for address in (key.src, key.dst):
-            if self.inside(address):
-                return self.holds(address)
-        return self.index == 0
+        hosts = [address for address in (key.src, key.dst) if self.inside(address)]
+        return self.holds(chooser(hosts)) if hosts else self.index == 0

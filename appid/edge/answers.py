@@ -9,6 +9,7 @@ from typing import Any
 from appid.edge import telling
 from appid.edge.conntrack import Entry
 from appid.edge.gateway import Gateway
+from appid.edge.halves import Halves
 from appid.edge.told import Told, Totals
 from appid.engine import Engine, FlowEnded, FlowReport
 from appid.packet import id_of, reversed_id
@@ -18,12 +19,13 @@ class Answers:
     """`flows`, `calls`, `pinholes`, `stats`: an iterator of objects each. `enforced`: False in monitor mode."""
 
     def __init__(
-        self, engine: Engine, gateway: Gateway, told: Told, enforced: bool = True,
+        self, engine: Engine, gateway: Gateway, told: Told, halves: Halves | None = None, enforced: bool = True,
         lost: Callable[[], int] = lambda: 0,
     ) -> None:  # fmt: skip
         self.engine = engine
         self.gateway = gateway
         self.told = told
+        self.halves = halves or Halves(None, 0)
         self.enforced = enforced
         self.lost = lost
 
@@ -34,22 +36,27 @@ class Answers:
             case "calls":
                 yield from self._calls()
             case "pinholes":
-                yield from (telling.pinhole(pinhole) for pinhole in self.told.pinholes.values())
+                yield from (self._named(telling.pinhole(pinhole), "call") for pinhole in self.told.pinholes.values())
             case "stats":
                 yield self.stats()
             case other:
                 yield {"type": "error", "reason": f"{other!r} is nothing to ask for"}
+
+    def _named(self, told: dict[str, Any], key: str) -> dict[str, Any]:
+        """By the number that the gateway tells of the call."""
+        return {**told, key: self.halves.name(told[key])}
 
     def _calls(self) -> Iterator[dict[str, Any]]:
         """Each with what its flows carried: those that ended, and those that live."""
         carried = {call: replace(totals) for call, totals in self.told.of_call.items()}
         for entry in self.gateway.execute.conntrack.entries() if self.engine.calls.calls.open else ():
             number = self.told.call_of(entry.key)
-            if number is not None:
+            if number is not None and self.gateway.options.owns(entry.key):
                 carried.setdefault(number, Totals()).add(entry)
         for call in self.told.calls.values():
             totals = carried.get(call.call, Totals())
-            yield {**telling.call(call, list(call.flows)), "packets": totals.packets, "bytes": totals.bytes}
+            told = self._named(telling.call(call, list(call.flows)), "id")
+            yield {**told, "packets": totals.packets, "bytes": totals.bytes}
 
     def flows(self) -> Iterator[dict[str, Any]]:
         entries = {id_of(entry.key): entry for entry in self.gateway.execute.conntrack.entries()}
@@ -71,7 +78,8 @@ class Answers:
             "type": "flow", "id": report.flow, **telling.addresses(counted.key if counted is not None else report.key),
             "packets": sum(counted.packets) if counted is not None else seen,
             "bytes": sum(counted.bytes) if counted is not None else None,
-            **telling.identification(report, ""), "userspace_packets": seen, "call": report.call,
+            **telling.identification(report, ""), "userspace_packets": seen,
+            "call": self.halves.name(report.call) if report.call is not None else None,
             "seconds": round(counted.seconds, 3) if counted is not None and counted.seconds else None,
             "community_id": telling.community_id(report.key), "alive": entry is not None,
             "decision": telling.decision(report.decision, self.enforced),
@@ -83,7 +91,7 @@ class Answers:
             "type": "stats", "packets": stats.packets, "errors": self.gateway.loop.errors + queue.errors,
             "rescued": stats.rescued, "overruns": queue.overruns, "missed": queue.tally.missed,
             "command_failures": stats.command_failures, "flows_ended": stats.ended,
-            "flows": len(self.engine.flows), "calls": len(self.engine.calls.calls.open),
+            "flows": len(self.engine.flows), "calls": self.halves.counted(self.engine.calls.calls.open),
             "pinholes": len(self.engine.calls.book.open), "reports": dict(self.told.counts),
             "applications": {name: asdict(totals) for name, totals in sorted(self.told.totals.items())},
             "exceptions": dict(self.told.exceptions), "events_lost": self.lost(),

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 Table = dict[str, Any]
 
 
-def merge(asked: str, told: list[list[Table]]) -> list[Table]:
-    """Lists are put together, by number; of stats there is one, in which counts are added up."""
+def merge(asked: str, told: list[list[Table]], inside: Callable[[str], bool] = lambda address: False) -> list[Table]:
+    """Lists are put together, by number; of stats there is one, in which counts are added up. A call that two tell of
+    has two hosts that are `inside`, each of which one of them knows."""
     if asked == "stats":
         return [_added([each for answers in told for each in answers])] if any(told) else []
-    return sorted((each for answers in told for each in answers), key=lambda each: int(each.get("id", 0)))
+    tables = sorted((each for answers in told for each in answers), key=lambda each: int(each.get("id", 0)))
+    if asked != "calls":
+        return tables
+    whole: dict[int, Table] = {}
+    for table in tables:
+        known = whole.get(table["id"])
+        whole[table["id"]] = table if known is None else _one_call(known, table, inside)
+    return list(whole.values())
+
+
+def _one_call(first: Table, second: Table, inside: Callable[[str], bool]) -> Table:
+    """Its halves, put together as one engine would have it (engine/calls.py, _invited)."""
+    ends = {
+        side: next((each[side] for each in (first, second) if each[side] and inside(each[side])), first[side])
+        for side in ("caller", "callee")
+    }
+    answered = first["answered_at"] if first["answered_at"] is not None else second["answered_at"]
+    ended = first if first["end"] != "open" else second
+    return {
+        **first, **ends, "answered_at": answered, "ended_at": ended["ended_at"], "end": ended["end"],
+        "flows": sorted({*first["flows"], *second["flows"]}), "media": first["media"] or second["media"],
+        "packets": first["packets"] + second["packets"], "bytes": first["bytes"] + second["bytes"],
+    }  # fmt: skip
 
 
 def _added(tables: list[Table]) -> Table:

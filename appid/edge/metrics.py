@@ -154,10 +154,15 @@ class Metrics:
     def _call(self, call: CallReport) -> None:
         """A call ends once: its BYE is told of, and its answer again."""
         if call.call not in self._ended:
+            self.counted(Report("call", call))
+            self.calls.labels(call.application, call.end).inc()
+
+    def counted(self, report: Report) -> None:
+        """The end that this tells of was counted before, by a process that is gone."""
+        if isinstance(report.body, CallReport) and report.body.end != "open":
             if len(self._ended) > REMEMBERED:
                 self._ended.clear()
-            self._ended.add(call.call)
-            self.calls.labels(call.application, call.end).inc()
+            self._ended.add(report.body.call)
 
     def name_of(self, mark: int) -> str:
         """The application in a connmark; "unknown" where it holds none."""

@@ -34,7 +34,7 @@ _GET_STATS, _CONFIG, _PF_BIND = 5, 2, 3
 MATCHES = {
     "xt_mark": "-m mark --mark 0x1/0x1 -j MARK --set-xmark 0x0/0x0",
     "xt_connmark": "-m connmark --mark 0x1/0x1 -j CONNMARK --save-mark --nfmask 0x1 --ctmask 0x1",
-    "xt_conntrack": "-m conntrack --ctstate INVALID,UNTRACKED -m conntrack --ctdir ORIGINAL -j RETURN",
+    "xt_conntrack": "-m conntrack --ctstate INVALID,UNTRACKED -j RETURN",
     "xt_bpf": '-m bpf --bytecode "1,6 0 0 0" -j RETURN',
     "xt_comment": "-m comment --comment blind -j RETURN",
     "xt_set": f"-m set --match-set {PROBE}{{family}} dst,dst,src "

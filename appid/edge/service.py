@@ -29,6 +29,7 @@ from appid.edge.errors import RuleErrors
 from appid.edge.events import Events
 from appid.edge.exporter import export
 from appid.edge.fleet import Answer, Fleet
+from appid.edge.halves import Table
 from appid.edge.loop import Loop
 from appid.edge.merge import merge
 from appid.edge.netlink import KernelError
@@ -36,6 +37,7 @@ from appid.edge.plan import Plan, load_plan
 from appid.edge.queues import REFUSALS, Queues
 from appid.edge.tally import Tally
 from appid.policy.exception import CAUSES
+from appid.wire import packed
 
 LOCK_PATIENCE = 5.0
 """Seconds in which the workers of a supervisor that was killed have to be gone."""
@@ -125,16 +127,29 @@ class Service:
 
         def work(index: int, connection: socket.socket) -> None:
             tally = self.tallies[self.plan.queues[index]]
-            worker.work(self.plan, index, tally, self.directory, self._handed.get(index), connection)
+            worker.work(self.plan, index, tally, self.directory, self._handed.get(index), table, connection)
 
-        self.fleet = Fleet(
-            self.loop, self.config.workers, work, (self._locked,), on_ready=self._ready, on_end=self._ended
-        )
+        table = self._table(opened)
+        keep = (self._locked, table.fileno()) if table is not None else (self._locked,)
+        self.fleet = Fleet(self.loop, self.config.workers, work, keep, on_ready=self._ready, on_end=self._ended)
         self._handed = state.hand_out(self.config.state, self.config.workers)
         self.fleet.start()
         self._handed = {}  # from now on each has a file of its own
         state.tidy(self.config.state, self.config.workers)
         opened.callback(self.fleet.stop)
+
+    def _table(self, opened: ExitStack) -> Table | None:
+        """Where workers meet that have halves of one call; a worker alone has whole ones."""
+        if self.config.workers == 1:
+            return None
+        place = self.config.state / "halves"
+        try:
+            table = Table(place)
+        except OSError as error:
+            log.error("%s: %s: calls between hosts of two workers are told twice", place, error.strerror)
+            return None
+        opened.callback(table.close)
+        return table
 
     def _chains(self, opened: ExitStack) -> None:
         variant = iptables.variant_of(self.config.iptables)
@@ -376,7 +391,8 @@ class Service:
             for seat in self.fleet.seats
             if seat.index not in answers
         ]
-        merged = merge(asked, told)
+        inside = self.plan.share(0).inside
+        merged = merge(asked, told, lambda address: inside(packed(address)))
         if asked == "stats" and told:
             merged = [{**merged[0], **self._stats(merged[0])}]
         return merged + faults

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from appid.dataplane.bytecode import queue_of
+from appid.dataplane.bytecode import chooser, queue_of
 from appid.engine.kept import KeptCall
 
 VERSION = 1
@@ -112,7 +112,7 @@ def place_of(folder: Path, index: int) -> Path:
 
 def hand_out(folder: Path, workers: int) -> dict[int, State]:
     """By worker, what the files of a gateway hold that is gone: as they were written, or, if there were another number
-    of workers, to the one that has the call's first host."""
+    of workers, to the one that serves what its hosts say to each other."""
     given = {index: State() for index in range(workers)}
     last = (0, 0, 0)
     for path in sorted(folder.glob("calls-*.jsonl")) if folder.is_dir() else ():
@@ -120,7 +120,7 @@ def hand_out(folder: Path, workers: int) -> dict[int, State]:
         last = _larger(last, state.numbers)
         for call in state.calls.values():
             same = state.workers == workers and number.isdecimal() and int(number) < workers
-            owner = int(number) if same else queue_of(call.hosts[0], workers) if call.hosts else 0
+            owner = int(number) if same else queue_of(chooser(call.hosts), workers) if call.hosts else 0
             given[owner].calls[call.number] = call
     for state in given.values():
         state.numbers = last

@@ -21,6 +21,7 @@ from appid.edge.channel import Channel, send_last
 from appid.edge.events import Events
 from appid.edge.fleet import Answer, Request
 from appid.edge.gateway import Gateway
+from appid.edge.halves import Halves, Table
 from appid.edge.netlink import KernelError
 from appid.edge.plan import Plan
 from appid.edge.privileges import drop_to_net_admin
@@ -29,7 +30,7 @@ from appid.edge.state import Journal, State, place_of, read
 from appid.edge.tally import Tally
 from appid.edge.told import Counted, Told
 from appid.edge.unknown import UnknownFlows
-from appid.engine import DecisionReport, Engine, ExceptionReport, FlowReport, Kept, Restored, RulesLoaded
+from appid.engine import CallReport, DecisionReport, Engine, ExceptionReport, FlowReport, Kept, Restored, RulesLoaded
 from appid.engine.event import nowhere
 from appid.engine.kept import kept_call
 from appid.policy.exception import Failure
@@ -41,12 +42,15 @@ BIND_TRIES, BIND_WAIT = 30, 0.1
 log = logging.getLogger("appid")
 
 
-def work(plan: Plan, index: int, tally: Tally, directory: Path, state: State | None, connection: socket.socket) -> None:
+def work(
+    plan: Plan, index: int, tally: Tally, directory: Path, state: State | None, table: Table | None,
+    connection: socket.socket,
+) -> None:  # fmt: skip
     """The life of a worker's process. What keeps it from serving is told to the supervisor, then raised. `state`: what
-    is known of its calls; None: what its predecessor wrote."""
+    is known of its calls; None: what its predecessor wrote. `table`: where workers meet that share a call."""
     drop_to_net_admin()
     metrics.share(directory, f"w{index}")
-    worker = Worker(plan, index, tally, connection, state)
+    worker = Worker(plan, index, tally, connection, state, table)
     try:
         worker.open()
     except Exception as error:
@@ -63,9 +67,11 @@ class Worker:
     """`open`, then `run`, then `close`."""
 
     def __init__(
-        self, plan: Plan, index: int, tally: Tally, connection: socket.socket, state: State | None = None
-    ) -> None:
+        self, plan: Plan, index: int, tally: Tally, connection: socket.socket, state: State | None = None,
+        table: Table | None = None,
+    ) -> None:  # fmt: skip
         self.plan, self.index = plan, index
+        self.halves = Halves(table, index)
         self._tally = tally
         self._connection = connection
         self._state = state
@@ -91,8 +97,9 @@ class Worker:
             self.gateway = self._gateway()
             opened.callback(self.gateway.close)
             self.answers = Answers(
-                self.engine, self.gateway, self.told, enforced=not plan.monitor, lost=lambda: self.events.lost
-            )
+                self.engine, self.gateway, self.told, self.halves, enforced=not plan.monitor,
+                lost=lambda: self.events.lost,
+            )  # fmt: skip
             self.channel = Channel(self.gateway.loop, self._connection, self._asked, self.gateway.stop)
             self._take_over(opened)
             self._judge_again(restarted=True)
@@ -136,6 +143,7 @@ class Worker:
         self._restoring = True
         self.gateway.handle(Restored(tuple(state.calls.values())))
         self._restoring = False
+        self.halves.settle()
         self.gateway.baseline()
         closed = reconcile(self.gateway.execute, self.plan.share(self.index).holds)
         if any(closed) or state.calls:
@@ -243,20 +251,27 @@ class Worker:
         self.told.exceptions["internal-error"] += 1
 
     def _report(self, report: Report) -> None:
+        body = report.body
+        news = True
+        if isinstance(body, CallReport):
+            news = body.end == "open" or self.halves.ends(body)
+            self.halves.heard(body, body.call in self.engine.calls.calls.open)
         if self._restoring:  # told and counted by the process before
+            self.metrics.counted(report)
             self.told.report(report)
             return
-        if isinstance(report.body, DecisionReport) and not self.told.judged(report.body):
+        if isinstance(body, DecisionReport) and not self.told.judged(body):
             return
-        self.metrics.report(report)
-        if isinstance(report.body, ExceptionReport):
-            self.told.exceptions[report.body.cause] += 1
+        if news:
+            self.metrics.report(report)
+        if isinstance(body, ExceptionReport):
+            self.told.exceptions[body.cause] += 1
             return  # as many as there are packets: counted, not told
         self.told.report(report)
-        if self.unknown is not None and isinstance(report.body, FlowReport):
-            self.unknown.report(report.body, self.plan.wanted)
-        if self.plan.logged(report.body):
-            self.events.write(report, time.time())
+        if self.unknown is not None and isinstance(body, FlowReport):
+            self.unknown.report(body, self.plan.wanted)
+        if self.plan.logged(body):
+            self.events.write(self.halves.named(report), time.time())
 
     def _say(self) -> None:
         """One line for each cause of the exception policy, at most every SAY_EVERY seconds."""
@@ -279,4 +294,4 @@ class Worker:
         self._say()
         calls = self.engine.calls
         families = Counter("ipv6" if len(each.inside) == 16 else "ipv4" for each in calls.book.open.values())
-        self.metrics.gauges(len(self.engine.flows), len(calls.calls.open), families)
+        self.metrics.gauges(len(self.engine.flows), self.halves.counted(calls.calls.open), families)

@@ -5,7 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appid.dataplane.bytecode import SOURCE4, SOURCE6, WATCH, queue_bytecode, queue_of, watched
+from appid.dataplane.bytecode import (
+    DESTINATION4,
+    DESTINATION6,
+    SOURCE4,
+    SOURCE6,
+    WATCH,
+    between_bytecode,
+    chooser,
+    queue_bytecode,
+    queue_of,
+    watched,
+)
 from appid.wire import packed
 
 
@@ -29,6 +40,10 @@ def execute(text: str, packet: bytes, payload_offset: int) -> int:
             a = int.from_bytes(packet[start : start + size], "big")
         elif op == 0x07:
             x = a
+        elif op == 0x87:
+            a = x
+        elif op == 0x2D:
+            at += jt if a > x else jf
         elif op == 0x15:
             at += jt if a == k else jf
         elif op == 0x25:
@@ -72,3 +87,20 @@ def test_ipv6_hosts_are_told_by_their_low_bits() -> None:
     address = packed("fd00:42::1234:5678")
     packet = bytes(8) + address + bytes(16)
     assert execute(queue_bytecode(SOURCE6, 4, queue_of(address, 4)), packet, 0)
+
+
+@given(st.binary(min_size=4, max_size=4), st.binary(min_size=4, max_size=4), st.integers(2, 16))
+def test_between_two_hosts_both_directions_choose_the_lower_ones_queue(one: bytes, other: bytes, queues: int) -> None:
+    for source, destination in ((one, other), (other, one)):
+        packet = bytes(SOURCE4) + source + destination
+        codes = [between_bytecode(SOURCE4, DESTINATION4, queues, index) for index in range(queues)]
+        assert [i for i, code in enumerate(codes) if execute(code, packet, 0)] == [queue_of(min(one, other), queues)]
+        assert chooser((source, destination)) == min(one, other)
+
+
+def test_between_ipv6_hosts_the_low_bits_are_compared() -> None:
+    low, high = packed("fd00:9::1"), packed("fd00:1::2")
+    for source, destination in ((low, high), (high, low)):
+        code = between_bytecode(SOURCE6, DESTINATION6, 4, queue_of(low, 4))
+        assert execute(code, bytes(8) + source + destination, 0)
+        assert chooser((source, destination)) == low

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from appid.edge.merge import merge
+from appid.edge.merge import Table, merge
 
 
 def test_lists_are_put_together_in_order() -> None:
-    told = [[{"type": "call", "id": 1}, {"type": "call", "id": 5}], [], [{"type": "call", "id": 2}]]
-    assert [each["id"] for each in merge("calls", told)] == [1, 2, 5]
+    told = [[{"type": "flow", "id": 1}, {"type": "flow", "id": 5}], [], [{"type": "flow", "id": 2}]]
+    assert [each["id"] for each in merge("flows", told)] == [1, 2, 5]
     assert merge("flows", []) == []
+
+
+def half(caller: str, callee: str, **more: object) -> Table:
+    told = {"type": "call", "id": 3, "caller": caller, "callee": callee, "answered_at": None, "ended_at": None,
+            "end": "open", "flows": [], "media": [], "packets": 2, "bytes": 100}  # fmt: skip
+    return {**told, **more}
+
+
+def test_a_call_that_two_tell_of_is_one() -> None:
+    ours = half("10.0.0.1", "192.0.2.1", flows=[1, 5], answered_at=9)
+    theirs = half("192.0.2.1", "10.0.0.2", flows=[2], end="bye", ended_at=7, media=[{"kind": "audio"}])
+    for told in ([[ours], [theirs]], [[theirs], [ours]]):
+        (call,) = merge("calls", told, lambda address: address.startswith("10."))
+        assert (call["caller"], call["callee"]) == ("10.0.0.1", "10.0.0.2"), "as each knows its own"
+        assert (call["flows"], call["packets"], call["bytes"]) == ([1, 2, 5], 4, 200)
+        assert (call["answered_at"], call["ended_at"], call["end"]) == (9, 7, "bye")
+        assert call["media"] == [{"kind": "audio"}]
 
 
 def test_counts_are_added_up() -> None:

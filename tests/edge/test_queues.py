@@ -17,7 +17,7 @@ SAVED = """\
 :APPID-QUEUE - [0:0]
 [9:900] -A FORWARD -j APPID
 [5:500] -A APPID -j APPID-QUEUE
-[3:300] -A APPID-QUEUE -m conntrack --ctdir ORIGINAL -m set --match-set appid-inside4 src -j NFQUEUE --queue-num 0
+[3:300] -A APPID-QUEUE -m set --match-set appid-inside4 dst -j NFQUEUE --queue-num 0
 [2:200] -A APPID-QUEUE -m set --match-set appid-inside4 src -j NFQUEUE --queue-num 1 --queue-bypass
 [1:100] -A APPID-QUEUE -j NFQUEUE --queue-num 0 --queue-bypass
 COMMIT

@@ -1,0 +1,194 @@
+"""One call, told once, though its two inside hosts belong to different workers: each of these has one half of it.
+
+In: each worker's calls, as they are reported. Out: the number by which the gateway tells of a call, the first half's;
+and which worker counts it. The table is in memory that the workers share, by Call-ID, as one engine finds the dialogs
+of one call (RFC 3261 section 8.1.1.4); its file outlives them all, and says nothing after another boot.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+from appid.dataplane.command import Report
+from appid.edge.state import boot
+from appid.engine import CallReport, FlowReport, PinholeReport
+
+BUCKETS, DEPTH = 1024, 8
+"""Calls that are found by their Call-ID: 8192 at most, 8 of one hash. Of more, each half is told by itself."""
+REMEMBERED = 4096
+"""Calls of another number than their worker's that can still be told of."""
+_HEADER = struct.Struct("=32s32s")  # of which boot; what the hashes are salted with
+_SLOT = struct.Struct("=8sQ?32s")
+
+
+class _Slot(NamedTuple):
+    """`key`: of the Call-ID; `number`: the call's; `ended`: whether its end was counted; `holders`: a bit a worker."""
+
+    key: bytes
+    number: int
+    ended: bool
+    holders: int
+
+
+class Table:
+    """Shared by processes; each call is one step, under a lock that goes with its process. OSError."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        size = _HEADER.size + BUCKETS * DEPTH * _SLOT.size
+        os.ftruncate(self._descriptor, size)
+        self._shared = mmap.mmap(self._descriptor, size)
+        now = blake2b(boot().encode(), digest_size=32).digest()
+        with self._locked():
+            before, self._salt = _HEADER.unpack_from(self._shared)
+            if before != now:
+                self._salt = os.urandom(32)
+                self._shared[:] = _HEADER.pack(now, self._salt) + bytes(size - _HEADER.size)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def close(self) -> None:
+        self._shared.close()
+        os.close(self._descriptor)
+
+    def hold(self, call_id: str, number: int, worker: int) -> int:
+        """`worker` has a half of this call, `number` of its own. Out: the number to tell of it by."""
+        with self._slot(call_id) as (at, slot):
+            if at is None:
+                return number
+            if slot is None:
+                slot = _Slot(self._key(call_id), number, False, 0)
+            self._put(at, slot._replace(holders=slot.holders | 1 << worker))
+            return slot.number
+
+    def end(self, call_id: str) -> bool:
+        """A half of the call has ended. Out: whether it is the first to."""
+        with self._slot(call_id) as (at, slot):
+            if at is None or slot is None:
+                return True
+            self._put(at, slot._replace(ended=True))
+            return not slot.ended
+
+    def leave(self, call_id: str, worker: int) -> None:
+        with self._slot(call_id) as (at, slot):
+            if at is not None and slot is not None:
+                self._put(at, slot._replace(holders=slot.holders & ~(1 << worker)))
+
+    def counts(self, call_id: str, worker: int) -> bool:
+        """Whether it is for `worker` to count the call: of those that hold it, the first."""
+        with self._slot(call_id) as (_, slot):
+            return slot is None or slot.holders & -slot.holders == 1 << worker
+
+    def keep(self, call_ids: Collection[str], worker: int) -> None:
+        """What `worker` holds is this and no more."""
+        keys = {self._key(call_id) for call_id in call_ids}
+        with self._locked():
+            for at in range(BUCKETS * DEPTH):
+                slot = self._get(at)
+                if slot.holders >> worker & 1 and slot.key not in keys:
+                    self._put(at, slot._replace(holders=slot.holders & ~(1 << worker)))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+
+    def _key(self, call_id: str) -> bytes:
+        return blake2b(call_id.encode(errors="replace"), digest_size=8, key=self._salt).digest()
+
+    @contextmanager
+    def _slot(self, call_id: str) -> Iterator[tuple[int | None, _Slot | None]]:
+        """Where the call stands, or, with no slot, may stand; nowhere where there is no room."""
+        key = self._key(call_id)
+        first = int.from_bytes(key[:4], "big") % BUCKETS * DEPTH
+        with self._locked():
+            free = None
+            for at in range(first, first + DEPTH):
+                slot = self._get(at)
+                if slot.holders and slot.key == key:
+                    yield at, slot
+                    return
+                if not slot.holders and free is None:
+                    free = at
+            yield free, None
+
+    def _get(self, at: int) -> _Slot:
+        key, number, ended, holders = _SLOT.unpack_from(self._shared, _HEADER.size + at * _SLOT.size)
+        return _Slot(key, number, ended, int.from_bytes(holders, "little"))
+
+    def _put(self, at: int, slot: _Slot) -> None:
+        holders = slot.holders.to_bytes(32, "little")
+        _SLOT.pack_into(self._shared, _HEADER.size + at * _SLOT.size, slot.key, slot.number, slot.ended, holders)
+
+
+class Halves:
+    """One worker's side of it. Without a table (a worker alone) each call is its own."""
+
+    def __init__(self, table: Table | None, worker: int) -> None:
+        self._table, self._worker = table, worker
+        self._call_ids: dict[int, str] = {}
+        self._names: OrderedDict[int, int] = OrderedDict()
+
+    def heard(self, report: CallReport, living: bool) -> None:
+        """What is reported of a call, before anybody is told. `living`: the worker has it still."""
+        if self._table is None or report.call_id is None:
+            return
+        if living and report.call not in self._call_ids:
+            self._call_ids[report.call] = report.call_id
+            name = self._table.hold(report.call_id, report.call, self._worker)
+            if name != report.call:
+                self._names[report.call] = name
+                while len(self._names) > REMEMBERED:
+                    self._names.popitem(last=False)
+        elif not living:
+            call_id = self._call_ids.pop(report.call, None)
+            if call_id is not None:
+                self._table.leave(call_id, self._worker)
+
+    def ends(self, report: CallReport) -> bool:
+        """Of a report of a call's end: whether it is the first that the gateway hears of it. Before `heard`."""
+        return self._table is None or report.call_id is None or self._table.end(report.call_id)
+
+    def name(self, call: int) -> int:
+        """The number by which the gateway tells of the worker's call."""
+        return self._names.get(call, call)
+
+    def named(self, report: Report) -> Report:
+        """The same report, by that number."""
+        match report.body:
+            case CallReport() as call if call.call in self._names:
+                return report._replace(body=replace(call, call=self.name(call.call)))
+            case FlowReport(call=int(number)) as flow if number in self._names:
+                return report._replace(body=flow._replace(call=self.name(number)))
+            case PinholeReport() as pinhole if pinhole.expectation.call in self._names:
+                wanted = replace(pinhole.expectation, call=self.name(pinhole.expectation.call))
+                return report._replace(body=replace(pinhole, expectation=wanted))
+            case _:
+                return report
+
+    def settle(self) -> None:
+        """What a process before this one held, and was not taken over, is let go."""
+        if self._table is not None:
+            self._table.keep(self._call_ids.values(), self._worker)
+
+    def counted(self, calls: Collection[int]) -> int:
+        """How many of the worker's open calls are its to count."""
+        if self._table is None:
+            return len(calls)
+        known = map(self._call_ids.get, calls)
+        return sum(call_id is None or self._table.counts(call_id, self._worker) for call_id in known)
