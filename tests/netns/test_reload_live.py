@@ -17,6 +17,7 @@ from appid.cli.main import main
 from appid.dataplane.ruleset import Variant
 from tests.netns.live import ALL, NFT_OR_SLOW, ZONES, live, rule
 from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, Net, received, until
+from tests.netns.test_nat_calls import Agent, talk
 from tests.netns.test_policy_live import QUERY, asked, reset, web
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
@@ -27,13 +28,11 @@ LOOKUPS = rule("lookups", "allow", "dns", service='"any"')
 
 
 class Stream:
-    """RTP (RFC 3550 section 5.1) from the client to the peer, 500 packets a second, until it is told to stop."""
+    """RTP (RFC 3550 section 5.1) to `place`, 500 packets a second, until it is told to stop."""
 
-    def __init__(self, net: Net, ends: Pair, port: int) -> None:
-        self.ends, self.port = ends, port
-        self.peer = net.peer.udp(ends[1], port)
-        self.client = net.client.udp(ends[0])
-        self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    def __init__(self, sender: socket.socket, receiver: socket.socket, place: tuple[str, int]) -> None:
+        self.sender, self.receiver, self.place = sender, receiver, place
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self.sent = self.refused = 0
         self.arrived: list[tuple[int, float]] = []
         self._stopped = threading.Event()
@@ -45,17 +44,17 @@ class Stream:
         while not self._stopped.is_set():
             header = struct.pack("!BBHII", 0x80, 104, self.sent & 0xFFFF, self.sent * 160, 0x1234)
             try:
-                self.client.sendto(header + bytes(20), (self.ends[1], self.port))
+                self.sender.sendto(header + bytes(20), self.place)
             except OSError:
                 self.refused += 1
             self.sent += 1
             time.sleep(0.002)
 
     def _receive(self) -> None:
-        self.peer.settimeout(0.2)
+        self.receiver.settimeout(0.2)
         while True:
             try:
-                (sequence,) = struct.unpack_from("!H", self.peer.recv(2048), 2)
+                (sequence,) = struct.unpack_from("!H", self.receiver.recv(2048), 2)
                 self.arrived.append((sequence, time.monotonic()))
             except TimeoutError:
                 if self._stopped.is_set():
@@ -74,11 +73,41 @@ class Stream:
 
 @contextmanager
 def streaming(net: Net, ends: Pair, port: int = 16402) -> Iterator[Stream]:
-    stream = Stream(net, ends, port)
+    """From the client to the peer."""
+    stream = Stream(net.client.udp(ends[0]), net.peer.udp(ends[1], port), (ends[1], port))
     try:
         yield stream
     finally:
         stream.stop()
+
+
+@NFT_OR_SLOW
+@pytest.mark.parametrize("ends", [pytest.param(ENDS[0], marks=pytest.mark.slow), ENDS[1]], ids=["v4", "v6"])
+def test_a_whole_call_over_reloads_loses_nothing_until_it_is_denied(
+    bare: Net, variant: Variant, tmp_path: Path, ends: Pair
+) -> None:
+    """Media goes both ways on ports that only the call's messages name; nothing else allows what comes in."""
+    calls = rule("calls", "allow", "sip", from_='["inside"]', to='["outside"]')
+    with live(bare, tmp_path, calls, variant) as gateway:
+        phone, far = Agent(bare.client, ends[0], 16402), Agent(bare.peer, ends[1], 30000)
+        talk(phone, far, "one")
+        streams = [
+            Stream(phone.media[0], far.media[0], (ends[1], 30000)),
+            Stream(far.media[0], phone.media[0], (ends[0], 16402)),
+        ]
+        assert until(lambda: all(len(stream.arrived) > 100 for stream in streams))
+        for policy in (rule("ping", "allow", "icmp") + calls, calls):
+            assert gateway.load(policy)[0]["type"] == "loaded"
+            time.sleep(0.5)
+        before = [stream.sent for stream in streams]
+        assert gateway.load(rule("no calls", "drop", "sip") + calls)[0]["type"] == "loaded"
+        loaded = time.monotonic()
+        time.sleep(1.3)
+        (call,) = gateway.ask("calls")
+        for stream, sent in zip(streams, before, strict=True):
+            assert stream.last() < loaded + 1, "cut within a second"
+            assert stream.stop()[:sent] == list(range(sent)), "until then not one packet is lost"
+        assert call["end"] == "refused"
 
 
 def test_a_reload_cuts_what_is_denied_now_within_a_second_and_loses_nothing_of_the_rest(
