@@ -43,7 +43,7 @@ _TABLES: dict[str, type] = {"zones": dict, "defaults": dict, "groups": dict, "ru
 _T = TypeVar("_T", bound=BaseModel)
 
 
-class _Loader:
+class Loader:
     """One load: collects faults, resolves names. Each table is validated on its own, and a faulty one goes on by its
     sound keys, so that no fault hides another; the policy that comes of it is never used."""
 
@@ -196,7 +196,7 @@ class _Loader:
             ("category", given.category, categories),
             ("characteristic", given.characteristic, characteristics),
         ):
-            for value in values:
+            for value in values or ():
                 if value not in there:
                     self.fault(
                         f"groups.filters.{name}", key, f"no application has {value!r}; there are {', '.join(there)}"
@@ -317,7 +317,7 @@ def load_policy(path: Path, applications: Mapping[str, Application], classes: in
         tables = read_toml(path)
         if isinstance(tables, RuleError):
             raise RuleErrors([tables])
-        loader = _Loader(str(path), applications, classes)
+        loader = Loader(str(path), applications, classes)
         policy = loader.policy(tables)
     if loader.errors:
         raise RuleErrors(loader.errors)

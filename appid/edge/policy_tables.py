@@ -21,7 +21,14 @@ ANY = "any"
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = get_args(Day)
 
-_INTERFACE = re.compile(r"""[^\s/:+"'\\\x00-\x1f]{1,15}""")
+_INTERFACE = r"""(?![-!]|\.\.?$)[!#-&(-*,-.0-9;-\[\]-~]{1,15}"""
+"""What the kernel takes as a name and iptables as one word."""
+_UNSEEN = (
+    r"\u0000-\u001f\u007f-\u00a0\u00ad\u061c\u1680\u180e\u2000-\u200f\u2028-\u202f"
+    r"\u205f-\u206f\u3000\ufeff\ufff9-\ufffb"
+)
+_RULE_NAME = rf"(?!defaults$|implicit: )[^\s{_UNSEEN}]([^{_UNSEEN}]*[^\s{_UNSEEN}])?"
+"""Nothing that does not show, or that turns what follows around."""
 
 Action = Literal["allow", "deny", "drop"]
 
@@ -32,7 +39,7 @@ def group_name(text: str) -> str:
     return toml_values.name(text)
 
 
-Name = Annotated[str, AfterValidator(group_name)]
+_NAME = toml_values.NAME.pattern
 
 
 def _listed(value: Any) -> Any:
@@ -52,14 +59,14 @@ def _network_text(text: str) -> str:
 def _rule_name(text: str) -> str:
     if text == DEFAULTS or text.startswith(IMPLICIT):
         raise ValueError(f"{text!r} is how decisions of others are told; choose another name")
-    if not text.isprintable() or text.strip() != text:
+    if text and re.fullmatch(_RULE_NAME, text) is None:
         raise ValueError(f"{text!r} is no name: printable text, without blanks at its ends")
     return text
 
 
 def _interface(text: str) -> str:
-    if _INTERFACE.fullmatch(text) is None:
-        raise ValueError(f"{text!r} is no interface: at most 15 characters, no blanks, no / : + or quotes")
+    if re.fullmatch(_INTERFACE, text) is None:
+        raise ValueError(f"{text!r} is no interface: at most 15 ASCII characters, no blanks, no / : + or quotes")
     return text
 
 
@@ -89,11 +96,9 @@ def _port_ranges(value: Any, instead: str) -> tuple[PortRange, ...]:
 
 
 def _minute(text: Any) -> Any:
-    found = re.fullmatch(r"([01]\d|2[0-4]):([0-5]\d)", text) if isinstance(text, str) else None
-    minute = int(found[1]) * 60 + int(found[2]) if found else -1
-    if not 0 <= minute <= 24 * 60:
+    if not isinstance(text, str) or re.fullmatch(_TIME_OF_DAY, text) is None:
         raise ValueError(f"{text!r} is no time of day; write 08:00")
-    return minute
+    return int(text[:2]) * 60 + int(text[3:])
 
 
 def _timezone(text: Any) -> Any:
@@ -115,11 +120,10 @@ def _dscp(value: Any) -> Any:
 def _packet_mark(value: Any) -> Any:
     """ "0x10/0xf0", "0x10" or 16: bits to set, and which of them count (all)."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    try:
+    mark = PacketMark(-1, 0)
+    if isinstance(text, str) and re.fullmatch(_MARK, text):
         given, _, masked = text.partition("/")
         mark = PacketMark(int(given, 0), int(masked or "0xffffffff", 0))
-    except (AttributeError, ValueError):
-        mark = PacketMark(-1, 0)
     if not (0 <= mark.value <= 0xFFFFFFFF and 0 < mark.mask <= 0xFFFFFFFF) or mark.value & ~mark.mask:
         raise ValueError(f'{value!r} is no mark; write "0x10/0xf0": a value within its mask, 32 bits')
     return mark
@@ -130,19 +134,33 @@ DSCP = {
     "af11": 10, "af12": 12, "af13": 14, "af21": 18, "af22": 20, "af23": 22, "af31": 26, "af32": 28, "af33": 30,
     "af41": 34, "af42": 36, "af43": 38, "ef": 46, "va": 44, "le": 1,
 }  # fmt: skip
-_NUMBER = "(0[xX][0-9a-fA-F]+|[1-9][0-9]*|0)"
-_TEXT: dict[str, Any] = {"type": "string"}
-_PORTS: dict[str, Any] = {"type": "string", "pattern": "^(tcp|udp)/[0-9]{1,5}(-[0-9]{1,5})?$"}
-_PORT_LIST: dict[str, Any] = {"anyOf": [_PORTS, {"type": "array", "items": _PORTS, "minItems": 1}]}
-_TIME: dict[str, Any] = {"type": "string", "pattern": "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"}
+_NUMBER = "(0[xX][0-9a-fA-F]{1,8}|[1-9][0-9]{0,9}|0)"
+_MARK = f"{_NUMBER}(/{_NUMBER})?"
+_TIME_OF_DAY = "([01][0-9]|2[0-3]):[0-5][0-9]|24:00"
+_PORT = "([0-9]{1,4}|[0-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_ADDRESS = (
+    r"[0-9]{1,3}(\.[0-9]{1,3}){3}(/[0-9]{1,2})?"  # IPv4
+    "|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(/[0-9]{1,3})?"
+)
 
-Names = Annotated[
-    list[str],
-    BeforeValidator(_listed),
-    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}),
-]
-Minute = Annotated[int, BeforeValidator(_minute), WithJsonSchema(_TIME)]
-TimeZone = Annotated[Any, BeforeValidator(_timezone), WithJsonSchema(_TEXT)]
+
+# What an editor can tell of a value by itself: not that host bits are zero, or ports in order, or that a name is known.
+
+
+def _pattern(expression: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": f"^({expression})$"}
+
+
+def _one_or_more(item: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]}
+
+
+_PORT_LIST = _one_or_more(_pattern(f"(tcp|udp)/{_PORT}(-{_PORT})?"))
+
+Names = Annotated[list[str], BeforeValidator(_listed), WithJsonSchema(_one_or_more(_pattern(_NAME)))]
+Places = Annotated[list[str], BeforeValidator(_listed), WithJsonSchema(_one_or_more(_pattern(f"{_NAME}|{_ADDRESS}")))]
+Minute = Annotated[int, BeforeValidator(_minute), WithJsonSchema(_pattern(_TIME_OF_DAY))]
+TimeZone = Annotated[Any, BeforeValidator(_timezone), WithJsonSchema(_pattern("[A-Za-z0-9_+/-]+"))]
 ServiceText = Annotated[
     Any,
     BeforeValidator(_service),
@@ -160,15 +178,28 @@ Mark = Annotated[
         {
             "anyOf": [
                 {"type": "integer", "minimum": 0, "maximum": 0xFFFFFFFF},
-                {"type": "string", "pattern": f"^{_NUMBER}(/{_NUMBER})?$"},
+                _pattern(_MARK),
             ]
         }
     ),
 ]
 Ports = Annotated[Any, BeforeValidator(_ports), WithJsonSchema({"anyOf": [{"enum": [ANY]}, *_PORT_LIST["anyOf"]]})]
-NetworkList = Annotated[list[Annotated[str, AfterValidator(_network_text)]], Field(min_length=1)]
+Name = Annotated[str, AfterValidator(group_name), WithJsonSchema(_pattern(f"(?!{ANY}$){_NAME}"))]
+Network = Annotated[str, AfterValidator(_network_text), WithJsonSchema(_pattern(_ADDRESS))]
+Interface = Annotated[str, AfterValidator(_interface), WithJsonSchema(_pattern(_INTERFACE))]
+RuleName = Annotated[
+    str,
+    Field(min_length=1, max_length=100),
+    AfterValidator(_rule_name),
+    WithJsonSchema({**_pattern(_RULE_NAME), "maxLength": 100}),
+]
+NetworkList = Annotated[list[Network], Field(min_length=1)]
 """Of an address group: an empty one would make a rule hold everywhere."""
 Budget = Annotated[int, Field(ge=0, le=1000)]
+
+
+_IMPLICIT: dict[str, Any] = {"properties": {"implicit": {"const": True}}, "required": ["implicit"]}
+_IMPLICIT_NEEDS: dict[str, Any] = {"properties": {"action": {"const": "allow"}}, "required": ["applications"]}
 
 
 class Table(BaseModel):
@@ -176,9 +207,9 @@ class Table(BaseModel):
 
 
 class ZoneTable(Table):
-    interfaces: list[Annotated[str, AfterValidator(_interface)]] = []
+    interfaces: list[Interface] = []
     outside: bool | None = None
-    networks: list[Annotated[str, AfterValidator(_network_text)]] = []
+    networks: list[Network] = []
     undecided_packets: Budget | None = None
 
 
@@ -191,9 +222,11 @@ class DefaultsTable(Table):
 
 
 class FilterTable(Table):
-    category: list[str] = []
-    risk: list[Annotated[int, Field(ge=1, le=5)]] = []
-    characteristic: list[str] = []
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    category: Annotated[list[str], Field(min_length=1)] | None = None
+    risk: Annotated[list[Annotated[int, Field(ge=1, le=5)]], Field(min_length=1)] | None = None
+    characteristic: Annotated[list[str], Field(min_length=1)] | None = None
 
     def holds(self, application: Application) -> bool:
         return (
@@ -211,12 +244,14 @@ class ScheduleTable(Table):
 
 
 class RuleTable(Table):
-    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_rule_name)]
+    model_config = ConfigDict(json_schema_extra={"if": _IMPLICIT, "then": _IMPLICIT_NEEDS})
+
+    name: RuleName
     action: Action
     from_: Annotated[Names, Field(alias="from")] = []
     to: Names = []
-    source: Names = []
-    destination: Names = []
+    source: Places = []
+    destination: Places = []
     applications: Names = []
     service: ServiceText = None  # left out: application-default to allow, any to refuse
     schedule: ScheduleTable | None = None
@@ -229,15 +264,19 @@ class RuleTable(Table):
 
 
 class OverrideTable(Table):
-    application: str
-    source: Names = []
-    destination: Names = []
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": [key]} for key in ("source", "destination", "ports")]}
+    )
+
+    application: Annotated[str, WithJsonSchema(_pattern(_NAME))]
+    source: Places = []
+    destination: Places = []
     ports: Ports = []
 
 
 class GroupsTable(Table):
     addresses: dict[Name, NetworkList] = {}
-    applications: dict[Name, list[str]] = {}
+    applications: dict[Name, list[Annotated[str, WithJsonSchema(_pattern(_NAME))]]] = {}
     filters: dict[Name, FilterTable] = {}
 
 
@@ -271,6 +310,9 @@ def _plain(value: Any) -> Any:
         return [_plain(one) for one in value]
     if not isinstance(value, dict):
         return value
+    if "patternProperties" in value:  # pydantic's way to say it lets all other names through
+        ((pattern, one),) = value.pop("patternProperties").items()
+        value |= {"propertyNames": {"pattern": pattern}, "additionalProperties": one}
     kinds = [one for one in value.get("anyOf", ()) if one != {"type": "null"}]
     if len(kinds) == 1:
         value = {**{key: one for key, one in value.items() if key != "anyOf"}, **kinds[0]}

@@ -18,7 +18,7 @@ from appid.identify.application import ALG, AlgFunction, PortRange
 from appid.wire import ICMP, ICMPV6, TCP, UDP
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
-_PORTS = re.compile(r"(tcp|udp)/(\d{1,5})(?:-(\d{1,5}))?")
+_PORTS = re.compile(r"(tcp|udp)/([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "icmpv6": ICMPV6}
 
 

@@ -275,7 +275,7 @@ def test_every_fault_of_a_filter_and_of_a_list_of_ports_is_told(tmp_path: Path) 
             "groups.filters: x: is the name of a group",
         ),
         ("[groups.addresses]\nnobody = []", "groups.addresses: nobody: is empty"),
-        ("[groups.filters]\nx = { risk = [] }", "groups.filters: x: needs a category"),
+        ("[groups.filters]\nx = { risk = [] }", "groups.filters.x: risk: is empty"),
         ('[[rule]]\nname = "a"\naction = "allow"\nschedule = "x"', "rule[1]: schedule: should be a table"),
         ('[[override]]\napplication = "sip"\nports = "any"', "override[1]: needs a source"),
         ('[[override]]\napplication = "sip"\nports = "application-default"', "override[1]: ports: "),

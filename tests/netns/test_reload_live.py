@@ -168,6 +168,23 @@ def test_a_bad_file_changes_nothing(
         assert asked(bare, ENDS[0], 53, QUERY) == []
 
 
+@pytest.mark.slow
+def test_a_hang_up_during_another_load_is_done_after_it(bare: Net, tmp_path: Path) -> None:
+    """Twice, as fast as they come: what the file says last is in force, and each load over the socket is answered."""
+    big = "".join(rule(f"r{number}", "allow", "dns", source=f'["10.77.{number % 250}.0/24"]') for number in range(3000))
+    with live(bare, tmp_path, LOOKUPS, "nft") as gateway:
+        answers: list[dict[str, object]] = []
+        loading = threading.Thread(target=lambda: answers.extend(gateway.load(big)))
+        loading.start()
+        time.sleep(0.2)
+        for policy in (LOOKUPS, NO_LOOKUPS + ALL):
+            gateway.hang_up(policy)
+        loading.join(60)
+        assert [(answer["type"], answer["rules"]) for answer in answers] == [("loaded", 3000)]
+        assert until(lambda: "policy.toml, 2 rules" in gateway.text(), 20)
+        assert asked(bare, ENDS[0], 53, QUERY) == []
+
+
 def test_a_tcp_connection_is_reset_when_it_is_denied_now(bare: Net, variant: Variant, tmp_path: Path) -> None:
     with live(bare, tmp_path, ALL, variant) as gateway:
         for ends in ENDS:
