@@ -326,6 +326,9 @@ class Service:
                 self._apply(plan.topology(self.applied))
             except KernelError as error:
                 faults = [str(error)]
+            except Exception as error:  # a fault of ours: whoever waits for the answer gets one
+                log.exception("chains of %s", plan.place)
+                faults = [f"a fault of appid itself: {type(error).__name__}: {error}"]
         if faults:
             self.fleet.ask("discard", None, lambda answers: None)
             reply(self._refused(plan.place, faults, "kernel"))

@@ -63,7 +63,7 @@ def documents(shape: dict[str, Any], defs: dict[str, Any]) -> st.SearchStrategy[
     if "$ref" in shape:
         shape = defs[shape["$ref"].removeprefix("#/$defs/")]
     if "anyOf" in shape and "type" not in shape:
-        return st.one_of(documents(one, defs) for one in shape["anyOf"])
+        return st.one_of([documents(one, defs) for one in shape["anyOf"]])
     if "enum" in shape:
         return st.sampled_from(shape["enum"])
     kind, pattern = shape.get("type"), shape.get("pattern", "").replace("$", r"\Z")
@@ -110,6 +110,7 @@ def test_what_fits_the_schema_is_refused_for_what_only_the_loader_knows(document
 )
 def test_names_fit_the_schema_as_they_load(name: str) -> None:
     rule = {"name": name, "action": "allow"}
+    document: dict[str, Any]
     for document in ({"rule": [rule]}, {"zones": {name: {}}}, {"zones": {"a": {"interfaces": [name]}}},
                      {"groups": {"applications": {name: []}}}):  # fmt: skip
         loader = Loader("policy.toml", {}, None)
