@@ -22,6 +22,8 @@ class Look(NamedTuple):
     calls: tuple[Answer, ...]
     pinholes: tuple[Answer, ...]
     stats: Answer
+    faults: tuple[str, ...] = ()
+    """Why some of it is missing: a worker that does not serve just now."""
 
 
 Identity = tuple[Any, ...]
@@ -37,6 +39,7 @@ class Board:
 
     def __init__(self) -> None:
         self.stats: Answer = {}
+        self.faults: tuple[str, ...] = ()
         self.packets: float | None = None
         """Packets that userspace was asked about, a second."""
         self._answers: dict[str, list[Answer]] = {view: [] for view in VIEWS}
@@ -56,7 +59,7 @@ class Board:
         asked = self.stats.get("packets")
         if asked is not None and since > 0:
             self.packets = max(0, look.stats.get("packets", asked) - asked) / since
-        self._time, self._bytes, self.stats = look.time, now, look.stats
+        self._time, self._bytes, self.stats, self.faults = look.time, now, look.stats, look.faults
         of_call: dict[Any, list[Answer]] = {}
         for flow in flows:
             of_call.setdefault(flow.get("call"), []).append(flow)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
-from textwrap import wrap
+from textwrap import wrap as broken
 from typing import Any
 
 from rich.console import Console
@@ -29,6 +29,11 @@ WIDEST = 16
 OTHERS = 40
 COLOURS = {"named": "bold green", "decided": "yellow", "call": "bold", "pinhole": "bold cyan", "translated": "magenta",
            "anomaly": "bold red", "media": "blue"}  # fmt: skip
+
+
+def wrap(words: str, width: int, subsequent_indent: str = "") -> list[str]:
+    """Lines of at most `width` characters. Names and ranges stay whole: a hyphen is no place to break."""
+    return broken(words, width, subsequent_indent=subsequent_indent, break_on_hyphens=False)
 
 
 class Ladder:

@@ -24,6 +24,7 @@ from appid.cli.board import VIEWS, Board, Look
 from appid.cli.shown import LIVE, Answer, Filter, end, printable, size
 from appid.edge.config import load_config
 from appid.edge.control import ask
+from appid.story.plain import described
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def look(control: Path) -> Look:
     """One look at all of it. OSError: nobody answers."""
-    flows, calls, pinholes, stats = (ask(control, {"ask": each}) for each in (*("flows", "calls", "pinholes"), "stats"))
-    return Look(time.time(), tuple(flows), tuple(calls), tuple(pinholes), stats[0] if stats else {})
+    told = [ask(control, {"ask": each}) for each in ("flows", "calls", "pinholes", "stats")]
+    faults = dict.fromkeys(str(each.get("reason")) for answers in told for each in answers if each["type"] == "error")
+    flows, calls, pinholes, stats = (tuple(each for each in answers if each["type"] != "error") for answers in told)
+    return Look(time.time(), flows, calls, pinholes, stats[0] if stats else {}, tuple(faults))
 
 
 def _printed(arguments: argparse.Namespace, control: Path, first: Look, wanted: Filter) -> int:
@@ -69,7 +72,8 @@ def _printed(arguments: argparse.Namespace, control: Path, first: Look, wanted: 
         board.take(now)
         views = {view: board.rows(view, wanted, LIVE[view][0], False) for view in VIEWS}
         if arguments.json:
-            print(json.dumps({"type": "look", "time": now.time, "stats": now.stats, **views}, separators=(",", ":")))
+            told = {"type": "look", "time": now.time, "stats": now.stats, **views, "faults": now.faults}
+            print(json.dumps(told, separators=(",", ":")))
         else:
             print(headline(board, False))
             for view in VIEWS:
@@ -109,7 +113,7 @@ def headline(board: Board, paused: bool) -> str:
         f"userspace packets {stats.get('packets', '-')} ({asked}/s)"
         + ("  MONITOR" if stats.get("monitor") else "") + ("  HELD" if paused else "")
     ]  # fmt: skip
-    lines.append("  ".join(alarms(stats)) or "no warnings")
+    lines.append("  ".join((*board.faults, *alarms(stats))) or "no warnings")
     return "\n".join(lines)
 
 
@@ -195,7 +199,7 @@ def inside(board: Board, answer: Answer) -> list[str]:
         f"  {size(call.get('bytes'))} bytes, {rate(call)}",
     ]
     for media in call.get("media", ()):
-        lines.append(f"  {media['kind']}: payload types {', '.join(map(str, media['payload_types'])) or '-'}")
+        lines.append(f"  {printable(described(media))}")
     lines += ["", "pinholes"]
     for hole in board.rows("pinholes", Filter(call=number), LIVE["pinholes"][0], False):
         lines.append(f"  {end(hole['inside'], hole['port'])} <-> {end(hole['peer'], hole['peer_port'])}  "

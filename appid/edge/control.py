@@ -1,8 +1,8 @@
 """The control socket: one line of JSON in, JSON lines out, then the end. In: a path, a function that answers.
 
-A request is {"ask": NAME, ...}. Clients are served by a loop, without blocking it; the answer may come later. A client
-that does not read its answer is dropped after PATIENCE seconds. File mode 0660: who may ask is a matter of the socket's
-group.
+A request is {"ask": NAME, ...}. An answer's last line is END: without it, it broke off. Clients are served by a loop,
+without blocking it; the answer may come later. A client that does not read its answer is dropped after PATIENCE
+seconds. File mode 0660: who may ask is a matter of the socket's group.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, Protocol
 MAX_CLIENTS = 16
 MAX_REQUEST = 65536
 PATIENCE = 10.0
+END = {"type": "end"}
 
 log = logging.getLogger("appid")
 
@@ -125,10 +126,7 @@ class ControlSocket:
         if client.answer or self._clients.get(client.connection.fileno()) is not client:
             return  # it went away, or has had its answer
         client.answer, client.since = memoryview(data), time.monotonic()
-        if data:
-            self._loop.register(client.connection, lambda: self._write(client), selectors.EVENT_WRITE)
-        else:
-            self._drop(client)
+        self._loop.register(client.connection, lambda: self._write(client), selectors.EVENT_WRITE)
 
     def _write(self, client: _Client) -> None:
         try:
@@ -151,7 +149,7 @@ class ControlSocket:
 
 
 def _lines(answers: Iterable[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(answer, separators=(",", ":")) + "\n" for answer in answers).encode()
+    return "".join(json.dumps(answer, separators=(",", ":")) + "\n" for answer in (*answers, END)).encode()
 
 
 def ask(path: Path, request: dict[str, Any], patience: float = PATIENCE) -> list[dict[str, Any]]:
@@ -169,10 +167,17 @@ def ask(path: Path, request: dict[str, Any], patience: float = PATIENCE) -> list
         with contextlib.suppress(BrokenPipeError):  # refused unread: the reason is there to be read
             connection.sendall(json.dumps(request).encode() + b"\n")
         pieces = []
-        with contextlib.suppress(ConnectionResetError):
+        try:
             while piece := connection.recv(1 << 16):
                 pieces.append(piece)
+        except ConnectionResetError:
+            pass
+        except TimeoutError:
+            raise TimeoutError(f"{path}: no answer from the gateway within {patience:g} s") from None
+    *lines, last = b"".join(pieces).split(b"\n")[:-1] or [b""]
     try:
-        return [json.loads(line) for line in b"".join(pieces).splitlines()]
-    except ValueError as error:
-        raise ConnectionError(f"{path}: the answer breaks off") from error
+        if json.loads(last) == END:
+            return [json.loads(line) for line in lines]
+    except ValueError:
+        pass
+    raise ConnectionError(f"{path}: the answer breaks off: the gateway may have just ended")

@@ -38,6 +38,16 @@ def ends(
     return (peer, there, here) if relay_speaks else (here, peer, there)
 
 
+def described(media: Line) -> str:
+    """A medium of a call as its description has it: "video 123 (H264), 100 (HEVC)"."""
+    codecs = media["codecs"]
+    if len(codecs) == len(media["payload_types"]):
+        types = [f"{n} ({codec})" if codec else str(n) for n, codec in zip(media["payload_types"], codecs, strict=True)]
+        return f"{media['kind']} {', '.join(types)}"
+    named = f" ({', '.join(codecs)})" if codecs else ""
+    return f"{media['kind']} {', '.join(map(str, media['payload_types'])) or '-'}{named}"
+
+
 def lines(story: Story) -> Iterator[Line]:
     """All of it. A line of `capture` and one of `summary` only where there was a capture."""
     if story.capture:

@@ -80,6 +80,8 @@ class Counting:
         self.rates: list[int] = []
         self.jitter: Jitter | None = None
         self.clock_from = ""
+        self.away = 0
+        """ns for which the source sent another way."""
         self._early: list[tuple[int, int]] = []
 
     def add(
@@ -103,9 +105,10 @@ class Counting:
         elif self.jitter is not None:
             self.jitter.add(time, timestamp)
 
-    def resume(self, sequence: int) -> None:
+    def resume(self, sequence: int, time: int) -> None:
         """The source sent another way meanwhile: what went there is neither lost nor late here."""
         self._begin_at(sequence)
+        self.away += max(time - self.last_time, 0)
         if self.jitter is not None:
             self.jitter.pause()
 
@@ -170,4 +173,5 @@ class Counting:
             self.jitter.clock if self.jitter else None, self.clock_from,
             jitter.now / jitter.clock if jitter else None, jitter.highest / jitter.clock if jitter else None,
             jitter.total / (jitter.count - 1) / jitter.clock if jitter else None, self.bucket, tuple(self.rates),
+            self.away,
         )  # fmt: skip

@@ -126,15 +126,18 @@ class Stream:
     jitter_mean: float | None
     bucket: int
     rates: tuple[int, ...]
+    away: int = 0
+    """Nanoseconds for which the source sent another way."""
 
     @property
     def seconds(self) -> float:
-        return (self.last_time - self.first_time) / 1e9
+        """For which it went this way."""
+        return (self.last_time - self.first_time - self.away) / 1e9
 
     @property
     def bits_per_second(self) -> float | None:
-        """Of IP packets; None for one packet."""
-        return self.bytes * 8 / self.seconds if self.last_time > self.first_time else None
+        """Of IP packets, while it went this way; None for one packet."""
+        return self.bytes * 8 / self.seconds if self.seconds > 0 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ class Telling:
             moved = self._places.get(source)
             self._places[source] = (step.flow, step.via)
             if moved != (step.flow, step.via) and stream.packets and step.time - stream.last_time > RESUMES:
-                stream.resume(sequence)
+                stream.resume(sequence, step.time)
             stream.add(step.frame, step.time, kind, sequence, timestamp, step.bytes, self.clocks)
         return self._way(step, ssrc, sequence, relayed)
 

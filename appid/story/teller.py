@@ -414,10 +414,11 @@ def _serving(applications: Mapping[str, Application]) -> dict[str, set[tuple[int
 
 def _call_words(before: CallReport | None, now: CallReport) -> list[str]:
     words = []
-    if before is None:
-        words.append(f"call {now.call} of {now.application} begins")
-    if now.call_id is not None and (before is None or before.call_id is None) and now.caller and now.callee:
-        words.append(f"call {now.call}: {text(now.caller)} calls {text(now.callee)}")
+    if now.call_id is not None and (before is None or before.call_id is None):
+        who = f": {text(now.caller)} calls {text(now.callee)}" if now.caller and now.callee else ""
+        words.append(f"call {now.call} of {now.application} begins{who}")
+    elif before is None:
+        words.append(f"call {now.call} of {now.application} is set up")
     if now.answered_at is not None and (before is None or before.answered_at is None):
         words.append(f"call {now.call} answered")
     if now.ended_at is not None and (before is None or before.ended_at is None):

@@ -87,3 +87,11 @@ def test_the_readme_shows_what_is_printed() -> None:
     assert len(shown) > 15
     for line in shown:
         assert line in printed, line
+
+
+def test_names_and_ranges_stay_whole() -> None:
+    """A hyphen is no place to break a line: names of signatures, frames from-to, Call-IDs are copied from here."""
+    for width in (80, 90, 100):
+        lines = drawn(1, width).splitlines()
+        assert [line for line in lines if re.search(r"[\w]-$", line)] == []
+        assert any("check-with-private-attributes" in line for line in lines)

@@ -23,11 +23,13 @@ class Gateway:
 
     def __init__(self) -> None:
         self.more = 0
+        self.missing: tuple[dict[str, Any], ...] = ()
         self.folder = Path()
 
     def answer(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for each in answer(request):
             yield {**each, "bytes": each["bytes"] + self.more} if each["type"] == "flow" else each
+        yield from self.missing
 
 
 @pytest.fixture
@@ -204,6 +206,25 @@ def test_a_gateway_that_goes_away_is_said_and_the_last_look_stays(tmp_path: Path
             assert len(cells(app)) == 1
 
     asyncio.run(play())
+
+
+def test_a_worker_that_does_not_serve_is_said_and_the_rest_is_shown(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its answers are missing, and an error stands among the others."""
+    missing = {"type": "error", "reason": "worker 1 does not serve just now"}
+    monkeypatch.setattr(gateway, "missing", (missing,))
+
+    async def play(app: Top, pilot: Pilot[None]) -> None:
+        assert "worker 1 does not serve just now" in head(app)
+        await pilot.press("f")
+        assert len(cells(app)) == 3
+
+    played(gateway, play)
+    assert main(["top", "-c", str(gateway.folder / "appid.toml"), "--json", "--count", "1"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["faults"] == ["worker 1 does not serve just now"]
+    assert len(told["flows"]) == 3
 
 
 def test_json_and_plain_text_without_a_terminal(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,7 +103,9 @@ def say(server: ControlSocket, *pieces: bytes) -> list[dict[str, Any]]:
             connection.sendall(piece)
             time.sleep(0.01)
         received = b"".join(iter(lambda: connection.recv(65536), b""))
-    return [json.loads(line) for line in received.splitlines()]
+    *lines, last = [json.loads(line) for line in received.splitlines()]
+    assert last == {"type": "end"}
+    return lines
 
 
 def test_a_question_and_its_answer(server: ControlSocket) -> None:
@@ -220,7 +222,9 @@ def test_nobody_listens(tmp_path: Path) -> None:
         ask(tmp_path / "none.sock", {"ask": "flows"})
 
 
-def test_an_answer_that_breaks_off_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [b'{"type": "fl', b'{"type": "flow"}\n', b'{"type": "flow"}\n{"type": "end"', b""])
+def test_an_answer_that_breaks_off_is_an_error(sent: bytes, tmp_path: Path) -> None:
+    """Between two lines, too: what came looks whole."""
     path = tmp_path / "control.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -229,7 +233,7 @@ def test_an_answer_that_breaks_off_is_an_error(tmp_path: Path) -> None:
         def half() -> None:
             connection, _ = listener.accept()
             connection.recv(100)
-            connection.sendall(b'{"type": "fl')
+            connection.sendall(sent)
             connection.close()
 
         thread = threading.Thread(target=half)
@@ -262,3 +266,12 @@ def test_members_of_the_group_may_ask_and_others_not(loop: Loop) -> None:
         assert _may_connect(grouped.path, 4242)
         assert not _may_connect(grouped.path, 4243)
         grouped.close()
+
+
+def test_a_gateway_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        with pytest.raises(TimeoutError, match=r"control.sock: no answer from the gateway within 0.1 s"):
+            ask(path, {"ask": "flows"}, patience=0.1)

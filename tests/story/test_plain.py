@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from appid.story.plain import ends, lane, seconds
+from appid.story.plain import described, ends, lane, seconds
 from appid.story.step import Party, Tale
 from appid.wire import Endpoint, packed
 from tests.corpus import sessions
@@ -36,3 +36,13 @@ def test_lines_are_json_and_times_seconds() -> None:
     assert seconds(1_500_000_000) == 1.5
     assert {line["type"] for line in lines} == {
         "capture", "call", "flow", "pinhole", "party", "step", "fold", "stream", "description", "summary"}  # fmt: skip
+
+
+def test_a_medium_in_words() -> None:
+    """Codecs stand at their payload types where there is one for each; else beside all of them."""
+    aligned = {"kind": "video", "payload_types": [123, 100], "codecs": ["H264", "HEVC"]}
+    assert described(aligned) == "video 123 (H264), 100 (HEVC)"
+    some = {"kind": "audio", "payload_types": [0, 104], "codecs": ["PCMU", None]}
+    assert described(some) == "audio 0 (PCMU), 104"
+    assert described({**some, "codecs": ["PCMU"]}) == "audio 0, 104 (PCMU)"
+    assert described({"kind": "audio", "payload_types": [], "codecs": []}) == "audio -"

@@ -140,9 +140,20 @@ def test_no_clock_no_jitter() -> None:
 def test_what_went_another_way_is_not_lost() -> None:
     stream = Counting(1, A, B, None, 7)
     stream.add(1, 0, 96, 10, 0, 100, {})
-    stream.resume(500)
+    stream.resume(500, 60 * SECOND)
     stream.add(2, 60 * SECOND, 96, 500, 0, 100, {})
     assert stream.done({}).lost == 0
+
+
+def test_a_rate_is_of_the_time_that_went_this_way() -> None:
+    """Fifty packets of 100 bytes in a second, a minute another way, the same again: 40 kbit/s, not 1.3."""
+    stream = Counting(1, A, B, None, 7)
+    for begin in (0, 61 * SECOND):
+        if begin:
+            stream.resume(3000, begin)
+        for n in range(51):
+            stream.add(n, begin + n * SECOND // 50, 0, n, n * 160, 100, {})
+    assert stream.done({}).bits_per_second == pytest.approx(40_800, rel=0.001)
 
 
 def test_what_went_another_way_is_not_late() -> None:
@@ -150,7 +161,7 @@ def test_what_went_another_way_is_not_late() -> None:
     stream = Counting(1, A, B, None, 7)
     for frame, (when, sequence) in enumerate(((0.0, 1), (0.02, 2), (60.0, 9), (60.02, 10)), 1):
         if frame == 3:
-            stream.resume(sequence)
+            stream.resume(sequence, int(when * SECOND))
         stream.add(frame, int(when * SECOND), 0, sequence, (frame - 1) * 160, 100, {})
     done = stream.done({})
     assert (done.jitter_max, done.lost) == (0, 0)

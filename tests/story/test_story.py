@@ -173,7 +173,8 @@ def test_what_changed_stands_at_its_frame() -> None:
     }
     assert {
         (60, "named", "facetime, conclusive (stun > turn > facetime)"),
-        (169, "call", "call 1: 172.16.42.187 calls 71.230.89.52"),
+        (60, "call", "call 1 of facetime is set up"),
+        (169, "call", "call 1 of facetime begins: 172.16.42.187 calls 71.230.89.52"),
         (172, "call", "call 1 answered"),
         (162, "pinhole", "pinhole 1 opened: 172.16.42.187 port 16402 from 71.230.89.52 (channel-bind)"),
         (172, "pinhole", "pinhole 1 held on: 172.16.42.187 port 16402 from 71.230.89.52 (sdp-answer)"),

@@ -16,6 +16,7 @@ from typing import Any
 from appid.cli.page import ladder, media, timeline
 from appid.cli.page.markup import Html, el, join
 from appid.story import Story, Tale
+from appid.story.plain import described
 from appid.story.words import recounted
 
 DETAILED = 50
@@ -115,7 +116,8 @@ def _outline(tale: Tale) -> Html | None:
         parts.append(f"answered at {told['answered_at']}")
     parts.append(f"ended at {told['ended_at']} ({told['end']})" if told["ended_at"] else "still open")
     call_id = el("span", "Call-ID ", el("code", told["call_id"]), class_="quiet") if told["call_id"] else None
-    return el("p", ", ".join(parts), ". ", call_id, class_="outline")
+    media = el("p", "Media: ", "; ".join(map(described, told["media"])), ".") if told["media"] else None
+    return el("div", el("p", ", ".join(parts), ". ", call_id), media, class_="outline")
 
 
 def _parties(tale: Tale) -> Html:

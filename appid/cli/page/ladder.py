@@ -6,7 +6,7 @@ Sizes are in em, so that zooming is a font size. Lifelines stretch with their ro
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from appid.cli.ladder import folded
 from appid.cli.page.markup import Html, el, join
@@ -68,6 +68,22 @@ class Lanes:
         spelled = f"arrow k-{kind if kind in KINDS else 'other'}{' dotted' if dotted else ''}"
         return self._svg(*shapes, height=HEIGHT, class_=spelled)
 
+    def both(self, lines: Sequence[FoldLine]) -> Html:
+        """The way of a run that goes to and fro between two parties; nothing where there are several."""
+        ways = {ends(self.tale, line.src, line.dst, line.via) for line in lines}
+        if len({(frozenset(way[:2]), way[2]) for way in ways}) != 1 or len(ways) > 2:
+            return self.arrow((None, None, None), "")
+        here, there, through = ways.pop()
+        if here is None or there is None or here == there:
+            return self.arrow((None, None, None), "")
+        if not ways:
+            return self.arrow((here, there, through), "rtp", dotted=True)
+        a, b = sorted((self.x[here], self.x[there]))
+        shapes = [el("path", d=f"M{a + 4} {MIDDLE}H{b - 4}", class_="shaft"), _tip(a, -1, MIDDLE), _tip(b, 1, MIDDLE)]
+        if through is not None:
+            shapes.append(el("circle", cx=self.x[through], cy=MIDDLE, r=5))
+        return self._svg(*shapes, height=HEIGHT, class_="arrow k-rtp dotted")
+
     def said(self, way: tuple[str | None, str | None, str | None]) -> str:
         """The arrow in words, for who does not see it."""
         here, there, through = way
@@ -88,8 +104,8 @@ def draw(tale: Tale, number: int) -> Iterator[Html]:
     yield _controls(number)
     yield Html(f'<div class="scroll sheet" tabindex="0" role="region" aria-labelledby="l{number}h">')
     yield Html(f'<div class="ladder{" many" if len(tale.parties) > MANY else ""}" id="t{number}l">')
-    yield el("div", el("span", "packet", class_="n"), el("span", "time, s", class_="t"),
-             el("span", lanes.head(), class_="lanes"), class_="row head", aria_hidden="true")  # fmt: skip
+    yield el("div", el("div", el("span", "packet", class_="n"), el("span", "time, s", class_="t"),
+             el("span", lanes.head(), class_="lanes"), class_="row"), class_="head", aria_hidden="true")  # fmt: skip
     yield Html("<ol>")
     for position, item in enumerate(tale.items):
         define = position == 0
@@ -196,7 +212,7 @@ def _fold(lanes: Lanes, fold: Fold, name: str, define: bool) -> Html:
     kinds = ", ".join(dict.fromkeys(line.what for line in lines))
     button = el("button", words, el("span", f" {kinds}", class_="quiet"), type="button", class_="what",
                 aria_expanded="true", aria_controls=f"{name}m")  # fmt: skip
-    head = _row(lanes, fold.frame, _time(lanes, fold.time), lanes.arrow((None, None, None), ""), button, define)
+    head = _row(lanes, fold.frame, _time(lanes, fold.time), lanes.both(lines), button, define)
     rows = [el("li", _folded(lanes, line, "", ""), class_="row") for line in lines]
     return join([
         el("li", el("div", head, class_="row"), el("ul", rows, class_="more", id=f"{name}m"), class_="fold",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from difflib import SequenceMatcher
 from itertools import zip_longest
 
@@ -57,15 +58,30 @@ def _ms(seconds: float | None) -> str:
 
 
 def _rates(stream: Stream) -> Html:
-    """Bits per second in each bucket, as an area."""
-    seconds = stream.bucket / 1e9
-    highest = max(stream.rates, default=0) or 1
-    count = max(len(stream.rates), 1)
-    points = [f"{round(160 * (n + at) / count, 1)} {round(28 - 26 * rate / highest, 1)}"
-              for n, rate in enumerate(stream.rates) for at in (0, 1)]  # fmt: skip
-    said = f"at most {highest * 8 / seconds / 1000:.1f} kbit/s in {seconds:g} s"
+    """Bits per second in each bucket, as an area over the stream's time."""
+    rates = list(over_time(stream))
+    highest = max((rate for _, rate in rates), default=0) or 1
+    whole = sum(seconds for seconds, _ in rates) or 1
+    points, at = [], 0.0
+    for seconds, rate in rates:
+        until = at + 160 * seconds / whole
+        points += [f"{round(x, 1)} {round(28 - 26 * rate / highest, 1)}" for x in (at, until)]
+        at = until
+    said = f"at most {highest / 1000:.1f} kbit/s in {stream.bucket / 1e9:g} s"
     return el("svg", el("title", said), el("path", d=f"M0 28L{'L'.join(points)}L160 28z"), viewbox="0 0 160 28",
               preserveaspectratio="none", class_="rates", role="img", aria_label=said)  # fmt: skip
+
+
+def over_time(stream: Stream) -> Iterator[tuple[float, float]]:
+    """(seconds, bits per second) of each bucket. The last one is as long as the stream filled it; of less than a
+    quarter it is counted with the one before."""
+    size, rates = stream.bucket / 1e9, list(stream.rates)
+    last = (stream.last_time - stream.first_time) / 1e9 - (len(rates) - 1) * size
+    lengths = [size] * (len(rates) - 1) + [last if last > 0 else size]
+    if len(rates) > 1 and lengths[-1] < size / 4:
+        lengths[-2:], rates[-2:] = [lengths[-2] + lengths[-1]], [rates[-2] + rates[-1]]
+    for length, count in zip(lengths, rates, strict=True):
+        yield length, count * 8 / length
 
 
 def descriptions(tale: Tale) -> Html | None:

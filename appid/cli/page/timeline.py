@@ -5,14 +5,18 @@ Bars are SVG that stretches with the page; what they mean stands beside them as 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
+from zlib import crc32
 
 from appid.cli.page.markup import Html, el, join
 from appid.story import Story, Tale
 
 WIDTH = 1000
 """Units of a track, stretched to whatever width there is."""
-COLOURS = 10
+COLOURS = 9
+REST = "rest"
+"""Where a page has more applications than there are colours, the rarest share one."""
 ROWS = 60
 """Flows drawn in one timeline."""
 TICKS = 5
@@ -21,16 +25,22 @@ Line = dict[str, Any]
 
 
 class Colours:
-    """Applications -> classes a0 to a9, in the order of the story."""
+    """Applications -> classes a0 to a8: one for a name on the whole page, and on most pages the same. Those of most
+    flows choose first."""
 
     def __init__(self, story: Story) -> None:
-        self.known: dict[str, int] = {}
-        for flow in (*(flow for tale in story.tales for flow in tale.flows), *story.others):
-            for name in (flow["application"], *flow["path"]):
-                self.known.setdefault(name, len(self.known) % COLOURS)
+        flows = [*(flow for tale in story.tales for flow in tale.flows), *story.others]
+        names = Counter(name for flow in flows for name in {flow["application"], *flow["path"]})
+        free = list(range(COLOURS))
+        self.known: dict[str, str] = {}
+        for name, _ in sorted(names.items(), key=lambda each: (-each[1], each[0]))[:COLOURS]:
+            wanted = crc32(name.encode()) % COLOURS
+            colour = min(free, key=lambda one: (one - wanted) % COLOURS)
+            free.remove(colour)
+            self.known[name] = f"a{colour}"
 
     def of(self, name: str) -> str:
-        return f"a{self.known.get(name, 0)}"
+        return self.known.get(name, REST)
 
     def key(self, name: str) -> Html:
         """A swatch for a legend."""
@@ -136,8 +146,8 @@ def _row(story: Story, flow: Line, scale: Scale, colours: Colours, holes: list[L
     holes_said = "".join(f"; pinhole {hole['id']}, packets {_packets(hole)}" for hole in holes)
     return el(
         "div",
-        el("span", el("b", str(flow["id"])), f" {flow['proto']} {remote}", class_="label",
-           title=label),
+        el("span", el("b", str(flow["id"])), f" {flow['application']} ", el("span", remote, class_="quiet"),
+           class_="label", title=label),
         el("svg", el("title", said + holes_said), shapes, viewbox=f"0 0 {WIDTH} 16", preserveaspectratio="none",
            class_="track", role="img", aria_label=said + holes_said),
         class_="row",

@@ -36,3 +36,16 @@ def test_an_arrow_says_who_speaks_to_whom() -> None:
     assert f'<circle cx="{lanes.x["relay"]}"' in arrow
     assert "k-other" in lanes.arrow(("client", "peer", None), "nobody's")
     assert "path" not in lanes.arrow((None, None, None), "")
+
+
+def test_a_folded_run_shows_its_way_to_and_fro() -> None:
+    """Session 1: the run from 178 on goes through the relay, the one from 302 on does not."""
+    tale = tell.session(1).tales[0]
+    lanes = Lanes(tale, 1)
+    runs = {item.frame: list(item.lines.values()) for item in tale.items if isinstance(item, Fold)}
+    relayed, direct = lanes.both(runs[178]), lanes.both(runs[302])
+    assert relayed.count('class="tip"') == direct.count('class="tip"') == 2
+    assert f'<circle cx="{lanes.x["relay"]}"' in relayed
+    assert "<circle" not in direct
+    assert "tip" not in lanes.both([*runs[178], *runs[302]]), "two ways have no arrow in common"
+    assert lanes.both(runs[178][:1]).count('class="tip"') == 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appid.cli.page.media import aligned, descriptions, streams
+from appid.cli.page.media import aligned, descriptions, over_time, streams
 from appid.story import Description, Tale
 from tests.story import tell
 
@@ -53,3 +55,23 @@ def test_a_row_for_each_stream() -> None:
     assert page.count("data-ssrc=") == len(tale.streams) == 8
     assert "it is estimated" in page
     assert streams(Tale({})) is None
+
+
+SECOND = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rates", "shown"),
+    [
+        (2.5, (1000, 1000, 500), [(1.0, 8000), (1.0, 8000), (0.5, 8000)]),  # the last one is half a second
+        (2.1, (1000, 1000, 100), [(1.0, 8000), (1.1, 8000)]),  # too little to be told alone
+        (0.5, (500,), [(0.5, 8000)]),
+        (0.0, (100,), [(1.0, 800)]),  # one packet
+    ],
+)
+def test_an_even_stream_is_drawn_even_to_its_end(
+    seconds: float, rates: tuple[int, ...], shown: list[tuple[float, float]]
+) -> None:
+    stream = tell.session(1).tales[0].streams[0]
+    stream = replace(stream, first_time=0, last_time=int(seconds * SECOND), bucket=SECOND, rates=rates)
+    assert [pytest.approx(each) for each in over_time(stream)] == shown

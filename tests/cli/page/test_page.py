@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,20 @@ def test_on_paper_all_is_shown(browser: Browser, pages: dict[int, Path], tmp_pat
     finally:
         browser.mode("light")
     assert (tmp_path / "page.pdf").read_bytes()[:5] == b"%PDF-"
+
+
+def test_each_sheet_names_the_lanes(browser: Browser, pages: dict[int, Path], tmp_path: Path) -> None:
+    """As poppler reads it: a sheet with arrows has their names, and what was folded on the screen."""
+    browser.open(pages[1])
+    browser.pdf(tmp_path / "page.pdf")
+    text = subprocess.run(["pdftotext", "-layout", tmp_path / "page.pdf", "-"], capture_output=True, text=True).stdout
+    sheets = text.split("\f")
+    ladder = [n for n, sheet in enumerate(sheets) if re.search(r"^ *\d+ +\d+\.\d\d ", sheet, re.MULTILINE)]
+    assert len(ladder) >= 4
+    for number in ladder:
+        assert re.search(r"client +relay +peer +web +courier", sheets[number]), number
+    assert "USERNAME of 122, halves swapped" in text
+    assert "a=imageattr:123 send" in text
 
 
 def test_without_script_nothing_is_hidden(browser: Browser, pages: dict[int, Path]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from appid.cli.page.timeline import WIDTH, Colours, Scale, draw, duration, end, others
+from appid.cli.page.timeline import REST, WIDTH, Colours, Scale, draw, duration, end, others
+from appid.story import Story
 from tests.story import tell
 
 
@@ -40,5 +41,25 @@ def test_flows_of_no_call_are_drawn_over_the_capture() -> None:
 def test_colours_are_one_for_a_name() -> None:
     story = tell.session(1)
     colours = Colours(story)
-    assert colours.of("facetime") != colours.of("dns")
-    assert colours.of("a name that is not there") == "a0"
+    names = ("facetime", "dns", "stun", "turn", "ssl", "apple-push", "snatmap", "web-browsing")
+    assert len({colours.of(name) for name in names}) == len(names)
+    assert colours.of("a name that is not there") == REST
+
+
+def test_most_pages_colour_a_name_alike() -> None:
+    assert len({Colours(tell.session(number)).of("facetime") for number in range(1, 6)}) == 1
+
+
+def test_no_two_names_share_a_colour_while_there_are_some() -> None:
+    """Of twelve names the nine of most flows have one of their own; the others are none of theirs."""
+    flows = [{"application": f"name-{n}", "path": []} for n in range(12) for _ in range(20 - n)]
+    colours = Colours(Story({}, [], flows, {}))
+    own = [colours.of(f"name-{n}") for n in range(9)]
+    assert len(set(own)) == 9
+    assert REST not in own
+    assert {colours.of(f"name-{n}") for n in range(9, 12)} == {REST}
+
+
+def test_a_row_says_its_name_beside_its_colour() -> None:
+    story = tell.session(1)
+    assert "</b> apple-push <" in str(others(story, story.others, Colours(story)))
