@@ -40,12 +40,12 @@ def ends(
 
 def described(media: Line) -> str:
     """A medium of a call as its description has it: "video 123 (H264), 100 (HEVC)"."""
-    codecs = media["codecs"]
-    if len(codecs) == len(media["payload_types"]):
-        types = [f"{n} ({codec})" if codec else str(n) for n, codec in zip(media["payload_types"], codecs, strict=True)]
-        return f"{media['kind']} {', '.join(types)}"
+    types, codecs = media["payload_types"], media["codecs"]
+    if types and len(codecs) == len(types):
+        beside = [f"{n} ({codec})" if codec else str(n) for n, codec in zip(types, codecs, strict=True)]
+        return f"{media['kind']} {', '.join(beside)}"
     named = f" ({', '.join(codecs)})" if codecs else ""
-    return f"{media['kind']} {', '.join(map(str, media['payload_types'])) or '-'}{named}"
+    return f"{media['kind']} {', '.join(map(str, types)) or '-'}{named}"
 
 
 def lines(story: Story) -> Iterator[Line]:
