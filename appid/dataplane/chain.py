@@ -173,17 +173,14 @@ def _mangle(topology: Topology, family: Family) -> Chain:
     return Chain("mangle", MAIN, rules)
 
 
-def _to_mangle(topology: Topology) -> tuple[Jump, ...]:
-    """Not for nearly all packets: their flow is allowed and unwatched, and they carry no mark of ours. In goes what has
-    one (back from the engine), and what has none and is of another flow; once only, for who went in first has a mark.
-    What has no conntrack entry (INVALID, UNTRACKED) meets no condition on connmarks, and the chain has none for it."""
-    marks = topology.marks
-    bits = marks.state | marks.passing
-    unsettled = _is_not(1 << marks.shift, marks.state | marks.watch, "connmark")
-    return (
-        Jump("mangle", "FORWARD", MAIN, matches=(_is_not(0, bits),)),
-        Jump("mangle", "FORWARD", MAIN, matches=(_is(0, bits), unsettled)),
-    )
+def _settled(marks: Marks) -> str:
+    return _is(marks.settled, marks.nibble)
+
+
+def _unsettled(marks: Marks) -> tuple[str, ...]:
+    """What goes to our chains: not nearly all packets, whose flow is allowed and unwatched. The clearing table has
+    marked those (ruleset.py); without it all go there, and it is only slower."""
+    return (_is_not(marks.settled, marks.nibble),)
 
 
 def _queue(topology: Topology, family: Family) -> Chain:
@@ -224,6 +221,8 @@ def _filter(topology: Topology, family: Family) -> Chain:
         ChainRule((related,), let),
         ChainRule((blind,), let if topology.blind == "ACCEPT" else "DROP"),  # never seen by the engine
     )
+    if topology.allowed == "first":
+        rules = (ChainRule((_settled(marks),), let), *rules)
     if topology.monitor:
         rules = tuple(ChainRule(rule.matches, "RETURN") for rule in rules)
     return Chain("filter", MAIN, rules)
@@ -242,7 +241,7 @@ def _let_through(topology: Topology, family: Family) -> tuple[str, str, str, str
 
 def _allowed(topology: Topology, family: Family) -> Chain:
     """The same once more, behind the rules of others: a host whose policy is DROP lets it through here."""
-    *known, blind = _let_through(topology, family)
+    *known, blind = (_settled(topology.marks), *_let_through(topology, family))
     matches = (*known, blind) if topology.blind == "ACCEPT" else known
     return Chain("filter", ALLOWED, tuple(ChainRule((match,), "ACCEPT") for match in matches))
 
@@ -256,7 +255,8 @@ def _qos(topology: Topology) -> Chain:
         if given.dscp is not None:
             rules.append(ChainRule((of_class,), f"DSCP --set-dscp {given.dscp:#04x}"))
         if given.mark is not None:
-            rules.append(ChainRule((of_class,), f"MARK --set-xmark {given.mark.value:#x}/{given.mark.mask:#x}"))
+            mask = given.mark.mask | marks.mask  # of our own bits nothing is left: tc may compare all of the mark
+            rules.append(ChainRule((of_class,), f"MARK --set-xmark {given.mark.value:#x}/{mask:#x}"))
     return Chain("mangle", QOS, tuple(rules))
 
 
@@ -298,12 +298,13 @@ def _members(networks: tuple[str, ...], family: Family) -> tuple[str, ...]:
 
 def chain_set(topology: Topology, family: Family) -> ChainSet:
     """The rule set of one family."""
+    unsettled = _unsettled(topology.marks)
     chains: tuple[Chain, ...] = (
         _mangle(topology, family), _queue(topology, family), _filter(topology, family), _input(topology),
     )  # fmt: skip
     jumps: tuple[Jump, ...] = (
-        *_to_mangle(topology),
-        Jump("filter", "FORWARD", MAIN),
+        Jump("mangle", "FORWARD", MAIN, matches=unsettled),
+        Jump("filter", "FORWARD", MAIN, matches=() if topology.allowed == "first" else unsettled),
         Jump("filter", "INPUT", INPUT),
     )
     if topology.allowed == "last" and not topology.monitor:

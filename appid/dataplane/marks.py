@@ -38,7 +38,7 @@ def _low_bit(value: int) -> int:
 @dataclass(frozen=True, slots=True)
 class Marks:
     """The layout inside `mask`: four neighbouring bits, then one run of at least eight for the application's number.
-    `qos`: one run of bits beside it for QoS classes, or 0.
+    `qos`: one run of bits beside it for QoS classes, or 0. `nibble`: the lowest four.
 
     ValueError(reason) if the masks do not hold that. `saved` is what goes into the connmark: all but PASS. Once made,
     `mask` is all bits that are ours.
@@ -47,6 +47,7 @@ class Marks:
     mask: int = 0x00FFFF0F
     qos: int = 0
     shift: int = field(init=False)
+    nibble: int = field(init=False)
     state: int = field(init=False)
     watch: int = field(init=False)
     passing: int = field(init=False)
@@ -74,6 +75,7 @@ class Marks:
         derived = {
             "mask": self.mask | self.qos,
             "shift": shift,
+            "nibble": nibble,
             "state": 3 << shift,
             "watch": 4 << shift,
             "passing": 8 << shift,
@@ -98,6 +100,12 @@ class Marks:
 
     def _number_mask(self, application: int) -> int:
         return self.application if 0 <= application <= self.application >> self.application_shift else 0
+
+    @property
+    def settled(self) -> int:
+        """The nibble of a packet whose flow is allowed and unwatched: watch without a state, which the engine never
+        gives. The clearing table writes it, so that the chains need not ask conntrack again."""
+        return self.watch
 
     @property
     def classes(self) -> int:

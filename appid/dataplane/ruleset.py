@@ -128,10 +128,15 @@ NOTHING: Final = RuleSets()
 
 
 def clear_table(marks: Marks) -> NftTable:
-    """Forget mark bits that others set, just before mangle (NF_REPEAT re-enters only the mangle hook)."""
+    """Just before mangle (NF_REPEAT re-enters only the mangle hook): forget mark bits that others set, and say of a
+    packet whose flow is allowed and unwatched that it is settled."""
     kept = ~marks.mask & 0xFFFFFFFF
-    rule = f"meta mark & {marks.mask:#010x} != 0x00000000 counter meta mark set meta mark & {kept:#010x}"
-    return NftTable(chains={"early": NftChain("type filter hook forward priority mangle - 1; policy accept;", (rule,))})
+    rules = (
+        f"ct mark & {marks.nibble:#010x} == {1 << marks.shift:#010x} "
+        f"meta mark set meta mark & {kept | marks.settled:#010x} | {marks.settled:#010x} accept",
+        f"meta mark & {marks.mask:#010x} != 0x00000000 counter meta mark set meta mark & {kept:#010x}",
+    )
+    return NftTable(chains={"early": NftChain("type filter hook forward priority mangle - 1; policy accept;", rules)})
 
 
 def nat_table() -> NftTable:

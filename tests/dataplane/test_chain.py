@@ -87,7 +87,10 @@ def test_what_is_allowed_is_accepted_behind_the_rules_of_others(family: Family) 
     assert rules.jumps[-1] == Jump("filter", "FORWARD", ALLOWED, last=True)
     first, last = chain(rules, "filter", MAIN).rules, chain(rules, "filter", ALLOWED).rules
     assert {rule.target for rule in last} == {"ACCEPT"}
-    assert {rule.matches for rule in last} == {rule.matches for rule in first if rule.target == "RETURN"}
+    unsettled = {jump.matches for jump in rules.jumps if jump.chain == MAIN}
+    assert unsettled == {("-m mark ! --mark 0x4/0xf",)}, "what is settled goes round our first chains"
+    assert {rule.matches for rule in last[1:]} == {rule.matches for rule in first if rule.target == "RETURN"}
+    assert last[0].matches == ("-m mark --mark 0x4/0xf",)
     for other in (Topology(allowed="host"), Topology(allowed="first"), Topology(monitor=True)):
         assert ALLOWED not in {each.name for each in chain_set(other, family).chains}
     ends = {rule.target for rule in chain(chain_set(Topology(allowed="host"), family), "filter", MAIN).rules}
@@ -123,9 +126,9 @@ def test_qos_classes_are_written_on_the_way_out(family: Family) -> None:
     rules = chain_set(Topology(marks=marks, qos=qos), family)
     assert [str(rule) for rule in chain(rules, "mangle", QOS).rules] == [
         "-m connmark --mark 0x1000000/0xf000000 -j DSCP --set-dscp 0x2e",
-        "-m connmark --mark 0x2000000/0xf000000 -j MARK --set-xmark 0x10000000/0xf0000000",
+        "-m connmark --mark 0x2000000/0xf000000 -j MARK --set-xmark 0x10000000/0xffffff0f",
         "-m connmark --mark 0x3000000/0xf000000 -j DSCP --set-dscp 0x08",
-        "-m connmark --mark 0x3000000/0xf000000 -j MARK --set-xmark 0x20/0xf0",
+        "-m connmark --mark 0x3000000/0xf000000 -j MARK --set-xmark 0x20/0xfffffff",
     ]
     assert Jump("mangle", "POSTROUTING", QOS) in rules.jumps
     assert QOS not in {each.name for each in chain_set(Topology(marks=marks), family).chains}

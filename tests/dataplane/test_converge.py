@@ -23,6 +23,7 @@ from appid.dataplane.ruleset import (
 INSIDE = Topology(inside=("10.0.0.0/8", "fd00::/8"), queues=(0, 1))
 ONE = wanted(Topology(), "nft")
 MANGLE = Place("nft", 4, "mangle")
+MAIN = "-m mark ! --mark 0x4/0xf -j APPID"
 BASE = "type filter hook forward priority mangle; policy accept;"
 
 
@@ -71,16 +72,16 @@ def test_jumps_go_where_they_belong_and_never_beyond_the_end() -> None:
     place, host = Place("nft", 4, "filter"), wanted(Topology(allowed="host"), "nft")
     held = host.held(place)
     (put,) = (jump for jump in held.jumps if jump.hook == "INPUT")
-    jumps = (At("FORWARD", 3, "-j APPID"), At("FORWARD", 4, "-j APPID"), put)
+    jumps = (At("FORWARD", 3, MAIN), At("FORWARD", 4, MAIN), put)
     slipped = replace(held, jumps=jumps, others={"FORWARD": 2})
     (step,) = steps(with_table(host, place, slipped), host)
     assert [line for line in step.text.splitlines() if "FORWARD" in line] == [
-        "-D FORWARD -j APPID", "-D FORWARD -j APPID", "-I FORWARD 1 -j APPID",
+        f"-D FORWARD {MAIN}", f"-D FORWARD {MAIN}", f"-I FORWARD 1 {MAIN}",
     ]  # fmt: skip
     fewer = replace(held, others={"FORWARD": 1})
     (back,) = steps(with_table(host, place, fewer), with_table(host, place, slipped))
     assert [line for line in back.text.splitlines() if "-I FORWARD" in line] == [
-        "-I FORWARD 2 -j APPID", "-I FORWARD 3 -j APPID",
+        f"-I FORWARD 2 {MAIN}", f"-I FORWARD 3 {MAIN}",
     ]  # fmt: skip
 
 
@@ -107,7 +108,7 @@ def test_the_clearing_table_follows_the_masks_without_a_gap() -> None:
     old = replace(ONE, nft={**ONE.nft, "appid-clear": NftTable(chains={"early": NftChain("", ("meta mark set 0x0",))})})
     (step,) = steps(old, ONE)
     assert step.command == ("nft", "-f", "-"), "flush and rule in one transaction"
-    assert [line.split()[0] for line in step.text.splitlines()] == ["flush", "add"]
+    assert [line.split()[0] for line in step.text.splitlines()] == ["flush", "add", "add"]
     made = nft_lines("appid-clear", clear_table(Topology().marks))
     assert (
         made[1] == "add chain inet appid-clear early { type filter hook forward priority mangle - 1; policy accept; }"

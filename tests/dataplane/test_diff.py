@@ -23,6 +23,7 @@ from appid.dataplane.ruleset import (
 )
 
 WANTED = wanted(Topology(outside=("wan0",), inside=("10.0.0.0/8",), queues=(0, 1), allowed="host"), "nft")
+MAIN = "-m mark ! --mark 0x4/0xf -j APPID"
 INPUT = At("INPUT", 1, "-j APPID-INPUT")
 MANGLE, FILTER = Place("nft", 4, "mangle"), Place("nft", 4, "filter")
 
@@ -65,12 +66,12 @@ def test_order_and_number_count() -> None:
 @pytest.mark.parametrize(
     ("jumps", "expected"),
     [
-        ((), ["+ iptables-nft filter: -I FORWARD -j APPID"]),
-        ((At("FORWARD", 1, "-j APPID"), At("FORWARD", 2, "-j APPID")), ["- iptables-nft filter: -A FORWARD -j APPID"]),
-        ((At("FORWARD", 3, "-j APPID"),), ["- iptables-nft filter: -A FORWARD -j APPID as rule 3",
-                                           "+ iptables-nft filter: -A FORWARD -j APPID as rule 1"]),
-        ((At("FORWARD", 1, "-j APPID"), At("DOCKER-USER", 1, "-j APPID")),
-         ["- iptables-nft filter: -A DOCKER-USER -j APPID"]),
+        ((), [f"+ iptables-nft filter: -I FORWARD {MAIN}"]),
+        ((At("FORWARD", 1, MAIN), At("FORWARD", 2, MAIN)), [f"- iptables-nft filter: -A FORWARD {MAIN}"]),
+        ((At("FORWARD", 3, MAIN),), [f"- iptables-nft filter: -A FORWARD {MAIN} as rule 3",
+                                           f"+ iptables-nft filter: -A FORWARD {MAIN} as rule 1"]),
+        ((At("FORWARD", 1, MAIN), At("DOCKER-USER", 1, MAIN)),
+         [f"- iptables-nft filter: -A DOCKER-USER {MAIN}"]),
     ],
 )  # fmt: skip
 def test_jumps_have_their_place(jumps: tuple[At, ...], expected: list[str]) -> None:
@@ -95,6 +96,7 @@ def test_sets_and_tables() -> None:
     clear = WANTED.nft["appid-clear"]
     altered = replace(clear, chains={"early": NftChain("type ..."), "more": NftChain()})
     assert told(replace(WANTED, nft={**WANTED.nft, "appid-clear": altered})) == [
+        "+ nft inet appid-clear: early: ct mark & 0xf == 0x1 meta mark set meta mark & 0xff0000f4 | 0x4 accept",
         "+ nft inet appid-clear: early: meta mark & 0xffff0f != 0x0 counter meta mark set meta mark & 0xff0000f0",
         "- nft inet appid-clear: chain more",
     ]

@@ -17,6 +17,7 @@ def test_the_default_layout() -> None:
     assert DEFAULT.encode("allow", 0x12, watch=True) == 0x00001205
     assert DEFAULT.encode("deny") == 2
     assert DEFAULT.encode("drop") == 3
+    assert (DEFAULT.nibble, DEFAULT.settled) == (0xF, 0x4), "watch without a state"
     assert DEFAULT.encode(None, passing=True) == 8
 
 

@@ -49,9 +49,8 @@ def test_jumps_are_left_out_on_request() -> None:
     with_them, without = restore_text(rules), restore_text(rules, jumps=False)
     gone = [line for line in with_them.splitlines() if line not in without.splitlines()]
     assert gone == [
-        "-I FORWARD -m mark ! --mark 0x0/0xb -j APPID",
-        "-I FORWARD 2 -m mark --mark 0x0/0xb -m connmark ! --mark 0x1/0x7 -j APPID",
-        "-I FORWARD -j APPID", "-I INPUT -j APPID-INPUT", "-A FORWARD -j APPID-ALLOWED",
+        "-I FORWARD -m mark ! --mark 0x4/0xf -j APPID", "-I FORWARD -m mark ! --mark 0x4/0xf -j APPID",
+        "-I INPUT -j APPID-INPUT", "-A FORWARD -j APPID-ALLOWED",
     ]  # fmt: skip
 
 

@@ -50,8 +50,11 @@ def test_jumps_find_their_place_among_the_rules_of_others() -> None:
 
 
 def test_foreign_bits_are_kept_by_the_clearing_table() -> None:
-    (rule,) = clear_table(Marks(0xFFF0F000)).chains["early"].rules
-    assert rule == "meta mark & 0xfff0f000 != 0x00000000 counter meta mark set meta mark & 0x000f0fff"
+    """Whether it writes "settled" (state allow, neither watched nor spliced: 1 of the nibble) or clears."""
+    assert clear_table(Marks(0xFFF0F000)).chains["early"].rules == (
+        "ct mark & 0x0000f000 == 0x00001000 meta mark set meta mark & 0x000f4fff | 0x00004000 accept",
+        "meta mark & 0xfff0f000 != 0x00000000 counter meta mark set meta mark & 0x000f0fff",
+    )
 
 
 def test_built_in_chains_that_come_along_are_remembered() -> None:

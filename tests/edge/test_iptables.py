@@ -53,7 +53,8 @@ def test_what_was_applied_is_read_and_others_are_not_ours(space: Namespace, vari
     assert set(there.nft) == set(target.nft)
     filtering = there.held(Place(variant, 4, "filter"))
     assert set(filtering.jumps) == {
-        At("FORWARD", 1, "-j APPID"), At("FORWARD", 3, "-j APPID-ALLOWED"), At("INPUT", 1, "-j APPID-INPUT"),
+        At("FORWARD", 1, "-m mark ! --mark 0x4/0xf -j APPID"), At("FORWARD", 3, "-j APPID-ALLOWED"),
+        At("INPUT", 1, "-j APPID-INPUT"),
     }  # fmt: skip
     assert filtering.others == {"FORWARD": 1}
     space.call(remove)
