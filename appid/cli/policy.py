@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     linting.add_argument("--rules", metavar="DIR", type=Path, help="the operator's applications (default: configured)")
     linting.add_argument("-c", dest="config", metavar="FILE", type=Path, help="appid.toml of the gateway")
     loading = actions.add_parser("load", help="hand it to the running gateway: wholly, or not at all")
-    loading.add_argument("file", metavar="FILE", type=Path)
+    loading.add_argument("file", metavar="FILE", type=Path, nargs="?", help="default: the configured file, read again")
     loading.add_argument("-c", dest="config", metavar="FILE", type=Path, help="appid.toml of the gateway")
     loading.add_argument("--json", action="store_true", help="JSON lines")
     actions.add_parser("schema", help="the JSON Schema of the file, for editors")
@@ -57,8 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _load(arguments: argparse.Namespace) -> int:
-    arguments.file.open("rb").close()  # OSError: not there, or not ours to read
-    request = {"ask": "load", "policy": str(arguments.file.resolve())}
+    request = {"ask": "load"}
+    if arguments.file is not None:
+        arguments.file.open("rb").close()  # OSError: not there, or not ours to read
+        request["policy"] = str(arguments.file.resolve())
     status = 0
     for answer in ask(load_config(arguments.config).control, request, PATIENCE):
         if answer.get("type") == "error":

@@ -121,6 +121,18 @@ def apply(topology: Topology, variant: Variant = "nft") -> None:
         raise
 
 
+def mend(topology: Topology, variant: Variant) -> list[Step]:
+    """What others moved or took away is put back. Out: how; empty if all stood. Where nothing of ours is left, sets and
+    all, somebody wanted it so (`appid rules remove`): that stays. KernelError."""
+    before = read()
+    if not (before.tables or before.sets or before.nft):
+        return []
+    todo = steps(before, remembering(wanted(topology, variant), before))
+    if todo:
+        apply(topology, variant)
+    return todo
+
+
 def _reached(target: RuleSets) -> bool:
     try:
         return not steps(read(), target)

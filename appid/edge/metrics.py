@@ -73,6 +73,7 @@ class Metrics:
         self.exceptions = Counter("appid_exceptions", "Exception policy applied", ["cause", "action"], **made)
         self.refused = Counter("appid_refused_packets", "Packets that the kernel chains refused", ["action"], **made)
         self.restarts = Counter("appid_worker_restarts", "Workers that ended and were started again", **made)
+        self.mended = Counter("appid_rules_mended", "Rule sets that others had changed, put back", **made)
         self.failures = Counter("appid_command_failures", "Changes that the kernel refused", **made)
         self.events_lost = Counter("appid_events_lost", "Events that no reader took", **made)
         self._gauges()

@@ -8,8 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 
 READY, STOPPING, ALIVE = "READY=1", "STOPPING=1", "WATCHDOG=1"
+
+
+def reloading() -> str:
+    """Until READY comes again."""
+    return f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
 
 
 def tell(state: str) -> None:

@@ -42,7 +42,7 @@ from appid.wire import packed
 LOCK_PATIENCE = 5.0
 """Seconds in which the workers of a supervisor that was killed have to be gone."""
 CHAINS_EVERY = 10.0
-"""Seconds between two looks at the chains' counters, which four programs print."""
+"""Seconds between two looks at the chains: at their counters, and whether they stand as they should."""
 _ASKED = ("flows", "calls", "pinholes", "stats")
 
 log = logging.getLogger("appid")
@@ -231,6 +231,7 @@ class Service:
         self._look(full)
         if full:
             self._looked = now
+            self._stand()
 
     def _look(self, full: bool) -> None:
         """What the queues lost goes into the metrics."""
@@ -291,6 +292,15 @@ class Service:
         if self._loading is not None:
             reply([{"type": "error", "fault": "file", "reason": "another policy is being loaded"}])
             return
+
+        def done(answers: Iterable[dict[str, Any]]) -> None:
+            notify.tell(notify.READY)
+            reply(answers)
+
+        notify.tell(notify.reloading())
+        self._load(place, done)
+
+    def _load(self, place: Path, reply: Reply) -> None:
         try:
             plan = load_plan(self.config, self.plan.monitor, place)
             plan.settings()  # looks at the host
@@ -337,9 +347,20 @@ class Service:
         self.fleet.ask("swap", None, lambda answers: self._swapped(plan, answers, reply))
 
     def _apply(self, topology: Topology) -> None:
-        if topology != self.applied:
-            iptables.apply(topology, iptables.variant_of(self.config.iptables))
-            self.applied = topology
+        """Also where the topology is the same: others may have moved our rules, or taken them away."""
+        iptables.apply(topology, iptables.variant_of(self.config.iptables))
+        self.applied = topology
+
+    def _stand(self) -> None:
+        """Without our jumps, or with those of others before them, packets pass that nobody judged."""
+        assert self.applied is not None
+        try:
+            done = iptables.mend(self.applied, iptables.variant_of(self.config.iptables))
+            if done:
+                log.warning("another program had changed our rules: put back by %s", ", ".join(map(str, done)))
+                self.metrics.mended.inc()
+        except KernelError as error:
+            log.error("another program has changed our rules, and they cannot be put back: %s", error)
 
     def _swapped(self, plan: Plan, answers: dict[int, Answer], reply: Reply) -> None:
         for index, answer in answers.items():

@@ -9,7 +9,7 @@ import pytest
 from appid.dataplane.chain import Topology
 from appid.dataplane.converge import Step
 from appid.dataplane.ruleset import NOTHING, At, Place, Variant, wanted
-from appid.edge.iptables import apply, carry_out, read, remove, run, saved
+from appid.edge.iptables import apply, carry_out, mend, read, remove, run, saved
 from appid.edge.netlink import KernelError
 from tests.netns.net import Namespace
 
@@ -83,3 +83,27 @@ def test_applying_takes_less_than_a_second(space: Namespace) -> None:
     begun = time.perf_counter()
     space.call(lambda: apply(Topology(outside=("wan0",))))
     assert time.perf_counter() - begun < 1
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+def test_what_others_did_to_our_rules_is_mended_but_not_their_removal(space: Namespace, variant: Variant) -> None:
+    space.call(lambda: apply(TOPOLOGY, variant))
+    standing = space.call(read)
+    assert space.call(lambda: mend(TOPOLOGY, variant)) == []
+    harm: tuple[tuple[str, ...], ...] = (
+        (f"iptables-{variant}", "-I", "FORWARD", "-j", "ACCEPT"),
+        (f"iptables-{variant}", "-F", "FORWARD"),
+        (f"ip6tables-{variant}", "-t", "mangle", "-F"),
+        ("nft", "delete", "table", "inet", "appid-clear"),
+    )
+    for command in harm:
+        space.run(*command)
+        assert space.call(lambda: mend(TOPOLOGY, variant)), command
+        assert space.call(lambda: mend(TOPOLOGY, variant)) == [], command
+    space.run(f"iptables-{variant}", "-D", "FORWARD", "-j", "ACCEPT", check=False)
+    assert space.call(read).tables == standing.tables
+    space.call(remove)
+    assert space.call(lambda: mend(TOPOLOGY, variant)) == []
+    left = space.call(read)
+    assert not (left.tables or left.sets or left.nft)

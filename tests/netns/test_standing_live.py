@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ import pytest
 from appid.dataplane.ruleset import Variant
 from appid.edge.privileges import NET_ADMIN, NET_RAW, held
 from tests.netns.live import ALL, ROOT, ZONES, live, rule
-from tests.netns.net import CLIENT4, PEER4, Net, received
+from tests.netns.net import CLIENT4, PEER4, Net, received, until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
@@ -88,12 +91,75 @@ def test_the_service_manager_hears_of_it(bare: Net, tmp_path: Path, monkeypatch:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(20)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        with live(bare, tmp_path, ALL, "nft"):
+        with live(bare, tmp_path, ALL, "nft") as gateway:
             assert manager.recv(64) == b"READY=1"
             assert manager.recv(64) == b"WATCHDOG=1"
+            gateway.hang_up(ALL)
+            before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            heard = [told for told in (manager.recv(64) for _ in range(5)) if told != b"WATCHDOG=1"]
+            word, _, when = heard[0].decode().partition("\nMONOTONIC_USEC=")
+            assert word == "RELOADING=1"
+            assert abs(int(when) - before) < 5_000_000
+            assert heard[1] == b"READY=1"
         told = []
         manager.settimeout(0)
         with contextlib.suppress(BlockingIOError):
             while True:
                 told.append(manager.recv(64))
         assert told[-1] == b"STOPPING=1"
+
+
+@pytest.mark.slow
+def test_the_watchdog_hears_nothing_while_a_verdict_loop_hangs(
+    bare: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the time that a worker may take to answer and its replacement, which comes at once, and for as long as
+    the supervisor itself hangs."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with live(bare, tmp_path, ALL, "nft", gateway='on_stop = "remove"\nworkers = 2') as gateway:
+            (_, victim) = (worker["pid"] for worker in gateway.ask("stats")[0]["workers"])
+            os.kill(victim, signal.SIGSTOP)
+            hung = time.monotonic()
+            assert until(lambda: "does not answer: killed" in gateway.text(), 15)
+            assert 8 < time.monotonic() - hung < 14
+            assert until(lambda: all(worker["alive"] for worker in gateway.ask("stats")[0]["workers"]))
+            gateway.process.send_signal(signal.SIGSTOP)
+            time.sleep(0.2)
+            drain(manager)
+            time.sleep(3)
+            assert drain(manager) == []
+            gateway.process.send_signal(signal.SIGCONT)
+            assert manager.recv(64) == b"WATCHDOG=1"
+
+
+def drain(manager: socket.socket) -> list[bytes]:
+    told = []
+    manager.settimeout(0)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            told.append(manager.recv(64))
+    manager.settimeout(20)
+    return told
+
+
+@pytest.mark.parametrize("variant", ["nft", pytest.param("legacy", marks=pytest.mark.slow)])
+def test_rules_that_others_moved_or_took_away_stand_again(bare: Net, tmp_path: Path, variant: Variant) -> None:
+    """At a reload at once, else within ten seconds; and nobody is let in meanwhile for longer than that."""
+    program = f"iptables-{variant}"
+
+    def jumps() -> list[str]:
+        saved = bare.gateway.run(f"{program}-save", "-t", "filter")
+        return [line.split()[-1] for line in saved.splitlines() if line.startswith("-A FORWARD")]
+
+    with live(bare, tmp_path, ALL, variant) as gateway:
+        standing = jumps()
+        bare.gateway.run(program, "-I", "FORWARD", "-j", "ACCEPT")
+        gateway.hang_up(ALL)
+        assert until(lambda: jumps() == [standing[0], "ACCEPT", *standing[1:]], 10)
+        bare.gateway.run(program, "-F", "FORWARD")
+        assert until(lambda: jumps() == standing, 15)
+        assert "another program had changed our rules" in gateway.text()
+        assert gateway.metric("appid_rules_mended_total")
