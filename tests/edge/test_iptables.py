@@ -106,4 +106,4 @@ def test_what_others_did_to_our_rules_is_mended_but_not_their_removal(space: Nam
     space.call(remove)
     assert space.call(lambda: mend(TOPOLOGY, variant)) == []
     left = space.call(read)
-    assert not (left.tables or left.sets or left.nft)
+    assert (left.tables, left.sets, left.nft) == ({}, {}, {})
