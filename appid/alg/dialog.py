@@ -146,6 +146,10 @@ class Dialogs:
         """Whether another inside host's view of this Call-ID goes on."""
         return any(not d.ended for d in self.by_call_id.get(call_id, ()))
 
+    def views(self, call_id: str) -> list[Dialog]:
+        """What the inside hosts of this Call-ID each see of it."""
+        return self.by_call_id.get(call_id, [])
+
     def forget(self, call_id: str, now: float) -> None:
         """The call is over for other reasons (silence): its dialogs end as well."""
         for dialog in self.by_call_id.get(call_id, ()):

@@ -104,25 +104,32 @@ def _uris(line: bytes, names: Names, people: bool = False) -> bytes:
 
 
 def _via(value: bytes, names: Names) -> bytes:
-    seen: bytes | None = None
-    found = _SENT_BY.match(value)
-    if found is not None:
-        here, seen = endpoint(found[2], found[3]), found[2]
-        there = names.via(here) if here is not None else None
-        if there is not None:
-            value = found[1] + _write(there, found[3]) + value[found.end() :]
+    """One hop. It is read back by who wrote it: those of others stay as they are, whatever address they share with ours,
+    so `received` and `rport` go along only where they, or sent-by, name our own."""
+    sent, received, rport = _SENT_BY.match(value), None, None
     for parameter in _PARAMETER.finditer(value):
         if parameter[2] is not None and parameter[2].lower() == b"received":
-            seen = parameter[3]  # `rport` is a port of this address
+            received = parameter[3]
+        rport = parameter[5] or rport
+    host, port = (sent[2], sent[3]) if sent is not None else (None, None)
+    seen = _asked(names, received or host, rport or port)
+    there = _asked(names, host, port)
+    if there is None and seen is None:
+        return value
+    if sent is not None and there is not None:
+        value = sent[1] + _write(there, port) + value[sent.end() :]
 
     def replaced(parameter: re.Match[bytes]) -> bytes:
         if parameter[3] is not None:
             return parameter[1] + _bare(parameter[3], names.seen)
-        here = endpoint(seen, parameter[5]) if seen is not None else None
-        there = names.via(here) if here is not None else None
-        return parameter[0] if there is None else parameter[4] + str(there.port).encode()
+        return parameter[0] if seen is None else parameter[4] + str(seen.port).encode()
 
     return _PARAMETER.sub(replaced, value)
+
+
+def _asked(names: Names, host: bytes | None, port: bytes | None) -> Endpoint | None:
+    here = endpoint(host, port) if host is not None else None
+    return names.via(here) if here is not None else None
 
 
 def _bare(host: bytes, ask: Callable[[bytes], bytes | None]) -> bytes:

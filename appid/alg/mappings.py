@@ -53,11 +53,12 @@ class _Mapping:
 
 class Mappings:
     """All mappings of one process. Of several processes, number `share[0]` of `share[1]` gives only the pairs of ports
-    that are its own. `free` asks the host whether it uses an outside port towards the peer."""
+    that are its own. `free` tells whether nobody else in the host has an outside port towards the peer."""
 
     def __init__(self, share: tuple[int, int] = (0, 1)) -> None:
         self._inside: dict[_Inside, _Mapping] = {}
         self._outside: dict[_Outside, _Mapping] = {}
+        self._anywhere: dict[tuple[int, Endpoint], dict[_Mapping, None]] = {}
         self._owned: dict[Owner, list[_Mapping]] = {}
         self._cursor: dict[tuple[int, bytes, bytes], int] = {}
         self._share = share
@@ -74,6 +75,15 @@ class Mappings:
         found = self._outside.get(_Outside(proto, outside, peer))
         return found.inside.endpoint if found is not None else None
 
+    def elsewhere(self, proto: int, outside: Endpoint, call_id: str) -> Endpoint | None:
+        """Who stands behind an outside endpoint that other peers know: who alone does, or alone in that call."""
+        known = self._anywhere.get((proto, outside), ())
+        ends = {each.inside.endpoint for each in known}
+        if len(ends) > 1:
+            of_call = (each for each in known if any(isinstance(o, tuple) and o[0] == call_id for o in each.owners))
+            ends = {each.inside.endpoint for each in of_call}
+        return ends.pop() if len(ends) == 1 else None
+
     def note(self, proto: int, inside: Endpoint, outside: Endpoint, peer: bytes, owner: Owner) -> bool:
         """A mapping that stands already (the host made it, or a client learned it). Out: whether it may: its outside
         port is not another's, the inside port not mapped elsewhere, and the owner has not too many."""
@@ -86,7 +96,7 @@ class Mappings:
 
     def hold(
         self, proto: int, inside: bytes, ports: tuple[int, ...], outside: bytes, peer: bytes, owner: Owner,
-        free: Callable[[int], bool] = lambda _: True,
+        free: Callable[[Endpoint, int], bool] = lambda _here, _port: True,
     ) -> tuple[int, ...] | None:  # fmt: skip
         """The outside ports for a run of inside ports that must stay a run. None: a cap, or no run is free."""
         here = [_Inside(proto, Endpoint(inside, port), peer) for port in ports]
@@ -99,7 +109,9 @@ class Mappings:
                 self._outside.get(t) is not k for t, k in zip(there, known, strict=True)
             ):
                 continue
-            if all(k is not None or free(t.endpoint.port) for t, k in zip(there, known, strict=True)):
+            if all(
+                k is not None or free(h.endpoint, t.endpoint.port) for h, t, k in zip(here, there, known, strict=True)
+            ):
                 for mine, theirs in zip(here, there, strict=True):
                     self._make(mine, theirs, owner)
                 if first != ports[0]:
@@ -119,6 +131,7 @@ class Mappings:
             if not mapping.owners:
                 del self._inside[mapping.inside]
                 del self._outside[mapping.outside]
+                self._apart(mapping)
                 here = mapping.inside
                 gone.append(Gone(here.proto, here.endpoint, mapping.outside.endpoint, here.peer))
         if not self._inside:
@@ -152,6 +165,14 @@ class Mappings:
         mapping = self._inside.get(here)
         if mapping is None:
             mapping = self._inside[here] = self._outside[there] = _Mapping(here, there)
+            self._anywhere.setdefault((there.proto, there.endpoint), {})[mapping] = None
         if owner not in mapping.owners:
             self._owned.setdefault(owner, []).append(mapping)
             mapping.owners.add(owner)
+
+    def _apart(self, mapping: _Mapping) -> None:
+        place = (mapping.outside.proto, mapping.outside.endpoint)
+        others = self._anywhere[place]
+        del others[mapping]
+        if not others:
+            del self._anywhere[place]

@@ -32,12 +32,12 @@ class Names(Protocol):
 
 
 class Natted:
-    """One signalling flow behind source NAT: its inside end is `inside`, known outside as `outside`. `knows`: it calls
+    """One signalling flow behind source NAT: its inside end is `inside`, known to `remote` as `outside`. `knows`: it calls
     itself by the outside address, in Via and elsewhere; then what comes in names it rightly."""
 
     __slots__ = ("inside", "knows", "knows_via", "outside", "proto", "remote", "renamed")
 
-    def __init__(self, proto: int, inside: Endpoint, outside: Endpoint, remote: bytes) -> None:
+    def __init__(self, proto: int, inside: Endpoint, outside: Endpoint, remote: Endpoint) -> None:
         self.proto = proto
         self.inside = inside
         self.outside = outside

@@ -132,7 +132,13 @@ class Splice:
             self._sent = max(self._sent, at + len(chunk))
             if chunk or not payload:
                 return self._number(at), chunk
-        return self._number(self._sent - 1), b"\0" if payload else b""
+        return self._number(self._sent - 1), self._repeated if payload else b""
+
+    @property
+    def _repeated(self) -> bytes:
+        """The last byte that was sent, once more: it may have been lost. What the receiver has, he does not look at."""
+        at = self._sent - 1 - self._out_first
+        return bytes(self._out[at : at + 1]) if at >= 0 else b"\0"
 
     def _frame(self, names: Names) -> None:
         """Translate what is whole; hand on what is no SIP."""

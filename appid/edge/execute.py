@@ -26,6 +26,7 @@ from appid.dataplane.marks import Marks
 from appid.dataplane.rewrite import replace_payload
 from appid.dataplane.state import Desired, Element, element
 from appid.edge.conntrack import DENIED_TIMEOUT, Conntrack, Echo, Entry, echo_of
+from appid.edge.host import Kernel
 from appid.edge.ipset import Pinholes
 from appid.edge.nat import Bindings
 from appid.edge.netlink import KernelError
@@ -52,6 +53,7 @@ class Executor:
         self.marks = marks
         self.desired = Desired()
         self.conntrack = Conntrack()
+        self.host = Kernel(self.conntrack)
         self.pinholes = Pinholes()
         self.bindings = Bindings(self.conntrack)
         self._on_report = on_report
@@ -68,6 +70,7 @@ class Executor:
     def close(self) -> None:
         self.pinholes.close()
         self.bindings.close()
+        self.host.close()
         self.conntrack.close()
 
     def run(

@@ -248,8 +248,10 @@ class Gateway:
         number = self.stats.packets
         if self._recorder is not None:
             self._recorder.write(time.time_ns(), held.data)
-        data, mapped = memoryview(held.data), self.execute.conntrack.mapped
-        self.handle(PacketQueued(number, data, held.mark, held.indev, held.outdev, None, mapped), held, number)
+        data = memoryview(held.data)
+        self.handle(
+            PacketQueued(number, data, held.mark, held.indev, held.outdev, None, self.execute.host), held, number
+        )
         if self._on_verdict is not None:
             self._on_verdict(held.data, time.perf_counter() - begun)
 

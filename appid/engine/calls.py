@@ -207,6 +207,13 @@ class CallKeeper:
         )
         for change in self.dialogs.handle(signal, now):
             yield from self._apply(change, record, packet, now)
+        if self.topology.inside(peer) and (signal.call_id, peer) in self.dialogs.known:
+            # Straight from one inside host to the other, though both were called by way of the outside: the other's
+            # dialog hears of it as well. Where its media goes was agreed on that way, and is foreseen for the first.
+            other = replace(signal, host=peer, peer=record.host, outward=not outward)
+            for change in self.dialogs.handle(other, now):
+                if change.what in ("leaving", "ended"):
+                    yield from self._apply(change, record, packet, now)
         if signal.call_id not in self.by_call_id:
             yield from self.nat.release((signal.call_id, signal.host))  # nobody's dialog: what it named is not kept
             yield from self._late(signal, record, packet, now)
@@ -364,6 +371,8 @@ class CallKeeper:
                 if not place.candidate:
                     yield Report("anomaly", AnomalyReport(record.id, packet, "sdp", refusal, record.key))
                 continue
+            if self.topology.inside(place.peer):
+                call.add_peer(place.peer)  # it may speak to the host itself from now on
             expectation = self._expectation(call, place, record, packet, now)
             wanted[expectation.port, expectation.peer] = expectation
         standing = {(e.port, e.peer): n for n, e in self.book.of_call(call.id) if e.inside == record.host}
@@ -389,6 +398,7 @@ class CallKeeper:
     def _strange(self, place: MediaPort, dialog: Dialog) -> bool:
         """One guard more: media comes only from an address that the call itself has shown."""
         known = place.peer == dialog.peer or place.peer in dialog.peers
+        known |= any(other.host == place.peer and not other.ended for other in self.dialogs.views(dialog.call_id))
         return not known and not self.nat.faces(Endpoint(place.peer, place.peer_port), dialog.peer)
 
     def _teach(self, call: Call, place: MediaPort, record: FlowRecord, packet: int, now: float) -> None:

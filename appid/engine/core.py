@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from appid.alg.expectation import Expectation
+from appid.alg.host import Host
 from appid.alg.lessons import LIFETIME, Asked, Lesson
 from appid.alg.relay import Relay
 from appid.dataplane.command import Command, Report, SetMark, SetVerdict
@@ -20,7 +21,6 @@ from appid.engine import room
 from appid.engine.calls import CallKeeper
 from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, Restored, RulesLoaded, Tick
 from appid.engine.kept import restore
-from appid.engine.nat import MappedOf
 from appid.engine.read import read
 from appid.engine.record import FlowRecord, Settings, Topology, flow_facts
 from appid.engine.reload import Reload
@@ -153,7 +153,7 @@ class Engine:
         elif record.call is not None:  # a bare ACK says nothing that was not said
             self.calls.moved(record, event.packet, now)
         if record.spliced is not None:
-            out.extend(self.calls.nat.segment(record, packet, event.data, outward, event.packet))
+            out.extend(self.calls.nat.segment(record, packet, event.data, outward, event.packet, event.host))
         self._answer(record, event.packet, now, out)
         return out
 
@@ -238,9 +238,9 @@ class Engine:
             and self.calls.nat.spliceable(record, outward)
             and "translation" in self._alg(record)
         ):
-            out.extend(self.calls.nat.splice(record, packet, event.data, outward, prefix, event.mapped))
+            out.extend(self.calls.nat.splice(record, packet, event.data, outward, prefix, event.host))
         if layers and self._allowed(record):
-            out.extend(self._signalling(record, packet, layers, outward, number, now, event.mapped))
+            out.extend(self._signalling(record, packet, layers, outward, number, now, event.host))
             if record.asked is not None and record.asked.validated:
                 self._learn(record, record.asked, number)
         refused = record.decision is not None and record.decision.action != "allow" and not self.settings.monitor
@@ -396,7 +396,7 @@ class Engine:
 
     def _signalling(
         self, record: FlowRecord, packet: Packet, layers: tuple[Layer, ...], outward: bool, number: int, now: float,
-        mapped: MappedOf,
+        host: Host,
     ) -> Iterator[Command]:  # fmt: skip
         """The ALG's part: what TURN, STUN and SIP on this flow teach about calls."""
         by_host = outward == record.host_first
@@ -433,7 +433,7 @@ class Engine:
                     yield from self.calls.signal(record, layer, description, peer or b"", by_host, number, now)
                     continue
                 nat = self.calls.nat
-                carried = nat.carry(record, packet.payload, layer, description, peer or b"", by_host, number, mapped)
+                carried = nat.carry(record, packet.payload, layer, description, peer or b"", by_host, number, host)
                 yield from carried.commands
                 yield from self.calls.signal(record, layer, carried.description, peer or b"", by_host, number, now)
                 yield from nat.settle(carried)

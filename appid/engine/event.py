@@ -6,19 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
+from appid.alg.host import NOBODY, Host
 from appid.dataplane.command import Command
 from appid.flow.key import FlowKey
 from appid.packet import Packet
-from appid.wire import Endpoint, Value
+from appid.wire import Value
 
 if TYPE_CHECKING:
     from appid.engine.kept import KeptCall
     from appid.engine.record import Settings
-
-
-def unmapped(_key: FlowKey) -> Endpoint | None:
-    """Nobody knows: a capture, or a flow whose first packet is still in hand."""
-    return None
 
 
 @final
@@ -27,11 +23,11 @@ class PacketQueued(Value):
     mark, `packet` the edge's running number (a capture's frame number when replaying).
 
     parsed  `data`, if the edge has parsed it already
-    mapped  asks the host as what a flow's source is seen outside; `key` from the inside host
+    host    what the gateway's own kernel knows, should it be asked
     """
 
-    __slots__ = ("data", "indev", "mapped", "mark", "outdev", "packet", "parsed")
-    __match_args__ = ("packet", "data", "mark", "indev", "outdev", "parsed", "mapped")
+    __slots__ = ("data", "host", "indev", "mark", "outdev", "packet", "parsed")
+    __match_args__ = ("packet", "data", "mark", "indev", "outdev", "parsed", "host")
 
     def __init__(
         self,
@@ -41,7 +37,7 @@ class PacketQueued(Value):
         indev: str = "",
         outdev: str = "",
         parsed: Packet | None = None,
-        mapped: Callable[[FlowKey], Endpoint | None] = unmapped,
+        host: Host = NOBODY,
     ) -> None:
         self.packet: Final = packet
         self.data: Final = data
@@ -49,7 +45,7 @@ class PacketQueued(Value):
         self.indev: Final = indev
         self.outdev: Final = outdev
         self.parsed: Final = parsed
-        self.mapped: Final = mapped
+        self.host: Final = host
 
 
 class FlowEnded(NamedTuple):

@@ -8,14 +8,17 @@ and only what stands for one of ours coming in: a public address that is nobody'
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
 from appid.alg.headers import translate_head
+from appid.alg.host import Host
 from appid.alg.mappings import Mappings, Owner
 from appid.alg.media import runs
 from appid.alg.names import Natted
+from appid.alg.neighbours import Asking, Neighbours
 from appid.alg.session import translate_session
+from appid.alg.sides import Inward, Named, Outward
 from appid.alg.splice import Splice
 from appid.alg.translate import Result, translate_datagram
 from appid.dataplane.command import BindNat, Command, RelaxTcp, Report, RewritePayload, UnbindNat
@@ -44,8 +47,6 @@ MAX_PREFIX = 1024
 OPENS_MEDIA = "opens-media-flows"
 """The characteristic of applications that only signal."""
 
-MappedOf = Callable[[FlowKey], Endpoint | None]
-
 
 class Carried(NamedTuple):
     """One SIP message after translation: what must be done first, the description as the inside knows it."""
@@ -56,98 +57,12 @@ class Carried(NamedTuple):
     """Media ports that it names: inside, outside, peer. To be bound if the message counts."""
 
 
-class _Named:
-    """Collects the endpoints that headers name; translates nothing."""
-
-    def __init__(self) -> None:
-        self.found: dict[Endpoint, None] = {}
-        self.vias: dict[Endpoint, None] = {}
-
-    def signalling(self, named: Endpoint) -> None:
-        self.found[named] = None
-
-    def via(self, named: Endpoint) -> None:
-        self.vias[named] = None
-
-    def media(self, named: Endpoint) -> None: ...
-
-    def host(self, named: bytes) -> None: ...
-
-    def seen(self, named: bytes) -> None: ...
-
-    def session(self, named: bytes) -> None: ...
-
-
-class Outward(NamedTuple):
-    """What the inside host says of itself."""
-
-    mappings: Mappings
-    natted: Natted
-
-    def signalling(self, named: Endpoint) -> Endpoint | None:
-        natted = self.natted
-        if named.address != natted.inside.address:
-            return None
-        if named == natted.inside:
-            return natted.outside
-        return self.mappings.outside_of(natted.proto, named, natted.remote)
-
-    def via(self, named: Endpoint) -> Endpoint | None:
-        return self.signalling(named)
-
-    def media(self, named: Endpoint) -> Endpoint | None:
-        return self.natted.renamed.get(named)
-
-    def host(self, named: bytes) -> bytes | None:
-        return self.natted.outside.address if named == self.natted.inside.address else None
-
-    def seen(self, named: bytes) -> bytes | None:
-        return self.host(named)
-
-    def session(self, named: bytes) -> bytes | None:
-        return self.host(named)
-
-
-class Inward(NamedTuple):
-    """What the outside says of ours; `peer` is who says it."""
-
-    mappings: Mappings
-    natted: Natted
-    peer: bytes
-
-    def signalling(self, named: Endpoint) -> Endpoint | None:
-        return None if self.natted.knows else self._inside(named)
-
-    def via(self, named: Endpoint) -> Endpoint | None:
-        return None if self.natted.knows_via else self._inside(named)
-
-    def _inside(self, named: Endpoint) -> Endpoint | None:
-        natted = self.natted
-        if named == natted.outside:
-            return natted.inside
-        return self.mappings.inside_of(natted.proto, named, natted.remote)
-
-    def media(self, named: Endpoint) -> Endpoint | None:
-        return self.mappings.inside_of(UDP, named, self.peer)
-
-    def host(self, named: bytes) -> bytes | None:
-        return None if self.natted.knows else self._host(named)
-
-    def seen(self, named: bytes) -> bytes | None:
-        return None if self.natted.knows_via else self._host(named)
-
-    def _host(self, named: bytes) -> bytes | None:
-        return self.natted.inside.address if named == self.natted.outside.address else None
-
-    def session(self, named: bytes) -> None:
-        """An address without a port may stand for any inside host."""
-
-
 class NatKeeper:
     """The mappings of all calls and of their signalling, and the bindings that stand for signalling."""
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
         self.mappings = Mappings(settings.share)
+        self.neighbours = Neighbours(self.mappings, settings.outside)
         self.standing: dict[tuple[int, Endpoint, bytes], BindNat] = {}
         self._flows: OrderedDict[tuple[int, Endpoint, bytes], tuple[int, ...]] = OrderedDict()
         self.reload(settings, topology)
@@ -156,6 +71,7 @@ class NatKeeper:
         """New settings; what is mapped stays."""
         self.settings = settings
         self.topology = topology
+        self.neighbours.ours = settings.outside
         self._ports = frozenset(
             port
             for application in settings.applications.values()
@@ -169,21 +85,22 @@ class NatKeeper:
 
     def carry(
         self, record: FlowRecord, payload: memoryview, layer: Layer, description: Description | None, peer: bytes,
-        by_host: bool, packet: int, mapped: MappedOf,
+        by_host: bool, packet: int, host: Host,
     ) -> Carried:  # fmt: skip
         """One SIP message of an allowed flow, before anyone hears of it."""
         commands: list[Command] = []
-        natted = self._natted(record, by_host, mapped, commands)
+        natted = self._natted(record, by_host, host, commands)
         message = layer.message
         if natted is None or not isinstance(message, sip.Message):
             return Carried(commands, description)
-        names = Outward(self.mappings, natted) if by_host else Inward(self.mappings, natted, peer)
+        call_id = str(next((fact.value for fact in layer.facts if fact.name == "sip.call_id"), ""))
+        names = self._names(natted, by_host, host, peer, call_id)
         bound: list[tuple[Endpoint, Endpoint, bytes]] = []
         if by_host:
-            call_id = next((fact.value for fact in layer.facts if fact.name == "sip.call_id"), "")
-            owner = (str(call_id), record.host)
-            self._contacts(record, natted, message, owner if message.method == "INVITE" else record.id, commands)
-            if description is not None and not self._reserve(record, natted, description, peer, owner, bound):
+            owner = (call_id, record.host)
+            by_call = message.method == "INVITE"
+            self._contacts(record, natted, message, owner if by_call else record.id, host, commands)
+            if description is not None and not self._reserve(record, natted, description, peer, owner, host, bound):
                 commands.append(_told(record, packet, "no-port"))
         elif description is not None and layer.inner is not None:
             description = _described(translate_session(bytes(layer.inner), names)) or description
@@ -192,6 +109,13 @@ class NatKeeper:
         elif record.spliced is None:
             commands.append(_told(record, packet, "partial"))
         return Carried(commands, description, tuple(bound))
+
+    def _names(
+        self, natted: Natted, by_host: bool, host: Host, peer: bytes = b"", call_id: str = ""
+    ) -> Outward | Inward:  # fmt: skip
+        if by_host:
+            return Outward(self.neighbours, natted)
+        return Inward(self.neighbours, natted, Asking(host), peer, call_id)
 
     def settle(self, carried: Carried) -> Iterator[Command]:
         """The message has counted: what it named is bound before it goes on, so that what the other side sends at once
@@ -239,12 +163,12 @@ class NatKeeper:
         return allowed and not self.settings.monitor and record.opened_with("sip", outward)
 
     def splice(
-        self, record: FlowRecord, packet: Packet, data: memoryview, outward: bool, prefix: bytes, mapped: MappedOf
+        self, record: FlowRecord, packet: Packet, data: memoryview, outward: bool, prefix: bytes, host: Host
     ) -> Iterator[Command]:
         """A stream shows its first SIP, whole or not: from here on its bytes may change. `prefix`: what of it has gone
         out before."""
         commands: list[Command] = []
-        natted = self._natted(record, outward == record.host_first, mapped, commands)
+        natted = self._natted(record, outward == record.host_first, host, commands)
         yield from commands
         if natted is None or len(prefix) > MAX_PREFIX:
             return
@@ -255,15 +179,14 @@ class NatKeeper:
         yield RelaxTcp(record.key)
 
     def segment(
-        self, record: FlowRecord, packet: Packet, data: memoryview, outward: bool, number: int
+        self, record: FlowRecord, packet: Packet, data: memoryview, outward: bool, number: int, host: Host
     ) -> Iterator[Command]:
         """Any packet of a spliced stream."""
         natted, spliced = record.natted, record.spliced
         if natted is None or spliced is None or packet.tcp_flags & SYN:
             return
         mine, theirs = spliced if outward else (spliced[1], spliced[0])
-        by_host = outward == record.host_first
-        names = Outward(self.mappings, natted) if by_host else Inward(self.mappings, natted, record.remote)
+        names = self._names(natted, outward == record.host_first, host)
         numbers = tcp_numbers(data[: packet.length], packet.payload)
         sent = mine.segment(numbers.sequence, packet.payload, numbers.fin, names)
         covered = theirs.acknowledge(numbers.acknowledgement) if packet.tcp_flags & ACK else numbers.acknowledgement
@@ -277,22 +200,22 @@ class NatKeeper:
 
     # -- signalling ----------------------------------------------------------------------------------------------
 
-    def _natted(self, record: FlowRecord, by_host: bool, mapped: MappedOf, commands: list[Command]) -> Natted | None:
+    def _natted(self, record: FlowRecord, by_host: bool, host: Host, commands: list[Command]) -> Natted | None:
         """Where the flow's inside end is seen outside. Conntrack knows once a packet has passed; before that the host's
         rules say whether, and a binding of ours as what."""
         if record.placed:
             return record.natted
-        inside, remote = Endpoint(record.host, record.host_port), record.remote
-        if self.topology.inside(remote):
+        inside, remote = Endpoint(record.host, record.host_port), record.far
+        if self.topology.inside(remote.address):
             record.placed = True
             return None
         key = record.key if record.host_first else record.key.reversed()
-        outside = mapped(key)
+        outside = host.mapped(key)
         if outside is not None:
             record.placed = True
             if outside == inside:
                 return None
-            self.mappings.note(key.proto, inside, outside, remote, record.id)
+            self.mappings.note(key.proto, inside, outside, remote.address, record.id)
         elif not any(holds(network, record.host) for network in self.settings.masqueraded):
             return None
         else:
@@ -301,29 +224,40 @@ class NatKeeper:
                 return None
             if not by_host:  # a port forwarding of the host's: its outside port is not known yet, ours is as good
                 return Natted(key.proto, inside, Endpoint(address, inside.port), remote)
-            ports = self.mappings.hold(key.proto, inside.address, (inside.port,), address, remote, record.id)
+            ports = self._hold(key.proto, inside, address, remote, record.id, host)
             if ports is None:
                 return None
             outside, record.placed = Endpoint(address, ports[0]), True
             # Only the first packet needs it: the entry that this makes keeps the mapping from then on.
-            commands.append(BindNat(key.proto, *inside, *outside, remote, FIRST_PACKET, ()))
+            commands.append(BindNat(key.proto, *inside, *outside, remote.address, FIRST_PACKET, ()))
         record.natted = Natted(key.proto, inside, outside, remote)
         return record.natted
 
+    def _hold(
+        self, proto: int, inside: Endpoint, address: bytes, remote: Endpoint, owner: Owner, host: Host
+    ) -> tuple[int, ...] | None:  # fmt: skip
+        """An outside port towards one endpoint, which no flow of another host to that has."""
+
+        def free(here: Endpoint, port: int) -> bool:
+            return host.behind(proto, Endpoint(address, port), remote) in (None, here)
+
+        return self.mappings.hold(proto, inside.address, (inside.port,), address, remote.address, owner, free)
+
     def _contacts(
-        self, record: FlowRecord, natted: Natted, message: sip.Message, owner: Owner, commands: list[Command]
-    ) -> None:
+        self, record: FlowRecord, natted: Natted, message: sip.Message, owner: Owner, host: Host,
+        commands: list[Command],
+    ) -> None:  # fmt: skip
         """Ports beside the flow's own, at which its sender wants to be called: a Contact of a TCP client, mostly."""
-        named = _Named()
+        named = Named()
         translate_head(message.head, named)
-        host, address, proto, remote = natted.inside.address, natted.outside.address, natted.proto, natted.remote
+        address, proto, remote = natted.outside.address, natted.proto, natted.remote
         natted.knows = _says(named.found, natted, natted.knows)
         natted.knows_via = _says(named.vias, natted, natted.knows_via)
-        others = [one for one in (*named.found, *named.vias) if one.address == host and one != natted.inside]
+        others = [one for one in (*named.found, *named.vias) if one.address == record.host and one != natted.inside]
         for inside in others[:MAX_CONTACTS]:
-            ports = self.mappings.hold(proto, host, (inside.port,), address, remote, owner)
+            ports = self._hold(proto, inside, address, remote, owner, host)
             if ports is not None:
-                commands += self.bind(proto, inside, Endpoint(address, ports[0]), remote)
+                commands += self.bind(proto, inside, Endpoint(address, ports[0]), remote.address)
 
     # -- bindings ------------------------------------------------------------------------------------------------
 
@@ -371,11 +305,16 @@ class NatKeeper:
     # -- media ---------------------------------------------------------------------------------------------------
 
     def _reserve(
-        self, record: FlowRecord, natted: Natted, description: Description, peer: bytes, owner: Owner,
+        self, record: FlowRecord, natted: Natted, description: Description, peer: bytes, owner: Owner, host: Host,
         bound: list[tuple[Endpoint, Endpoint, bytes]],
     ) -> bool:  # fmt: skip
         """Outside ports for those that the inside host's description names. Out: whether there were enough."""
         address, enough = natted.outside.address, True
+
+        def free(_here: Endpoint, port: int) -> bool:
+            holder = host.taken(UDP, address, peer).get(port)
+            return holder is None or holder.address == record.host
+
         if len(natted.renamed) > MAX_RENAMED:
             natted.renamed.clear()
         for media in description.media:
@@ -390,7 +329,7 @@ class NatKeeper:
                         continue
                 else:
                     continue
-                given = self.mappings.hold(UDP, record.host, here, address, peer, owner)
+                given = self.mappings.hold(UDP, record.host, here, address, peer, owner, free)
                 enough = enough and given is not None
                 for port, mine, there in zip(ports, here, given or (), strict=False):
                     natted.renamed[Endpoint(where, port)] = Endpoint(address, there)
@@ -422,8 +361,8 @@ class NatKeeper:
         return known if self.mappings.note(UDP, inside, known, peer, record.id) else None
 
     def faces(self, inside: Endpoint, peer: bytes) -> bool:
-        """Whether this peer knows that inside endpoint by a mapping of ours: both ends of a call are behind us."""
-        return self.mappings.outside_of(UDP, inside, peer) is not None
+        """Whether this peer knows that inside host by a mapping of ours: both ends of a call are behind us."""
+        return self.neighbours.faces(inside, peer)
 
     # -- ends and time -------------------------------------------------------------------------------------------
 

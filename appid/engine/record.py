@@ -30,7 +30,7 @@ from appid.policy import Decision
 from appid.policy.evaluate import Judge, Situation
 from appid.policy.exception import Cause, ExceptionPolicy, Failure
 from appid.policy.rule import Network
-from appid.wire import TCP, UDP, Fact, packed
+from appid.wire import TCP, UDP, Endpoint, Fact, packed
 
 DEFAULT_INSIDE: tuple[Network, ...] = tuple(
     (packed(network.split("/")[0]), int(network.split("/")[1]))
@@ -174,6 +174,10 @@ class FlowRecord:
     def remote(self) -> bytes:
         """The other end, seen from `host`."""
         return self.key.dst if self.host_first else self.key.src
+
+    @property
+    def far(self) -> Endpoint:
+        return self.key.destination if self.host_first else self.key.source
 
     @property
     def host_port(self) -> int:

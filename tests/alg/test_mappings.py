@@ -51,7 +51,9 @@ def test_a_pair_whose_half_is_mapped_grows_or_fails() -> None:
 
 def test_what_the_host_uses_is_passed_over() -> None:
     book = Mappings()
-    found = book.hold(UDP, A, (5004, 5005), GATE, PEER, 1, free=lambda port: port not in (5005, LOWEST, LOWEST + 3))
+    found = book.hold(
+        UDP, A, (5004, 5005), GATE, PEER, 1, free=lambda _here, port: port not in (5005, LOWEST, LOWEST + 3)
+    )
     assert found == (LOWEST + 4, LOWEST + 5)
 
 

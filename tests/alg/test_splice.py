@@ -206,6 +206,15 @@ def test_a_keep_alive_stays_one() -> None:
     assert sent.payload == b""
 
 
+def test_the_byte_that_is_repeated_is_the_one_that_was_lost() -> None:
+    path = Path(MESSAGES[2] + MESSAGES[0])
+    path.send(0, 1, lost=True)
+    path.send(0, 5)
+    path.send(5, len(path.data))
+    path.finish()
+    assert path.got == translated([MESSAGES[2], MESSAGES[0]])
+
+
 def test_what_is_no_sip_goes_through_as_it_is() -> None:
     noise = b"\x16\x03\x01" + bytes(range(256)) * 8
     path = Path(MESSAGES[0] + noise)

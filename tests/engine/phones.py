@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
+from appid.alg.host import Host
 from appid.dataplane.command import BindNat, Command, RewritePayload, UnbindNat
 from appid.policy.rule import PolicyRule
 from appid.wire import Endpoint, FlowKey, packed, text
@@ -36,7 +37,7 @@ def body(host: str, port: int, *more: str) -> bytes:
 
 
 @dataclass
-class Phone:
+class Phone(Host):
     """One phone behind the gateway. `seen` maps its flow for the engine once a packet has passed (conntrack's word)."""
 
     play: Play
@@ -55,11 +56,11 @@ class Phone:
         return "\r\n".join([*lines, f"Content-Length: {len(content)}", "", ""]).encode() + content
 
     def out(self, message: bytes) -> list[Command]:
-        return self.play.queue(udp(self.end, self.provider, message), self.mapped)
+        return self.play.queue(udp(self.end, self.provider, message), self)
 
     def back(self, message: bytes) -> list[Command]:
         """What comes in, after destination NAT."""
-        return self.play.queue(udp(self.provider, self.end, message), self.mapped)
+        return self.play.queue(udp(self.provider, self.end, message), self)
 
     def mapped(self, key: FlowKey) -> Endpoint | None:
         return self.seen.get(key)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeVar
 
+from appid.alg.host import NOBODY, Host
 from appid.dataplane.command import Command, Report, SetVerdict
 from appid.edge.rule_files import load_applications
 from appid.engine import Engine, PacketQueued, Settings, Tick
-from appid.engine.event import Activity, unmapped
+from appid.engine.event import Activity
 from appid.identify.application import Application
 from appid.policy.evaluate import Judge
 from appid.policy.rule import Policy, PolicyRule, Zone
-from appid.wire import Endpoint, FlowKey, packed
+from appid.wire import packed
 from tests.corpus.sip_bytes import Dialog, Party
 from tests.corpus.writer import UDP, End, ip6_packet, ip_packet, tcp_segment, udp_segment
 
@@ -66,9 +67,9 @@ class Play:
     def __post_init__(self) -> None:
         self.engine = Engine(self.settings)
 
-    def queue(self, data: bytes, mapped: Callable[[FlowKey], Endpoint | None] = unmapped) -> list[Command]:
+    def queue(self, data: bytes, host: Host = NOBODY) -> list[Command]:
         self.number += 1
-        found = self.engine.handle(PacketQueued(self.number, memoryview(data), mapped=mapped), self.now)
+        found = self.engine.handle(PacketQueued(self.number, memoryview(data), host=host), self.now)
         self.commands += found
         return found
 

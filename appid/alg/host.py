@@ -1,0 +1,29 @@
+"""What only the gateway's own kernel knows of its source NAT. In: questions while a message is in hand. Out: endpoints.
+
+The class itself is the kernel of a capture: it knows nothing. The edge's answers for the running one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from appid.wire import Endpoint, FlowKey
+
+
+class Host:
+    """Nobody answers."""
+
+    def mapped(self, key: FlowKey) -> Endpoint | None:
+        """As what the source of a flow is seen outside, `key` from the inside host; None before its first packet."""
+        return None
+
+    def behind(self, proto: int, outside: Endpoint, peer: Endpoint) -> Endpoint | None:
+        """Who stands behind an outside endpoint, towards that peer: by any process's binding, or by a flow to it."""
+        return None
+
+    def taken(self, proto: int, outside: bytes, peer: bytes) -> Mapping[int, Endpoint]:
+        """The ports of an outside address that flows to that peer have now, and who has them. May be a moment old."""
+        return {}
+
+
+NOBODY = Host()

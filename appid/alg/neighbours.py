@@ -1,0 +1,74 @@
+"""Both ends of a call behind this gateway: who of ours it is that the outside speaks of.
+
+In: an outside endpoint in what a peer says. Out: the inside one, so that signalling and media go from one to the other
+and not by the gateway's own address, where nobody listens. It may be mapped by another process, or towards another
+peer; what was told so is remembered, to be told outside by its outside name again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Container
+
+from appid.alg.host import Host
+from appid.alg.mappings import Mappings
+from appid.wire import Endpoint
+
+MAX_MET = 8192
+MAX_ASKED = 16
+"""Questions to the kernel about one message, 0.1 ms each: its sender may name whatever he likes."""
+
+
+class Neighbours:
+    """What inside endpoints are called outside, and the other way round, whoever mapped them."""
+
+    def __init__(self, mappings: Mappings, ours: Container[bytes]) -> None:
+        self.mappings = mappings
+        self.ours = ours
+        self._met: OrderedDict[tuple[int, Endpoint, bytes], Endpoint] = OrderedDict()
+        self._faces: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
+
+    def outside_of(self, proto: int, inside: Endpoint, peer: bytes) -> Endpoint | None:
+        """By which endpoint this peer knows an inside one."""
+        return self.mappings.outside_of(proto, inside, peer) or self._met.get((proto, inside, peer))
+
+    def inside_of(
+        self, proto: int, outside: Endpoint, peer: Endpoint, call_id: str, asking: Asking
+    ) -> Endpoint | None:  # fmt: skip
+        """Who stands behind an endpoint that this peer names."""
+        mappings = self.mappings
+        if (found := mappings.inside_of(proto, outside, peer.address)) is not None:
+            return found
+        if outside.address not in self.ours:
+            return None
+        found = mappings.elsewhere(proto, outside, call_id) or asking.behind(proto, outside, peer)
+        if found is not None:
+            self._meet(proto, found, outside, peer.address)
+        return found
+
+    def faces(self, inside: Endpoint, peer: bytes) -> bool:
+        """Whether this peer knows that inside host by a mapping of ours."""
+        return self.mappings.outside_of(17, inside, peer) is not None or (inside.address, peer) in self._faces
+
+    def _meet(self, proto: int, inside: Endpoint, outside: Endpoint, peer: bytes) -> None:
+        self._met[proto, inside, peer] = outside
+        self._met.move_to_end((proto, inside, peer))
+        self._faces[inside.address, peer] = None
+        self._faces.move_to_end((inside.address, peer))
+        for table in (self._met, self._faces):
+            if len(table) > MAX_MET:
+                table.popitem(last=False)
+
+
+class Asking:
+    """The kernel's answers for one message."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._left = MAX_ASKED
+
+    def behind(self, proto: int, outside: Endpoint, peer: Endpoint) -> Endpoint | None:
+        if not self._left:
+            return None
+        self._left -= 1
+        return self._host.behind(proto, outside, peer)

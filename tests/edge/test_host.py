@@ -1,0 +1,52 @@
+"""What the kernel says of source NAT: bindings by their key, flows by their tuple, ports in use towards a peer."""
+
+from __future__ import annotations
+
+import pytest
+
+from appid.dataplane.command import BindNat
+from appid.dataplane.render import nat_text
+from appid.edge.conntrack import Conntrack
+from appid.edge.host import Kernel
+from appid.edge.nat import Bindings
+from appid.wire import UDP, Endpoint, FlowKey, packed
+from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, PUBLIC4, PUBLIC6, Net
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(60)]
+
+
+def at(host: str, port: int) -> Endpoint:
+    return Endpoint(packed(host), port)
+
+
+def kernel(net: Net) -> Kernel:
+    return net.gateway.call(lambda: Kernel(Conntrack()))
+
+
+@pytest.mark.parametrize("ends", [(CLIENT4, PUBLIC4, PEER4), (CLIENT6, PUBLIC6, PEER6)], ids=["v4", "v6"])
+def test_a_binding_of_another_process_is_found(bare: Net, ends: tuple[str, str, str]) -> None:
+    inside, public, peer = ends
+    bare.gateway.run("nft", "-f", "-", text=nat_text())
+    known = kernel(bare)
+    assert known.behind(UDP, at(public, 16404), at(peer, 5060)) is None
+    other = bare.gateway.call(lambda: Bindings(Conntrack()))
+    other.bind(BindNat(UDP, packed(inside), 16402, packed(public), 16404, packed(peer), 60))
+    assert known.behind(UDP, at(public, 16404), at(peer, 5060)) == at(inside, 16402)
+    assert known.behind(UDP, at(public, 16404), at(peer, 9)) == at(inside, 16402), "whatever the peer's port"
+    assert known.behind(UDP, at(public, 16402), at(peer, 5060)) is None
+    assert known.behind(6, at(public, 16404), at(peer, 5060)) is None
+    known.close()
+
+
+def test_a_flow_that_the_host_has_masqueraded_is_found(bare: Net) -> None:
+    bare.masquerade()
+    phone, far = bare.client.udp(CLIENT4, 16402), bare.peer.udp(PEER4, 30000)
+    phone.sendto(b"x", (PEER4, 30000))
+    _, (host, port) = far.recvfrom(10)
+    known = kernel(bare)
+    assert known.behind(UDP, at(host, port), at(PEER4, 30000)) == at(CLIENT4, 16402)
+    assert known.behind(UDP, at(host, port), at(PEER4, 30001)) is None, "another flow may have that port there"
+    assert known.mapped(FlowKey(UDP, *at(CLIENT4, 16402), *at(PEER4, 30000))) == at(host, port)
+    assert known.taken(UDP, packed(PUBLIC4), packed(PEER4)) == {port: at(CLIENT4, 16402)}
+    assert known.taken(UDP, packed(PUBLIC4), packed(CLIENT4)) == {}
+    known.close()
