@@ -104,8 +104,8 @@ def _uris(line: bytes, names: Names, people: bool = False) -> bytes:
 
 
 def _via(value: bytes, names: Names) -> bytes:
-    """One hop. It is read back by who wrote it: those of others stay as they are, whatever address they share with ours,
-    so `received` and `rport` go along only where they, or sent-by, name our own."""
+    """One hop. It is read back by who wrote it: those of others stay as they are, though they share an address with
+    ours; so `received` and `rport` go along only where they, or sent-by, name our own."""
     sent, received, rport = _SENT_BY.match(value), None, None
     for parameter in _PARAMETER.finditer(value):
         if parameter[2] is not None and parameter[2].lower() == b"received":

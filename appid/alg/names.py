@@ -32,8 +32,8 @@ class Names(Protocol):
 
 
 class Natted:
-    """One signalling flow behind source NAT: its inside end is `inside`, known to `remote` as `outside`. `knows`: it calls
-    itself by the outside address, in Via and elsewhere; then what comes in names it rightly."""
+    """One signalling flow behind source NAT: its inside end is `inside`, known to `remote` as `outside`. `knows`: it
+    calls itself by the outside address, in Via and elsewhere; then what comes in names it rightly."""
 
     __slots__ = ("inside", "knows", "knows_via", "outside", "proto", "remote", "renamed")
 

@@ -398,7 +398,9 @@ class CallKeeper:
     def _strange(self, place: MediaPort, dialog: Dialog) -> bool:
         """One guard more: media comes only from an address that the call itself has shown."""
         known = place.peer == dialog.peer or place.peer in dialog.peers
-        known |= any(other.host == place.peer and not other.ended for other in self.dialogs.views(dialog.call_id))
+        known |= any(
+            other.host == place.peer != dialog.host and not other.ended for other in self.dialogs.views(dialog.call_id)
+        )
         return not known and not self.nat.faces(Endpoint(place.peer, place.peer_port), dialog.peer)
 
     def _teach(self, call: Call, place: MediaPort, record: FlowRecord, packet: int, now: float) -> None:
