@@ -266,7 +266,8 @@ class Loader:
                 found |= dict.fromkeys(self.addresses[text] if text in self.addresses else (toml_values.network(text),))
             except ValueError as error:
                 if not {"groups", "addresses"} & self.broken:
-                    self.fault(place, key, f"{error}; nor is it an address group")
+                    named = toml_values.NAME.fullmatch(text) is not None
+                    self.fault(place, key, f"no address group {text!r}, nor a network" if named else str(error))
         networks = tuple(found)
         if len(self.errors) == faults:
             self.lists[texts] = networks

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable
-from ipaddress import ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,14 +25,19 @@ _PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "icmpv6": ICMPV6}
 def read_toml(path: Path) -> dict[str, Any] | RuleError:
     """The file's tables, or the one reason why it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(
+            path.read_bytes().decode("utf-8-sig")
+        )  # some editors begin a file with a mark of its byte order
     except OSError as error:
         return RuleError(str(path), "", "", (error.strerror or "cannot be read").lower())
     except RecursionError:
         return RuleError(str(path), "", "", "not TOML that can be read: too deeply nested")
-    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
+    except UnicodeDecodeError as error:
+        return RuleError(str(path), "", "", f"not TOML: no UTF-8 at byte {error.start}")
+    except tomllib.TOMLDecodeError as error:
         return RuleError(str(path), "", "", f"not TOML: {error}")
+    except ValueError:
+        return RuleError(str(path), "", "", "not TOML that can be read: a number of thousands of digits")
 
 
 def port_range(text: str) -> PortRange:
@@ -49,10 +54,18 @@ def port_range(text: str) -> PortRange:
 def network(text: str) -> tuple[bytes, int]:
     """ "17.0.0.0/8", "2620:149::/32" or a single address."""
     try:
-        parsed = ip_network(text)
+        parsed = ip_network(text, strict=False)
     except ValueError:
-        raise ValueError(f"{text!r} is no network; write 172.16.42.0/24, with the host bits zero") from None
-    return parsed.network_address.packed, parsed.prefixlen
+        parsed = None
+    if parsed is None or "%" in text:
+        raise ValueError(f"{text!r} is no network; write 172.16.42.0/24 or fd00:42::/64")
+    first = parsed.network_address
+    if first != ip_address(text.partition("/")[0]):
+        raise ValueError(f"{text!r} has host bits that are not zero; write {parsed} for the network")
+    if isinstance(first, IPv6Address) and first.ipv4_mapped is not None and parsed.prefixlen >= 96:
+        meant = f"{first.ipv4_mapped}/{parsed.prefixlen - 96}".removesuffix("/32")
+        raise ValueError(f"{text!r} is how programs write IPv4, no packet carries it; write {meant}")
+    return first.packed, parsed.prefixlen
 
 
 def name(text: str) -> str:

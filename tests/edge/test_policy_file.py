@@ -150,8 +150,7 @@ def test_every_fault_at_once_with_file_table_key_and_reason(tmp_path: Path) -> N
         "policy.toml: rule[1]: applications: no application, group or filter 'facetme'",
         "policy.toml: rule[2].schedule: from: '25:00' is no time of day; write 08:00",
         'policy.toml: rule[2]: implicit: goes with action = "allow" and named applications only',
-        "policy.toml: rule[2]: source: '10.0.0.1/8' is no network; write 172.16.42.0/24, with the host bits zero; "
-        "nor is it an address group",
+        "policy.toml: rule[2]: source: '10.0.0.1/8' has host bits that are not zero; write 10.0.0.0/8 for the network",
         "policy.toml: rule[2]: name: 'a' is rule[1]'s name already",
     ]
 
@@ -227,7 +226,7 @@ def test_one_fault_hides_no_other_and_makes_none(tmp_path: Path, old: str, new: 
         *(["rule[2]: to: no zone 'outsde'"] if not fault.startswith("zones: ") else []),
         "override[1]: application: is missing",
         "override[1]: ports: '5' is no port range",
-        *(["override[1]: source: 'sevrers' is no network"] if "addresses: should" not in fault else []),
+        *(["override[1]: source: no address group 'sevrers', nor a network"] if "addresses: should" not in fault else []),
     ]
     told = [line.removeprefix("policy.toml: ") for line in faults(tmp_path, text + more)]
     if fault == "groups: filter":  # what would have been there is told of too: there is no such filter

@@ -26,10 +26,29 @@ def test_no_ports(text: str) -> None:
         toml_values.port_range(text)
 
 
-@pytest.mark.parametrize("text", ["172.16.42.1/24", "lan0", "", "1.2.3"])
-def test_no_network(text: str) -> None:
-    with pytest.raises(ValueError, match="is no network"):
+@pytest.mark.parametrize(
+    ("text", "instead"),
+    [
+        ("lan0", "is no network"),
+        ("", "is no network"),
+        ("1.2.3", "is no network"),
+        ("10.0.0.300", "is no network"),
+        ("10.0.0.0/33", "is no network"),
+        ("fe80::1%lan0", "is no network"),
+        ("172.16.42.1/24", "write 172.16.42.0/24 for the network"),
+        ("fd00:42::1/64", "write fd00:42::/64 for the network"),
+        ("::ffff:192.0.2.1", "write 192.0.2.1"),
+        ("::ffff:192.0.2.0/120", "write 192.0.2.0/24"),
+    ],
+)
+def test_no_network(text: str, instead: str) -> None:
+    with pytest.raises(ValueError, match=instead + "$" if instead.startswith("write") else instead):
         toml_values.network(text)
+
+
+def test_a_mark_of_byte_order_and_crlf_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbfa = 1\r\nb = 2\r\n")
+    assert toml_values.read_toml(tmp_path / "a.toml") == {"a": 1, "b": 2}
 
 
 @pytest.mark.parametrize("text", ["", "FaceTime", "a b", "-a", "ä"])
