@@ -136,9 +136,10 @@ def _beside(flow: Flow, key: str) -> str:
 
 
 def _table(flows: list[Flow], columns: tuple[str, ...]) -> Table:
-    table = Table()
+    table = Table(box=None, pad_edge=False)
     for column in ("flow", "from", "to", "application", "packets", "dropped", *columns):
-        table.add_column(column, justify="right" if column in ("flow", "packets", "dropped") else "left")
+        right = column in ("flow", "packets", "dropped")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
     for flow in flows:
         views = (_said(flow["was"]), _said(flow)) if len(columns) == 2 else (_said(flow),)
         table.add_row(
@@ -148,14 +149,21 @@ def _table(flows: list[Flow], columns: tuple[str, ...]) -> Table:
     return table
 
 
-def _flows(told: list[Flow], summary: Flow) -> None:
+def _console() -> Console:
     console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 400)  # a pipe has no edge: a row stays a line
+    return console
+
+
+def _flows(told: list[Flow], summary: Flow) -> None:
+    console = _console()
     console.print(_table(told, ("decision",)))
     console.print(f"{summary['flows']} flows, {summary['dropped']} of {summary['packets']} packets dropped")
 
 
 def _differences(told: list[Flow], summary: Flow) -> None:
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = _console()
     if told:
         console.print(_table(told, ("was", "becomes")))
     console.print(f"{summary['differences']} of {summary['flows']} flows differ")

@@ -226,7 +226,11 @@ def test_one_fault_hides_no_other_and_makes_none(tmp_path: Path, old: str, new: 
         *(["rule[2]: to: no zone 'outsde'"] if not fault.startswith("zones: ") else []),
         "override[1]: application: is missing",
         "override[1]: ports: '5' is no port range",
-        *(["override[1]: source: no address group 'sevrers', nor a network"] if "addresses: should" not in fault else []),
+        *(
+            ["override[1]: source: no address group 'sevrers', nor a network"]
+            if "addresses: should" not in fault
+            else []
+        ),
     ]
     told = [line.removeprefix("policy.toml: ") for line in faults(tmp_path, text + more)]
     if fault == "groups: filter":  # what would have been there is told of too: there is no such filter

@@ -69,6 +69,10 @@ def test_home() -> None:
                   now=datetime.fromisoformat("2026-11-20 22:00").replace(tzinfo=policy.timezone).timestamp()),
         "facetime")) is home.policy.rules[0]  # fmt: skip
     assert home.says(ipad, WEB, 443, "ssl", TCP, at=night) == "allow"
+    assert home.says("fd00:1::40", "2620:149:a::1", 3478, "facetime", at=day) == "allow"
+    assert {rule.name for rule in home.policy.rules if (packed("fd00:1::40"), 128) in rule.source} == {
+        "no calls after nine"
+    }
     assert home.says(PEER, phone, 16402, "facetime") == "deny", "begun outside, foreseen by no call"
     assert home.says(PEER, phone, 443, "ssl", TCP) == "deny"
 
@@ -84,6 +88,10 @@ def test_firm() -> None:
     assert firm.says(staff, trunk, 5080, "unknown-udp") == "drop"
     assert firm.says(PEER, server, 443, "ssl", TCP) == "allow"
     assert firm.says(PEER, "10.9.0.12", 443, "ssl", TCP) == "drop"
+    for who, action in ((staff, "allow"), (server, "allow"), (PEER, "drop")):
+        assert firm.says(who, WEB, 587, "unknown-tcp", TCP) == action
+        assert firm.says(who, WEB, 123, "unknown-udp") == action
+        assert firm.says(who, WEB, 25, "unknown-tcp", TCP) == "drop"
     calls = next(rule for rule in firm.policy.rules if rule.name == "staff call")
     assert calls.qos is not None
     assert calls.qos.dscp == 46  # EF, RFC 3246
@@ -99,6 +107,8 @@ def test_school() -> None:
     assert school.says(pupil, RELAY, 3478, "facetime", at="2026-11-21 12:45") == "deny", "a Saturday"
     assert school.says(pupil, RELAY, 16386, "gamecenter", at="12:45") == "deny"
     assert school.says(teacher, WEB, 443, "ssl", TCP) == "allow"
+    assert school.says(pupil, WEB, 123, "unknown-udp") == "allow"
+    assert school.says(pupil, WEB, 124, "unknown-udp") == "deny"
     assert school.says(PEER, pupil, 16402, "facetime", at="12:45") == "deny"
 
 
