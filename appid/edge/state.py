@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from appid.dataplane.bytecode import chooser, queue_of
 from appid.engine.kept import KeptCall
 
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 64 << 20
 """Of a file: more than the calls of one worker ever take."""
 MAX_LINE = 1 << 18

@@ -62,7 +62,6 @@ class CallKeeper:
         self.records: dict[int, dict[int, FlowRecord]] = {}
         self.touched: set[int] = set()
         """Calls of which a packet was seen, or that ended, since somebody emptied this."""
-        self.quiet: set[int] = set()
         self.bound: dict[int, BindNat] = {}
         self.decisions: dict[int, Decision] = {}
         self.situations: dict[int, Situation] = {}
@@ -79,7 +78,7 @@ class CallKeeper:
     ) -> Iterator[Command]:
         """New settings: calls of an application that is gone from them are given up, those that policy refuses now end
         (into `refused`, by number); of the others nothing changes but marks. `moved`: a situation in its new zones."""
-        marks = {number: self.pinhole_mark(e) for number, e in self.book.open.items() if number not in self.quiet}
+        marks = {number: self.pinhole_mark(e) for number, e in self.book.open.items()}
         self.settings, self.topology = settings, topology
         self.lessons = Lessons()  # what they name may be gone from the rules
         self.nat.reload(settings, topology)
@@ -327,9 +326,8 @@ class CallKeeper:
         """The same place for the same call, on other grounds or for longer."""
         self.book.replace(number, expectation)
         self._look_at(expectation.expires)
-        if number not in self.quiet:
-            yield from self._bind(number, expectation)
-            yield self._pinhole(number, expectation, now)
+        yield from self._bind(number, expectation)
+        yield self._pinhole(number, expectation, now)
 
     def _bind(self, number: int, expectation: Expectation) -> Iterator[Command]:
         if expectation.outside is not None:
@@ -359,7 +357,7 @@ class CallKeeper:
         call.media = described(outside if dialog.offer_outward else inside)
         if "expectations" not in self.functions(call.application, self.decisions.get(call.id)):
             return
-        wanted: dict[tuple[int, bytes], Expectation] = {}
+        wanted: dict[tuple[bytes, int, bytes], Expectation] = {}
         for place in agreed(inside, outside):
             if self.topology.inside(dialog.peer):
                 place = replace(place, peer=dialog.peer)  # both inside: media takes the path of the signalling
@@ -371,11 +369,18 @@ class CallKeeper:
                 if not place.candidate:
                     yield Report("anomaly", AnomalyReport(record.id, packet, "sdp", refusal, record.key))
                 continue
-            if self.topology.inside(place.peer):
-                call.add_peer(place.peer)  # it may speak to the host itself from now on
             expectation = self._expectation(call, place, record, packet, now)
-            wanted[expectation.port, expectation.peer] = expectation
-        standing = {(e.port, e.peer): n for n, e in self.book.of_call(call.id) if e.inside == record.host}
+            wanted[expectation.inside, expectation.port, expectation.peer] = expectation
+            if self.topology.inside(place.peer) and not self.topology.inside(dialog.peer):
+                call.add_peer(place.peer)  # it may speak to the host itself from now on
+                if self.settings.share[1] > 1:  # what it sends at once may be another worker's, who has not heard yet
+                    there = _across(expectation)
+                    wanted[there.inside, there.port, there.peer] = there
+        ours = {record.host, *(inside for inside, _, _ in wanted)}
+        standing = {
+            (e.inside, e.port, e.peer): n for n, e in self.book.of_call(call.id)
+            if e.inside == record.host or (e.inside in ours and e.peer == record.host)
+        }  # fmt: skip
         for place_key, number in standing.items():
             if place_key not in wanted and self.book.open[number].reason != CHANNEL_BIND:
                 yield from self._close(number, packet, now)
@@ -414,8 +419,9 @@ class CallKeeper:
     def _expectation(self, call: Call, place: MediaPort, record: FlowRecord, packet: int, now: float) -> Expectation:
         port = place.port if place.address == record.host else self.nat.inside_port(record, place.port)
         owner = (call.call_id or "", record.host)
-        outside = self.nat.outside_of(record, Endpoint(record.host, port), place.peer, owner)
-        if outside is None and place.address in self.settings.outside and place.address != record.host:
+        near = self.topology.inside(place.peer)
+        outside = self.nat.outside_of(record, Endpoint(record.host, port), place.peer, owner) if not near else None
+        if not near and outside is None and place.address in self.settings.outside and place.address != record.host:
             outside = Endpoint(place.address, place.port)
         return Expectation(
             UDP,
@@ -453,13 +459,14 @@ class CallKeeper:
             if full is not None:
                 yield Report("anomaly", AnomalyReport(0, packet, "alg", f"not opened: {full}"))
             return
-        if self.topology.inside(expectation.peer):
-            self.quiet.add(number)  # foreseen, so its flows have a name; the way between inside hosts needs no pinhole
-            return
         yield from self._bind(number, expectation)
-        early = self.denied.pop((expectation.proto, expectation.inside, expectation.port, expectation.peer), None)
-        if early is not None:
-            yield CutFlow(early)  # what came too early was refused, and the kernel would go on refusing it
+        for place in (
+            (expectation.proto, expectation.inside, expectation.port, expectation.peer),
+            (expectation.proto, expectation.peer, expectation.announced, expectation.inside),
+        ):
+            early = self.denied.pop(place, None)
+            if early is not None:
+                yield CutFlow(early)  # what came too early was refused, and the kernel would go on refusing it
         yield self._pinhole(number, expectation, now)
         yield Report("pinhole", PinholeReport(number, expectation, None))
         self._look_at(min(now + REFRESH, expectation.expires))
@@ -474,7 +481,6 @@ class CallKeeper:
             return
         yield Report("pinhole", PinholeReport(number, self.book.remove(number), packet))
         self.bound.pop(number, None)
-        self.quiet.discard(number)
 
     def pinhole_mark(self, expectation: Expectation) -> int:
         application = self.settings.applications[expectation.application]
@@ -485,9 +491,6 @@ class CallKeeper:
     def _close(self, number: int, packet: int, now: float) -> Iterator[Command]:
         expectation = self.book.remove(number, now)
         yield ClosePinhole(number, expectation)
-        if number in self.quiet:
-            self.quiet.remove(number)
-            return
         if self.bound.pop(number, None) is not None:
             inside = Endpoint(expectation.inside, expectation.port)
             yield from self.nat.unbind(expectation.proto, inside, expectation.peer)
@@ -548,8 +551,7 @@ class CallKeeper:
         if now >= self.renew_at:
             self.renew_at = now + REFRESH
             for number, expectation in self.book.open.items():
-                if number not in self.quiet:
-                    yield self._pinhole(number, expectation, now)
+                yield self._pinhole(number, expectation, now)
             yield from self.nat.standing.values()
         next_end = min((e.expires for e in self.book.open.values()), default=self.renew_at)
         self.refresh_at = min(self.renew_at, next_end) if self.book.open or self.nat.standing else None
@@ -581,3 +583,11 @@ class CallKeeper:
                 call.media,
             ),
         )
+
+
+def _across(expectation: Expectation) -> Expectation:
+    """The same media at its other end, which is inside as well."""
+    return replace(
+        expectation, inside=expectation.peer, port=expectation.announced, peer=expectation.inside,
+        outside_port=expectation.announced, announced=expectation.port,
+    )  # fmt: skip

@@ -53,7 +53,6 @@ class KeptDialog:
 class KeptPinhole:
     number: int
     expectation: Expectation
-    quiet: bool
     binding: BindNat | None
 
 
@@ -112,10 +111,7 @@ def kept_call(engine: Engine, number: int) -> KeptCall | None:
     call = calls.calls.open.get(number)
     if call is None:
         return None
-    pinholes = (
-        KeptPinhole(n, expectation, n in calls.quiet, calls.bound.get(n))
-        for n, expectation in calls.book.of_call(number)
-    )
+    pinholes = (KeptPinhole(n, expectation, calls.bound.get(n)) for n, expectation in calls.book.of_call(number))
     dialogs = calls.dialogs.by_call_id.get(call.call_id, ()) if call.call_id is not None else ()
     records = calls.records.get(number, {})
     for flow in [flow for flow, record in records.items() if engine.flows.get(record.key) is not record]:
@@ -220,12 +216,8 @@ def _restore_pinhole(calls: CallKeeper, kept: KeptPinhole, call: Call, now: floa
         return
     if not calls.book.put(kept.number, expectation):
         return
-    if kept.quiet:
-        calls.quiet.add(kept.number)
-        return
     if kept.binding is not None:
         calls.bound[kept.number] = kept.binding
-        calls.nat.restore(kept.binding, (call.call_id or "", expectation.inside))
         calls.nat.restore(kept.binding, (call.call_id or "", expectation.inside))
         yield kept.binding
     yield OpenPinhole(kept.number, expectation, calls.pinhole_mark(expectation), PINHOLE_TIMEOUT)

@@ -213,11 +213,13 @@ def test_a_place_is_handed_over_to_the_next_call_while_the_first_still_ends() ->
     assert [e.call for e in play.engine.calls.book.open.values()] == [2]
 
 
-def test_two_inside_hosts_need_no_pinhole_between_them() -> None:
+def test_media_between_two_inside_hosts_has_its_pinhole_too() -> None:
+    """By its mark the kernel's counters tell that the call lives: signalling may be silent for an hour."""
     play = Play()
     other = End("172.16.42.185", 16402)
-    commands = play.call(CLIENT, other).connect()
-    assert of(commands, OpenPinhole) == []
+    (opened,) = of(play.call(CLIENT, other).connect(), OpenPinhole)
+    assert (opened.expectation.inside, opened.expectation.peer) == (packed(CLIENT.host), packed(other.host))
+    assert opened.expectation.outside is None
     assert len(play.engine.calls.calls.open) == 1
 
 

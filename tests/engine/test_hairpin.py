@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from appid.dataplane.command import ClosePinhole, Command, OpenPinhole, RewritePayload
+from appid.dataplane.command import ClosePinhole, Command, CutFlow, OpenPinhole, RewritePayload
 from appid.engine import AnomalyReport, CallReport
-from appid.wire import UDP, Endpoint, FlowKey, packed
+from appid.policy.rule import PolicyRule
+from appid.wire import UDP, Endpoint, FlowKey, packed, text
 from tests.corpus.writer import End
 from tests.engine.phones import GATE, PROVIDER, Phone, body, gateway, named, rewritten, unbound
-from tests.engine.play import Play, bodies, of, udp
+from tests.engine.play import Play, bodies, of, udp, verdict
 
 ALICE, BOB = End("172.16.42.187", 5060), End("172.16.42.185", 5060)
 INSIDE = "172.16.42."
@@ -148,8 +149,10 @@ class Pair:
 
 
 def pair(workers: int, record: bool = True) -> Pair:
-    first = gateway()
-    second = first if workers == 1 else gateway()
+    """A policy that lets signalling pass: media must be foreseen."""
+    sip = PolicyRule("sip", "allow", applications=frozenset({"sip"}), service="any")
+    first = gateway(sip)
+    second = first if workers == 1 else gateway(sip)
     alice = Member(first, ALICE, others=(second,), tag="a")
     return Pair(alice, Member(second, BOB, others=(first,), tag="314159"), Proxy(record))
 
@@ -163,7 +166,9 @@ def test_a_call_through_a_proxy(both: Pair) -> None:
     target, answer = both.connect()
     assert both.foreseen()
     for phone in (both.alice, both.bob):
-        assert of(phone.play.commands, OpenPinhole) == [], "straight from one to the other: no hole to the outside"
+        opened = {text(p.expectation.peer) for p in of(phone.play.commands, OpenPinhole)}
+        assert opened <= {ALICE.host, BOB.host}, "straight from one to the other: no hole to the outside"
+        assert all(p.expectation.outside is None for p in of(phone.play.commands, OpenPinhole))
         assert bodies(phone.play.commands, AnomalyReport) == []
     ack = both.deliver(both.in_dialog("ACK", 1, answer), target)
     assert ack.startswith(b"ACK sip:x@172.16.42.185:5060 ")
@@ -220,6 +225,22 @@ def test_a_stranger_inside_cannot_end_it() -> None:
     for message in (both.in_dialog("BYE", 2, answer), respond(both.bob, both.in_dialog("BYE", 2, answer), "200 OK")):
         both.alice.play.queue(udp(mallory, BOB, message), both.alice)
     assert both.foreseen()
+
+
+def test_media_that_is_quicker_than_its_answer_is_let_in_again() -> None:
+    """It came to Alice's worker, who has heard of no answer yet."""
+    both = pair(2)
+    target = both.register()
+    came = both.deliver(
+        both.alice.head("INVITE sip:bob@198.51.100.20 SIP/2.0", "1 INVITE", "", body(ALICE.host, 16402)), target
+    )
+    ends = BOB._replace(port=17000), ALICE._replace(port=16402)
+    sent = [both.alice.play.queue(udp(*ends, bytes((0x80, 0, 0, n)) + bytes(160))) for n in range(12)]
+    assert both.alice.play.settings.marks.decode(verdict(sent[-1]).mark).action == "deny"
+    both.back(respond(both.bob, came, "200 OK", body(BOB.host, 17000)))
+    assert [cut.key for cut in of(both.alice.play.commands, CutFlow)] == [
+        FlowKey(UDP, packed(BOB.host), 17000, packed(ALICE.host), 16402)
+    ]
 
 
 def test_each_at_a_provider_of_his_own() -> None:
