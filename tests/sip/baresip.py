@@ -15,8 +15,9 @@ from pathlib import Path
 from random import Random
 
 from tests.netns.net import CLIENT4, PEER4, Namespace, until
-from tests.sip.sipp import host_port
-from tests.sip.town import PLACES, Place, Town
+from tests.sip.proxy import proxy
+from tests.sip.sipp import SIP, host_port
+from tests.sip.town import INSIDE4, INSIDE6, PLACES, Place, Town
 from tests.sip.witness import Seen
 
 MODULES = Path("/usr/lib/baresip/modules")
@@ -66,14 +67,17 @@ def _sound(path: Path, seconds: int) -> Path:
     return path
 
 
-def _start(space: Namespace, folder: Path, user: str, own: str, *flags: str) -> subprocess.Popen[bytes]:
+def _start(
+    space: Namespace, folder: Path, user: str, own: str, *flags: str, port: int = SIP, registrar: str = ""
+) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True)
     sound = _sound(folder / "noise.wav", 15)
     (folder / "config").write_text(
-        _CONFIG.format(listen=host_port(own, 5060), sound=sound, first=PORTS.start, last=PORTS.stop - 1,
+        _CONFIG.format(listen=host_port(own, port), sound=sound, first=PORTS.start, last=PORTS.stop - 1,
                        v6="yes" if ":" in own else "no", modules=MODULES)
     )  # fmt: skip
-    account = f"<sip:{user}@{host_port(own, 5060)}>;regint=0;catchall=yes;answermode=auto;audio_codecs=PCMU/8000/1\n"
+    known = f"{host_port(registrar, SIP)}>;regint=60" if registrar else f"{host_port(own, port)}>;regint=0"
+    account = f"<sip:{user}@{known};catchall=yes;answermode=auto;audio_codecs=PCMU/8000/1\n"
     (folder / "accounts").write_text(account)
     with (folder / "log").open("wb") as log:
         command = [
@@ -102,34 +106,72 @@ def audio(seen: list[Seen], arriving: bool) -> Audio:
     return found
 
 
-def call(where: Town, folder: Path, v6: bool, tcp: bool, seconds: int) -> tuple[Heard, Heard]:
-    """The one inside calls, both speak; the one outside hangs up, or the one inside where it is TCP: baresip would
-    send its BYE to the Contact by UDP. Out: audio outward, audio inward."""
-    last = Place.numbered(PLACES - 1, True)
-    inside, outside = (last.phones[1], last.peer) if v6 else (CLIENT4, PEER4)  # what baresip takes for its own
-    to = f"sip:bob@{host_port(outside, 5060)}" + (";transport=tcp" if tcp else "")
-    wires = where.witnesses[where.client], where.witnesses[where.peer]
-    starts = [len(wire.seen) for wire in wires]
-    with ExitStack() as stack:
+class _Call:
+    """Two of them as they run; what both wires saw since it was made."""
 
-        def begin(space: Namespace, user: str, own: str, *flags: str) -> subprocess.Popen[bytes]:
-            child = _start(space, folder / user, user, own, *flags)
-            stack.callback(child.wait)
-            stack.callback(child.kill)
-            return child
+    def __init__(self, where: Town, folder: Path, v6: bool) -> None:
+        last = Place.numbered(PLACES - 1, True)
+        self.inside, self.outside = (last.phones[1], last.peer) if v6 else (CLIENT4, PEER4)  # what they take for theirs
+        self.where, self.folder = where, folder
+        self.wires = where.witnesses[where.client], where.witnesses[where.peer]
+        self.starts = [len(wire.seen) for wire in self.wires]
+        self.stack = ExitStack()
 
-        callee = begin(where.peer, "bob", outside)
-        assert until(lambda: "baresip is ready" in (folder / "bob/log").read_text(errors="replace"), 10)
-        caller = begin(where.client, "alice", inside, "-e", f"/dial {to}")
-        up = until(lambda: any(s.payload.startswith(b"ACK ") for s in wires[1].seen[starts[1] :]), 10)
-        assert up, "the call does not come up"
+    def __enter__(self) -> _Call:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def begin(self, user: str, *flags: str, port: int = SIP, registrar: str = "") -> subprocess.Popen[bytes]:
+        """alice is inside, bob outside."""
+        space, own = (self.where.client, self.inside) if user == "alice" else (self.where.peer, self.outside)
+        child = _start(space, self.folder / user, user, own, *flags, port=port, registrar=registrar)
+        self.stack.callback(child.wait)
+        self.stack.callback(child.kill)
+        return child
+
+    def seen(self, begins: bytes) -> bool:
+        """Waits for a message outside."""
+        outer, start = self.wires[1], self.starts[1]
+        return until(lambda: any(s.payload.startswith(begins) for s in outer.seen[start:]), 10)
+
+    def says(self, user: str, what: str) -> bool:
+        return until(lambda: what in (self.folder / user / "log").read_text(errors="replace"), 10)
+
+    def heard(self, hanging_up: list[subprocess.Popen[bytes]], seconds: int) -> tuple[Heard, Heard]:
+        """After so much talk; the first to end says BYE. Out: audio outward, audio inward."""
+        assert self.seen(b"ACK "), "the call does not come up"
         time.sleep(seconds)
-        for child in (caller, callee) if tcp else (callee, caller):  # the first says BYE
+        for child in hanging_up:
             child.terminate()
             child.wait(10)
-    time.sleep(0.2)
-    inner, outer = (wire.seen[start:] for wire, start in zip(wires, starts, strict=True))
-    end = min((seen.at for seen in (*inner, *outer) if seen.payload.startswith(b"BYE ")), default=0.0) - 0.02
-    assert end > 0, "nobody hung up"
-    said = [[seen for seen in wire if seen.at < end] for wire in (inner, outer)]  # what crosses the BYE may be cut
-    return Heard(audio(said[0], False), audio(outer, True)), Heard(audio(said[1], False), audio(inner, True))
+        time.sleep(0.2)
+        inner, outer = (wire.seen[start:] for wire, start in zip(self.wires, self.starts, strict=True))
+        end = min((seen.at for seen in (*inner, *outer) if seen.payload.startswith(b"BYE ")), default=0.0) - 0.02
+        assert end > 0, "nobody hung up"
+        told = [s.payload for s in outer if s.arriving and (SIP in (s.sport, s.dport) or SIP + 2 in (s.sport, s.dport))]
+        assert not self.where.nat or not any(one.encode() in text for text in told for one in (*INSIDE4, *INSIDE6))
+        said = [[seen for seen in wire if seen.at < end] for wire in (inner, outer)]  # what crosses the BYE may be cut
+        return Heard(audio(said[0], False), audio(outer, True)), Heard(audio(said[1], False), audio(inner, True))
+
+
+def call(where: Town, folder: Path, v6: bool, tcp: bool, seconds: int) -> tuple[Heard, Heard]:
+    """The one inside calls, both speak; the one outside hangs up, or the one inside where it is TCP: baresip would
+    send its BYE to the Contact by UDP."""
+    with _Call(where, folder, v6) as made:
+        callee = made.begin("bob")
+        assert made.says("bob", "baresip is ready")
+        to = f"sip:bob@{host_port(made.outside, SIP)}" + (";transport=tcp" if tcp else "")
+        caller = made.begin("alice", "-e", f"/dial {to}")
+        return made.heard([caller, callee] if tcp else [callee, caller], seconds)
+
+
+def called(where: Town, folder: Path, v6: bool, seconds: int, by_callee: bool = False) -> tuple[Heard, Heard]:
+    """The one inside has registered outside, and is called where it said (RFC 3261 section 10.2.1); the registrar and
+    the caller are at one address. `by_callee`: the one inside hangs up."""
+    with _Call(where, folder, v6) as made, proxy(where, folder / "proxy", at=(made.outside,)):
+        callee = made.begin("alice", registrar=made.outside)
+        assert made.seen(b"SIP/2.0 200"), "not registered"
+        caller = made.begin("bob", "-e", f"/dial sip:alice@{host_port(made.outside, SIP)}", port=SIP + 2)
+        return made.heard([callee, caller] if by_callee else [caller, callee], seconds)

@@ -1,7 +1,7 @@
 """A SIP proxy and registrar outside: kamailio, as a provider runs it that leaves NAT to the gateway.
 
-In: a Town, whether it stays in the path of the dialog (Record-Route, RFC 3261 section 16.6). Out: a process at PROXY4
-and PROXY6, UDP and TCP. It changes no address but its own: no nathelper, no media relay.
+In: a Town, whether it stays in the path of the dialog (Record-Route, RFC 3261 section 16.6). Out: a process,
+UDP and TCP. It changes no address but its own: no nathelper, no media relay.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ def _modules() -> Path:
 
 
 @contextmanager
-def proxy(where: Town, folder: Path, stays: bool = True) -> Iterator[None]:
-    """Runs inside the `with`. `stays`: it stays in the path of the dialog."""
+def proxy(where: Town, folder: Path, stays: bool = True, at: tuple[str, ...] = (PROXY4, PROXY6)) -> Iterator[None]:
+    """Runs inside the `with`, at addresses of the outside. `stays`: it stays in the path of the dialog."""
     folder.mkdir(parents=True, exist_ok=True)
-    listen = [f"listen={proto}:{host_port(at, SIP)}" for at in (PROXY4, PROXY6) for proto in ("udp", "tcp")]
+    listen = [f"listen={proto}:{host_port(each, SIP)}" for each in at for proto in ("udp", "tcp")]
     record = "record_route();" if stays else ""
     text = _CONFIG.format(listen="\n".join(listen), modules=f"{_modules()}/", record=record)
     (folder / "kamailio.cfg").write_text(text)
@@ -71,7 +71,7 @@ def proxy(where: Town, folder: Path, stays: bool = True) -> Iterator[None]:
     with (folder / "kamailio.log").open("wb") as log:
         child = subprocess.Popen(["ip", "netns", "exec", where.peer.name, *command], stdout=log, stderr=log)
     try:
-        ready = until(lambda: host_port(PROXY6, SIP) in where.peer.run("ss", "-Hulnt"), 10)
+        ready = until(lambda: host_port(at[-1], SIP) in where.peer.run("ss", "-Hulnt"), 10)
         assert ready, (folder / "kamailio.log").read_text(errors="replace")[-2000:]
         yield
     finally:

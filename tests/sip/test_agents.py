@@ -39,6 +39,23 @@ def test_baresip_hears_every_byte(tmp_path: Path) -> None:
         assert left(where, gateway) == []
 
 
+@pytest.mark.timeout(120)
+def test_baresip_is_called_where_it_has_registered(tmp_path: Path) -> None:
+    with town("ours", True, tmp_path) as (where, gateway):
+        assert gateway is not None
+        _no_packet_lost(baresip.called(where, tmp_path / "call", v6=False, seconds=SECONDS))
+        assert left(where, gateway) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("nat", [False, True], ids=["routed", "nat"])
+def test_baresip_is_called_by_both_families(tmp_path: Path, nat: bool) -> None:
+    with town("ours", nat, tmp_path) as (where, _):
+        for v6, by_callee in ((False, True), (True, False), (True, True)):
+            _no_packet_lost(baresip.called(where, tmp_path / f"{v6}-{by_callee}", v6, SECONDS, by_callee))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("nat", [False, True], ids=["routed", "nat"])
