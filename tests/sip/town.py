@@ -25,6 +25,7 @@ from tests.sip.witness import Witness
 
 Kind = Literal["ours", "kernel", "plain"]
 SIP_ONLY = rule("calls", "allow", "sip", from_='["inside"]', service='["udp/5060-5062", "tcp/5060-5062"]')
+ALL_OUT = rule("out", "allow", from_='["inside"]', service='"any"')
 PLACES = 100
 """Calls that can be made side by side, each with addresses of its own."""
 PROXY4, PROXY6 = "198.51.100.5", "fd00:77:2::5"
@@ -136,7 +137,9 @@ outside = { interfaces = ["wan0"] }
 
 
 @contextmanager
-def town(kind: Kind, nat: bool, folder: Path, options: str = "") -> Iterator[tuple[Town, Live | None]]:
+def town(
+    kind: Kind, nat: bool, folder: Path, options: str = "", policy: str = SIP_ONLY
+) -> Iterator[tuple[Town, Live | None]]:
     """Everything stands inside the `with`; the witnesses see all of it."""
     folder.mkdir(parents=True, exist_ok=True)
     made = Town(nat)
@@ -148,5 +151,5 @@ def town(kind: Kind, nat: bool, folder: Path, options: str = "") -> Iterator[tup
         if kind == "kernel":
             made.helper()
         if kind == "ours":
-            gateway = stack.enter_context(live(made, folder, SIP_ONLY, "nft", options))
+            gateway = stack.enter_context(live(made, folder, policy, "nft", options))
         yield made, gateway
