@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.live import ROOT
+from tests.netns.live import ROOT, rule
 from tests.sip.attacks import ATTACKS, OPTIONS, PER_GATEWAY, PER_HOST, RANGE, Victim, made, probes
 from tests.sip.scan import arrived
 from tests.sip.town import ALL_OUT, Town, town
 
 pytestmark = pytest.mark.kernel
+SIP_IN = rule("in", "allow", "sip", from_='["outside"]', service='["udp/5060-5062"]')
+"""Anybody may signal, so that a forged message is stopped by the dialog alone."""
 TOLD = ("which is not the peer", "which is another host", "outside the range of sip", "media lines", "inflates",
         f"a host has {PER_HOST} ports", f"the gateway has {PER_GATEWAY} ports")  # fmt: skip
 """What the operator reads of it."""
@@ -50,7 +52,7 @@ def _open(where: Town, played: list[tuple[str, Victim, set[int]]]) -> list[str]:
 )
 def test_attacks_open_nothing(tmp_path: Path, nat: bool, v6: bool) -> None:
     _narrow(tmp_path)
-    with town("ours", nat, tmp_path, OPTIONS, ALL_OUT) as (where, gateway):
+    with town("ours", nat, tmp_path, OPTIONS, ALL_OUT + SIP_IN) as (where, gateway):
         assert gateway is not None
         played = [(name, *made(where, number, name, v6)) for number, name in enumerate(ATTACKS)]
         assert _open(where, played) == []
