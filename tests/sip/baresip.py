@@ -17,11 +17,12 @@ from random import Random
 from tests.netns.net import CLIENT4, PEER4, Namespace, until
 from tests.sip.proxy import proxy
 from tests.sip.sipp import SIP, host_port
-from tests.sip.town import INSIDE4, INSIDE6, PLACES, Place, Town
+from tests.sip.town import INSIDE4, INSIDE6, OTHER4, PLACES, PROXY4, PROXY6, Place, Town
 from tests.sip.witness import Seen
 
 MODULES = Path("/usr/lib/baresip/modules")
 PORTS = range(16400, 16500)
+_SIGNALLING = {SIP, SIP + 2}
 Audio = dict[tuple[int, int], bytes]
 """(SSRC, sequence number) -> payload."""
 
@@ -107,14 +108,17 @@ def audio(seen: list[Seen], arriving: bool) -> Audio:
 
 
 class _Call:
-    """Two of them as they run; what both wires saw since it was made."""
+    """Two of them as they run, alice inside, bob outside or, `within`, behind the second wire; what the wires saw since
+    it was made."""
 
-    def __init__(self, where: Town, folder: Path, v6: bool) -> None:
+    def __init__(self, where: Town, folder: Path, v6: bool, within: bool = False) -> None:
         last = Place.numbered(PLACES - 1, True)
-        self.inside, self.outside = (last.phones[1], last.peer) if v6 else (CLIENT4, PEER4)  # what they take for theirs
+        far = (last.other, OTHER4) if within else (last.peer, PEER4)
+        self.own = {"alice": last.phones[1] if v6 else CLIENT4, "bob": far[not v6]}  # what they take for theirs
+        self.spaces = {"alice": where.client, "bob": where.other if within else where.peer}
         self.where, self.folder = where, folder
-        self.wires = where.witnesses[where.client], where.witnesses[where.peer]
-        self.starts = [len(wire.seen) for wire in self.wires]
+        self.wires = {space: where.witnesses[space] for space in (where.client, where.peer, where.other)}
+        self.starts = {space: len(wire.seen) for space, wire in self.wires.items()}
         self.stack = ExitStack()
 
     def __enter__(self) -> _Call:
@@ -124,33 +128,34 @@ class _Call:
         self.stack.close()
 
     def begin(self, user: str, *flags: str, port: int = SIP, registrar: str = "") -> subprocess.Popen[bytes]:
-        """alice is inside, bob outside."""
-        space, own = (self.where.client, self.inside) if user == "alice" else (self.where.peer, self.outside)
+        space, own = self.spaces[user], self.own[user]
         child = _start(space, self.folder / user, user, own, *flags, port=port, registrar=registrar)
         self.stack.callback(child.wait)
         self.stack.callback(child.kill)
         return child
 
-    def seen(self, begins: bytes) -> bool:
-        """Waits for a message outside."""
-        outer, start = self.wires[1], self.starts[1]
-        return until(lambda: any(s.payload.startswith(begins) for s in outer.seen[start:]), 10)
+    def seen(self, space: Namespace) -> list[Seen]:
+        return self.wires[space].seen[self.starts[space] :]
+
+    def hears(self, user: str, begins: bytes) -> bool:
+        """Waits for a message on his wire, either way."""
+        return until(lambda: any(s.payload.startswith(begins) for s in self.seen(self.spaces[user])), 10)
 
     def says(self, user: str, what: str) -> bool:
         return until(lambda: what in (self.folder / user / "log").read_text(errors="replace"), 10)
 
     def heard(self, hanging_up: list[subprocess.Popen[bytes]], seconds: int) -> tuple[Heard, Heard]:
         """After so much talk; the first to end says BYE. Out: audio outward, audio inward."""
-        assert self.seen(b"ACK "), "the call does not come up"
+        assert self.hears("bob", b"ACK "), "the call does not come up"
         time.sleep(seconds)
         for child in hanging_up:
             child.terminate()
             child.wait(10)
         time.sleep(0.2)
-        inner, outer = (wire.seen[start:] for wire, start in zip(self.wires, self.starts, strict=True))
+        inner, outer = (self.seen(self.spaces[user]) for user in ("alice", "bob"))
         end = min((seen.at for seen in (*inner, *outer) if seen.payload.startswith(b"BYE ")), default=0.0) - 0.02
         assert end > 0, "nobody hung up"
-        told = [s.payload for s in outer if s.arriving and (SIP in (s.sport, s.dport) or SIP + 2 in (s.sport, s.dport))]
+        told = [s.payload for s in self.seen(self.where.peer) if s.arriving and {s.sport, s.dport} & _SIGNALLING]
         assert not self.where.nat or not any(one.encode() in text for text in told for one in (*INSIDE4, *INSIDE6))
         said = [[seen for seen in wire if seen.at < end] for wire in (inner, outer)]  # what crosses the BYE may be cut
         return Heard(audio(said[0], False), audio(outer, True)), Heard(audio(said[1], False), audio(inner, True))
@@ -162,7 +167,7 @@ def call(where: Town, folder: Path, v6: bool, tcp: bool, seconds: int) -> tuple[
     with _Call(where, folder, v6) as made:
         callee = made.begin("bob")
         assert made.says("bob", "baresip is ready")
-        to = f"sip:bob@{host_port(made.outside, SIP)}" + (";transport=tcp" if tcp else "")
+        to = f"sip:bob@{host_port(made.own['bob'], SIP)}" + (";transport=tcp" if tcp else "")
         caller = made.begin("alice", "-e", f"/dial {to}")
         return made.heard([caller, callee] if tcp else [callee, caller], seconds)
 
@@ -170,8 +175,18 @@ def call(where: Town, folder: Path, v6: bool, tcp: bool, seconds: int) -> tuple[
 def called(where: Town, folder: Path, v6: bool, seconds: int, by_callee: bool = False) -> tuple[Heard, Heard]:
     """The one inside has registered outside, and is called where it said (RFC 3261 section 10.2.1); the registrar and
     the caller are at one address. `by_callee`: the one inside hangs up."""
-    with _Call(where, folder, v6) as made, proxy(where, folder / "proxy", at=(made.outside,)):
-        callee = made.begin("alice", registrar=made.outside)
-        assert made.seen(b"SIP/2.0 200"), "not registered"
-        caller = made.begin("bob", "-e", f"/dial sip:alice@{host_port(made.outside, SIP)}", port=SIP + 2)
+    with _Call(where, folder, v6) as made, proxy(where, folder / "proxy", at=(made.own["bob"],)):
+        callee = made.begin("alice", registrar=made.own["bob"])
+        assert made.hears("alice", b"SIP/2.0 200"), "not registered"
+        caller = made.begin("bob", "-e", f"/dial sip:alice@{host_port(made.own['bob'], SIP)}", port=SIP + 2)
         return made.heard([callee, caller] if by_callee else [caller, callee], seconds)
+
+
+def both_inside(where: Town, folder: Path, v6: bool, seconds: int, stays: bool) -> tuple[Heard, Heard]:
+    """Both have registered at a proxy outside. Unless it `stays` in the path, ACK and BYE go straight."""
+    at = PROXY6 if v6 else PROXY4
+    with _Call(where, folder, v6, within=True) as made, proxy(where, folder / "proxy", stays):
+        callee = made.begin("bob", registrar=at)
+        assert made.hears("bob", b"SIP/2.0 200"), "not registered"
+        caller = made.begin("alice", "-e", f"/dial sip:bob@{host_port(at, SIP)}", registrar=at)
+        return made.heard([callee, caller], seconds)

@@ -33,17 +33,11 @@ def _no_packet_lost(heard: tuple[baresip.Heard, baresip.Heard]) -> None:
 
 @pytest.mark.timeout(120)
 def test_baresip_hears_every_byte(tmp_path: Path) -> None:
+    """Of a call that it makes, and of one that comes to where it has registered."""
     with town("ours", True, tmp_path) as (where, gateway):
         assert gateway is not None
         _no_packet_lost(baresip.call(where, tmp_path / "call", v6=False, tcp=False, seconds=SECONDS))
-        assert left(where, gateway) == []
-
-
-@pytest.mark.timeout(120)
-def test_baresip_is_called_where_it_has_registered(tmp_path: Path) -> None:
-    with town("ours", True, tmp_path) as (where, gateway):
-        assert gateway is not None
-        _no_packet_lost(baresip.called(where, tmp_path / "call", v6=False, seconds=SECONDS))
+        _no_packet_lost(baresip.called(where, tmp_path / "called", v6=False, seconds=SECONDS))
         assert left(where, gateway) == []
 
 
@@ -54,6 +48,20 @@ def test_baresip_is_called_by_both_families(tmp_path: Path, nat: bool) -> None:
     with town("ours", nat, tmp_path) as (where, _):
         for v6, by_callee in ((False, True), (True, False), (True, True)):
             _no_packet_lost(baresip.called(where, tmp_path / f"{v6}-{by_callee}", v6, SECONDS, by_callee))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("nat", [False, True], ids=["routed", "nat"])
+def test_two_baresip_behind_one_gateway(tmp_path: Path, nat: bool) -> None:
+    """Their proxy is outside; once it stays in the path, once ACK and BYE go from one to the other."""
+    with town("ours", nat, tmp_path) as (where, gateway):
+        assert gateway is not None
+        for v6, stays in ((False, True), (False, False), (True, True), (True, False)):
+            _no_packet_lost(baresip.both_inside(where, tmp_path / f"{v6}-{stays}", v6, SECONDS, stays))
+            assert left(where, gateway) == []
+        ends = [call["end"] for call in gateway.ask("calls")]
+        assert ends == ["bye"] * 4
 
 
 @pytest.mark.slow

@@ -26,10 +26,11 @@ lie in one segment (nf_conntrack_sip.c)."""
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 def test_cases_under_nat(tmp_path: Path, v6: bool) -> None:
-    """Calls by the phone and to it; every other case, the rest in the other family. tshark reads what left."""
+    """By the phone, to it, between two behind it; every other case, the rest in the other family. tshark reads what
+    left."""
     half = list(CASES.values())[v6::2]
     with town("ours", True, tmp_path) as (where, _):
-        found = play(where, "ours", tmp_path, v6, ("out", "in"), half)
+        found = play(where, "ours", tmp_path, v6, ("out", "in", "behind"), half)
         capture = where.witnesses[where.peer].write(tmp_path / "outside.pcap")
     assert faults(found) == []
     assert oracle.faults(capture, *OUTSIDE[v6]) == []

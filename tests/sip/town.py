@@ -30,6 +30,7 @@ PLACES = 100
 """Calls that can be made side by side, each with addresses of its own."""
 PROXY4, PROXY6 = "198.51.100.5", "fd00:77:2::5"
 STRANGER4, STRANGER6 = "198.51.100.9", "fd00:77:2::9"
+OTHER4, OTHER6 = "10.77.3.2", "fd00:77:3::2"
 INSIDE4, INSIDE6 = ("10.77.",), ("fd00:77:1:", "fd00:77:3:")
 """What an address of the inside begins with."""
 _SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8946, 0x17
@@ -87,7 +88,7 @@ outside = { interfaces = ["wan0"] }
         self.nat = nat
         try:
             self.other = self._add("o")
-            self._link(self.other, "lan", ("10.77.3.2", "fd00:77:3::2"), "lan1", ("10.77.3.1", "fd00:77:3::1"))
+            self._link(self.other, "lan", (OTHER4, OTHER6), "lan1", ("10.77.3.1", "fd00:77:3::1"))
             self.other.run("ip", "route", "add", "default", "via", "10.77.3.1")
             self.other.run("ip", "-6", "route", "add", "default", "via", "fd00:77:3::1")
             self._settle()
