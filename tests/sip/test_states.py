@@ -1,0 +1,180 @@
+"""What is open when, on the wire: on hold, for a phone that lost a forked call, after what nobody answers."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from appid.flow.call import SILENCE
+from tests.netns.net import PUBLIC4, received, until
+from tests.sip.attacks import FAR, Victim, body
+from tests.sip.load import left
+from tests.sip.sipp import SIP, host_port
+from tests.sip.town import Place, Town, town
+
+pytestmark = pytest.mark.kernel
+TIMER = 32.0
+"""64*T1: RFC 3261 section 9.1 for the INVITE of a CANCEL, section 17.1.2.2 (timer F) for the BYE."""
+
+
+class Talk:
+    """A call with early media that flows both ways, by sockets that stay."""
+
+    def __init__(self, where: Town, number: int, status: str = "200 OK") -> None:
+        self.victim = v = Victim(where, Place.numbered(number, False), 20000 + 40 * number, f"ends-{number}")
+        self.mine, self.theirs = v.udp(where.client, v.phone), v.udp(where.peer, v.place.peer)
+        asked, self.source = v.heard(self.mine, self.theirs, v.invite())
+        self.theirs.sendto(v.answer(asked, body(v.place.peer, FAR), status), self.source)
+        self.mine.recvfrom(65535)
+        self.inner, self.outer = v.udp(where.client, v.phone, v.port), v.udp(where.peer, v.place.peer, FAR)
+
+    def request(self, method: str, cseq: int, to_tag: str) -> bytes:
+        start = f"{method} sip:b@{host_port(self.victim.place.peer, SIP)} SIP/2.0"
+        return self.victim.message(start, f"{cseq} {method}", (";tag=a", to_tag))
+
+    def ask(self, request: bytes, answered: bool) -> None:
+        asked, source = self.victim.heard(self.mine, self.theirs, request)
+        if answered:
+            self.theirs.sendto(self.victim.answer(asked, b""), source)
+            self.mine.recvfrom(65535)
+
+    def offer(self, cseq: int, host: str, port: int) -> None:
+        """Another offer within the dialog, answered and acknowledged (RFC 3264 section 8)."""
+        v = self.victim
+        start = f"INVITE sip:b@{host_port(v.place.peer, SIP)} SIP/2.0"
+        request = v.message(start, f"{cseq} INVITE", (";tag=a", ";tag=b"), body(host, port))
+        asked, source = v.heard(self.mine, self.theirs, request)
+        there = host if host == v.place.held else v.place.peer
+        self.theirs.sendto(v.answer(asked, body(there, FAR if port else 0)), source)
+        self.mine.recvfrom(65535)
+
+    def passes(self) -> tuple[bool, bool]:
+        """Whether media goes in, and out, now."""
+        v = self.victim
+        return self._one(self.outer, self.inner, (v.target, v.port)), self._one(
+            self.inner, self.outer, (v.place.peer, FAR)
+        )
+
+    @staticmethod
+    def _one(source: socket.socket, sink: socket.socket, to: tuple[str, int]) -> bool:
+        text = b"\x80" + bytes(11) + str(time.monotonic()).encode()
+        source.sendto(text, to)
+        return text in received(sink)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "nat", [pytest.param(False, marks=pytest.mark.slow, id="routed"), pytest.param(True, id="nat")]
+)
+def test_what_is_on_hold_is_shut_and_opens_again(tmp_path: Path, nat: bool) -> None:
+    """RFC 3264 sections 8.2 (port 0) and 8.4 (0.0.0.0, sections of RFC 2543 times)."""
+    with town("ours", nat, tmp_path) as (where, gateway):
+        assert gateway is not None
+        talk = Talk(where, 0)
+        port, phone = talk.victim.port, talk.victim.phone
+        assert talk.passes() == (True, True)
+        for cseq, (host, held) in enumerate(((talk.victim.place.held, port), (phone, 0)), 1):
+            talk.offer(2 * cseq, host, held)
+            assert talk.passes() == (False, False), (host, held)
+            talk.offer(2 * cseq + 1, phone, port)
+            assert talk.passes() == (True, True)
+        talk.victim.close()
+
+
+class Fork:
+    """A provider outside that calls two phones with one INVITE."""
+
+    def __init__(self, where: Town) -> None:
+        self.place = place = Place.numbered(0, False)
+        self.victims = [Victim(where, place, 20000, "fork") for _ in place.phones]
+        self.hosts = place.phones
+        self.far = self.victims[0].udp(where.peer, place.peer)
+        self.near = [v.udp(where.client, host) for v, host in zip(self.victims, self.hosts, strict=True)]
+        self.media = [v.udp(where.client, host, 20000) for v, host in zip(self.victims, self.hosts, strict=True)]
+        self.outer = self.victims[0].udp(where.peer, place.peer, FAR)
+        self.sources: list[tuple[str, int]] = []
+        for v, near, host in zip(self.victims, self.near, self.hosts, strict=True):
+            own = host_port(host, SIP)
+            register = v.message("REGISTER sip:example.org SIP/2.0", "1 REGISTER", (f";tag={host[-1]}", ""), own=own)
+            self.sources.append(v.heard(near, self.far, register.replace(b"fork", b"reg" + host.encode()))[1])
+
+    def request(self, number: int, method: str, content: bytes = b"", tag: str = "") -> bytes:
+        """Of the provider's, as that phone gets it."""
+        v, own = self.victims[number], host_port(self.place.peer, SIP)
+        text = v.message(f"{method} sip:b@example.org SIP/2.0", f"1 {method}", (";tag=f", tag), content, own=own)
+        self.far.sendto(text.replace(b"branch=z9hG4bK", b"branch=z9hG4bK%d" % number), self.sources[number])
+        return self.near[number].recvfrom(65535)[0]
+
+    def answer(self, number: int, request: bytes, status: str, content: bytes = b"") -> bytes:
+        """Of a phone's, as the provider gets it."""
+        v, own = self.victims[number], host_port(self.hosts[number], SIP).encode()
+        text = v.answer(request, content, status, f";tag=phone{number}")
+        contact = host_port(self.place.peer, SIP).encode()
+        text = text.replace(b"Contact: <sip:b@" + contact, b"Contact: <sip:b@" + own)
+        self.near[number].sendto(text, (self.place.peer, SIP))
+        return self.far.recvfrom(65535)[0]
+
+    def hears(self, number: int, to: tuple[str, int]) -> bool:
+        text = b"\x80" + bytes(11) + str(time.monotonic()).encode()
+        self.outer.sendto(text, to)
+        return text in received(self.media[number])
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("with_487", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["487", "never"])
+def test_the_phone_that_lost_is_shut_while_the_other_talks(tmp_path: Path, with_487: bool) -> None:
+    """Two phones on the same ports ring, both with early media; one answers, the other's branch is cancelled."""
+    with town("ours", True, tmp_path) as (where, gateway):
+        assert gateway is not None
+        fork = Fork(where)
+        asked = [fork.request(number, "INVITE", body(fork.place.peer, FAR)) for number in (0, 1)]
+        described = [body(host, 20000) for host in fork.hosts]
+        told = [fork.answer(n, asked[n], "183 Session Progress", described[n]) for n in (0, 1)]
+        to = [(PUBLIC4, int(re.findall(rb"^m=audio (\d+)", text, re.MULTILINE)[0])) for text in told]
+        assert to[0] != to[1]
+        assert [fork.hears(number, to[number]) for number in (0, 1)] == [True, True]
+        fork.answer(0, asked[0], "200 OK", described[0])
+        cancelled = fork.request(1, "CANCEL")
+        fork.answer(1, cancelled, "200 OK")
+        if with_487:
+            fork.answer(1, asked[1], "487 Request Terminated")
+            assert [fork.hears(number, to[number]) for number in (0, 1)] == [True, False]
+        open_ = {p["inside"] for p in gateway.ask("pinholes") if p["closed_at"] is None}
+        assert (fork.hosts[1] in open_) != with_487
+        assert fork.hosts[0] in open_
+        fork.answer(0, fork.request(0, "BYE", tag=";tag=phone0"), "200 OK")
+        assert not fork.hears(0, to[0])
+        patience = 2.0 if with_487 else TIMER + 2
+        assert until(lambda: not any(p["closed_at"] is None for p in gateway.ask("pinholes")), patience)
+        assert not fork.hears(1, to[1])
+        for victim in fork.victims:
+            victim.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("nat", [False, True], ids=["routed", "nat"])
+def test_what_nobody_answers_closes_by_its_timer(tmp_path: Path, nat: bool) -> None:
+    with town("ours", nat, tmp_path) as (where, gateway):
+        assert gateway is not None
+        cancelled, bidden, silent = Talk(where, 0, "183 Session Progress"), Talk(where, 1), Talk(where, 2)
+        talks = (cancelled, bidden, silent)
+        assert [talk.passes() for talk in talks] == [(True, True)] * 3
+        quiet_since = time.monotonic()
+        cancelled.ask(cancelled.request("CANCEL", 1, ""), answered=True)
+        bidden.ask(bidden.request("BYE", 2, ";tag=b"), answered=False)
+        asked_at = time.monotonic()
+        time.sleep(TIMER - 4)
+        assert [cancelled.passes(), bidden.passes()] == [(True, True)] * 2, "an answer may still come"
+        time.sleep(asked_at + TIMER + 2 - time.monotonic())
+        assert [cancelled.passes(), bidden.passes()] == [(False, False)] * 2
+        assert [call["end"] for call in gateway.ask("calls")] == ["cancelled", "bye", "open"]
+        assert until(lambda: gateway.ask("calls")[2]["end"] == "lost", quiet_since + SILENCE + 5 - time.monotonic())
+        assert silent.passes() == (False, False)
+        assert left(where, gateway) == []
+        for talk in talks:
+            talk.victim.close()
