@@ -9,6 +9,8 @@ SHELL := /bin/bash
 VENV ?= .venv
 SETUP ?= packaging/install-dev
 PYTHON_IN := $(VENV)/bin/python
+# tests at once: as many as there are cores, and twice that of those that mostly wait for the kernel
+JOBS ?= $(shell n=$$(nproc); echo $$((n < 6 ? n : 6)))
 export PATH := $(PATH):/usr/sbin:/sbin
 export PYTHONDONTWRITEBYTECODE := 1
 
@@ -35,7 +37,10 @@ check: lint ## lint, and the architecture tests (budgets, names, a violation of 
 
 test: lint ## everything, kernel tests included; the figures of the issues in short
 	@$(SETUP) test
-	$(VENV)/bin/pytest -m "not slow"
+	@failed=0; \
+	$(VENV)/bin/pytest -n $(JOBS) --dist loadfile -m "not slow and not kernel" || failed=1; \
+	$(VENV)/bin/pytest -n $$((2 * $(JOBS))) --dist loadgroup -m "not slow and kernel" || failed=1; \
+	exit $$failed
 
 demo: setup ## the call on a real kernel: SEED=n for other addresses and tokens, SECONDS=n of media
 	$(PYTHON_IN) -m tests.lab.demo $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))

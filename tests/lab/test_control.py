@@ -19,7 +19,7 @@ from tests.lab.gateway import forward_apple_ports
 from tests.lab.net import Lab, run
 from tests.lab.scenario import Scenario
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.xdist_group("control")]
 
 
 async def _control_call(scenario: Scenario, capture: Path) -> Outcome:

@@ -20,7 +20,7 @@ from tests.lab.gateway import Gateway, only_facetime, parse_json
 from tests.lab.net import Lab
 from tests.lab.scenario import Scenario
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.xdist_group("explain")]
 Line = dict[str, Any]
 
 

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.kernel
 
 def _held(calls: int, directory: Path, workers: int = 1) -> None:
     figures = asyncio.run(observe(Scenario(), calls, 5, 2.0, directory, workers))
+    print(*figures, sep="\n")
     assert len(figures) > 15
     assert all(figure.held for figure in figures), "\n".join(map(str, figures))
 

@@ -37,5 +37,6 @@ def test_without_appid_no_call_goes_direct(tmp_path: Path) -> None:
 @pytest.mark.timeout(400)
 def test_a_hundred_calls(tmp_path: Path) -> None:
     scaled = asyncio.run(scale(Scenario(), calls=100, at_once=10, seconds=2, directory=tmp_path / "scale"))
+    print(scaled)
     assert scaled.held, str(scaled)
     assert scaled.sent > 40000

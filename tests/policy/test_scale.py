@@ -68,5 +68,6 @@ def test_ten_thousand_rules_load_in_twelve_times_and_judge_in_twice_the_time_of_
     tmp_path: Path, shape: str
 ) -> None:
     loading, judging = ratios(tmp_path, shape, 1_000, 10_000, 5)
+    print(f"{shape}: ten times the rules load in {loading:.1f} times and judge in {judging:.2f} times the time")
     assert loading < 12
     assert judging < 2
