@@ -123,11 +123,16 @@ def _fitted(raw: bytearray) -> bytes:
 
 
 def fuzz(count: int, seed: int, begin: list[bytes]) -> Fuzzed:
-    from appid.wire import Endpoint, packed
+    from appid.alg.host import Host
+    from appid.wire import Endpoint, FlowKey, packed
     from tests.engine.play import Play, settings
 
+    class Translating(Host):
+        def mapped(self, key: FlowKey) -> Endpoint | None:
+            return Endpoint(packed(PUBLIC), key.sport)
+
     draw, told = Random(seed), Fuzzed()
-    house, outside = settings(default="allow", outside=PUBLIC), packed(PUBLIC)
+    house, host = settings(default="allow", outside=PUBLIC), Translating()
     while told.packets < count:
         play, now = Play(house), 0.0
         at = draw.randrange(len(begin))
@@ -138,7 +143,7 @@ def fuzz(count: int, seed: int, begin: list[bytes]) -> Fuzzed:
             before = time.process_time()
             try:
                 play.now = now
-                play.queue(data, lambda key: Endpoint(outside, key.sport))
+                play.queue(data, host)
                 if number % 100 == 0:
                     play.tick(now)
             except Exception:  # whatever it is, it is what is looked for
