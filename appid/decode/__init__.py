@@ -56,10 +56,12 @@ DECODERS: Final[tuple[Decoder, ...]] = (
     Decoder("linkcontrol", ("stun", "relayframe"), linkcontrol.FIRST, linkcontrol.decode),
     Decoder("stun", ("udp", "turn", "stun"), stun.FIRST, stun.decode),
     Decoder("stun", ("tcp",), stun.FIRST, stun.decode_stream),
+    Decoder("stun", ("relay",), stun.FIRST, stun.decode_relay),
     Decoder("sip", ("udp", "turn", "stun"), sip.FIRST, sip.decode),
     Decoder("sip", ("tcp",), sip.FIRST, sip.decode_stream),
     Decoder("turn", ("udp", "turn", "stun"), turn.FIRST, turn.decode),
     Decoder("turn", ("tcp",), turn.FIRST, turn.decode_stream),
+    Decoder("turn", ("relay",), turn.FIRST, turn.decode_framed),
     Decoder("sdp", ("sip",), sdp.FIRST, sdp.decode),
     Decoder("snatmap", ("udp",), snatmap.FIRST, snatmap.decode),
     Decoder("tls", ("tcp",), tls.FIRST, tls.decode),
@@ -84,7 +86,7 @@ DECODERS: Final[tuple[Decoder, ...]] = (
     Decoder("http", ("middle",), frozenset(b"H"), http.decode_response),
 )
 
-STREAMS: Final = frozenset({"tcp", "segment", "middle"})
+STREAMS: Final = frozenset({"tcp", "segment", "middle", "relay"})
 """Carriers on which any decoder may follow another; elsewhere only the same decoder reads on in a payload."""
 
 

@@ -207,6 +207,21 @@ def decode_stream(data: memoryview) -> Layer | None:
     return _layer(data, type_, length, True)
 
 
+def decode_relay(data: memoryview) -> Layer | None:
+    """A stream that is known to be a relay's: without the cookie, too, the length alone frames a message."""
+    if len(data) < HEADER:
+        return None
+    type_, length, word = _header(data)
+    total = HEADER + length
+    if type_ & 0xC000 or length & 3 or (word != COOKIE and _method(type_) not in CLASSIC_METHODS):
+        return None
+    if total > len(data):
+        return Layer("stun", (), 0)
+    if word != COOKIE and not _classic(data[:total], type_):
+        return None
+    return _layer(data, type_, length, word == COOKIE)
+
+
 def _framed(data: memoryview) -> Layer | None:
     """The message behind RFC 4571's length, which counts in `consumed`."""
     layer = decode_stream(data)

@@ -50,6 +50,17 @@ def decode_stream(data: memoryview) -> Layer | None:
     return _layer(data, size, padded, exact=padded == end)
 
 
+def decode_framed(data: memoryview) -> Layer | None:
+    """A stream that is known to be a relay's (its Allocate or ChannelBind was read): the length alone frames a message,
+    whatever is relayed. consumed is 0 while it is incomplete."""
+    end = len(data)
+    if end < HEADER or data[0] & 0xC0 != 0x40:
+        return None
+    size = HEADER + (data[2] << 8 | data[3])
+    padded = -(-size // 4) * 4
+    return _layer(data, size, padded, exact=padded == end) if padded <= end else Layer("turn", (), 0)
+
+
 def _relayed(inner: memoryview, length: int) -> bool:
     """STUN with its cookie, DTLS, RTP or RTCP (split by RFC 7983 section 7), or SIP; `length` is the header's word."""
     if length < 8 or len(inner) < 8:

@@ -21,7 +21,7 @@ from appid.engine import room
 from appid.engine.calls import CallKeeper
 from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, Restored, RulesLoaded, Tick
 from appid.engine.kept import restore
-from appid.engine.read import read
+from appid.engine.read import carrier, read
 from appid.engine.record import FlowRecord, Settings, Topology, flow_facts
 from appid.engine.reload import Reload
 from appid.engine.report import AnomalyReport, DecisionReport, ExceptionReport, FlowReport, TranslationReport
@@ -40,7 +40,8 @@ from appid.policy.evaluate import Situation
 from appid.wire import TCP, UDP, DecodeError, Endpoint, Fact, Layer
 
 PATIENCE: Final = 128
-"""Packets of a stream within which a message that came in pieces counts as one."""
+"""Packets of a stream within which a message of these that came in pieces counts as one."""
+IN_PIECES: Final = frozenset({"sip", "stun"})
 SWEEP: Final = 60.0
 """Seconds between two looks for mappings whose signalling flow is followed no more."""
 
@@ -282,8 +283,8 @@ class Engine:
             record.payload_packets += 1
         told = read(record, packet, outward)
         layers = told.layers
-        if layers and layers[-1].consumed == 0 and layers[-1].name == "sip" and record.userspace_packets < PATIENCE:
-            record.payload_packets -= 1  # the head of a message in small segments is one packet, not many
+        if layers and not layers[-1].consumed and layers[-1].name in IN_PIECES and record.userspace_packets < PATIENCE:
+            record.payload_packets -= 1  # a message in small segments is one packet, not many
         if self.on_read is not None:
             self.on_read(record, number, outward, layers)
         self.broken = bool(told.anomalies)
@@ -423,13 +424,14 @@ class Engine:
                 channel = next((f.value for f in layer.facts if f.name == "turn.channel"), None)
                 behind = checked = record.relay.channels.get(channel) if isinstance(channel, int) else None
                 peer = behind.address if behind is not None else record.remote
-            elif layer.name == "sip" and record.opened_with("sip", outward):
+            elif layer.name == "sip" and record.opened_with(carrier(layers, position), outward):
                 following = layers[position + 1].message if position + 1 < len(layers) else None
                 description = following if isinstance(following, Description) else None
                 functions = self._alg(record)
                 if not functions:
                     continue
-                if self.settings.monitor or "translation" not in functions:
+                spliced = record.opened_with("sip", outward)  # a relay's stream is not
+                if self.settings.monitor or "translation" not in functions or not spliced:
                     yield from self.calls.signal(record, layer, description, peer or b"", by_host, number, now)
                     continue
                 nat = self.calls.nat

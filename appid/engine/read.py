@@ -63,6 +63,12 @@ def read(record: FlowRecord, packet: Packet, outward: bool) -> Read:
     return Read(layers, facts, peeled.anomalies)
 
 
+def carrier(layers: tuple[Layer, ...], position: int) -> str:
+    """What a stream must have begun with, if the SIP at this position is its sender's own (`FlowRecord.opened_with`):
+    SIP, or, behind a channel's header, the relay's STUN."""
+    return "stun" if position and layers[position - 1].name == "turn" else "sip"
+
+
 def _requests(record: FlowRecord, layers: tuple[Layer, ...]) -> list[Fact]:
     """Which requests of their connection these are, from 1: one may follow another at once (RFC 9112 section 9.3.2)."""
     facts = []
@@ -84,7 +90,9 @@ def _stream(record: FlowRecord, packet: Packet, outward: bool) -> Peeled:
     if body:  # still the body of a message before: nobody looks for a message in it
         stream.consume(body)
         record.bodies[side] -= body
-    peeled = peel(stream.data, "tcp") if stream.data else NO_LAYERS
+    peeled = peel(stream.data, "relay") if stream.data and record.relay is not None else NO_LAYERS
+    if not peeled.layers and not peeled.anomalies and stream.data:
+        peeled = peel(stream.data, "tcp")
     if peeled.consumed:
         stream.consume(peeled.consumed)
         record.bodies[side] = next(

@@ -114,8 +114,9 @@ class Calls:
         return self._quietest()
 
     def find(self, application: str, hosts: Iterable[bytes], remote: bytes) -> Call | None:
-        """The open call that a flow of these inside hosts to `remote` serves: by its peer, else the last one active."""
-        ids = {number for host in hosts for number in self._by_host.get(host, ())}
+        """The open call that a flow of these inside hosts to `remote` serves: by its peer, else the last one active.
+        Seen from outside a NAT, who sent first to a private address is the `remote`, and its call is meant."""
+        ids = {number for host in (*hosts, remote) for number in self._by_host.get(host, ())}
         calls = [c for number in ids if (c := self.open[number]).application == application and not c.ending]
         if not calls:
             return None
