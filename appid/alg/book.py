@@ -73,6 +73,15 @@ class Book:
             expectation = replace(expectation, checked_at=before.checked_at or before.opened_at)
         self.open[number] = expectation
 
+    def give(self, number: int, call: int) -> None:
+        """An expectation becomes another call's, whatever that one has already."""
+        expectation = self.open[number]
+        self._by_call[expectation.call].remove(number)
+        if not self._by_call[expectation.call]:
+            del self._by_call[expectation.call]
+        self.open[number] = replace(expectation, call=call)
+        self._by_call.setdefault(call, []).append(number)
+
     def of_call(self, call: int) -> list[tuple[int, Expectation]]:
         return [(number, self.open[number]) for number in self._by_call.get(call, ())]
 

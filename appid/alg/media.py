@@ -80,11 +80,13 @@ def runs(ours: Media, mux: bool = False) -> Iterator[tuple[bytes | None, tuple[i
             yield each.address, (each.port,)
 
 
-def described(answer: Description) -> tuple[CallMedia, ...]:
-    """What the answer left of the offer, for people: kind, payload types, codec names."""
+def described(offer: Description, answer: Description) -> tuple[CallMedia, ...]:
+    """What the answer left of the offer, for people. A number that the answer does not explain keeps the offer's meaning
+    (RFC 3264 section 6.1)."""
     found = []
-    for media in answer.media:
+    for index, media in enumerate(answer.media):
+        names = dict(offer.media[index].codecs) if index < len(offer.media) else {}
+        names.update(media.codecs)
         types = tuple(number for number in media.formats if isinstance(number, int))
-        names = tuple(name for _, name in media.codecs)
-        found.append(CallMedia(media.kind, types, names))
+        found.append(CallMedia(media.kind, types, tuple(names.get(number) for number in types)))
     return tuple(found)

@@ -124,7 +124,7 @@ class Metrics:
                 self._decision(flow)
             case DecisionReport() as judged if judged.decision is not None:
                 self.decisions.labels(judged.decision.rule, judged.decision.action).inc()
-            case CallReport() as call if call.end != "open":
+            case CallReport() as call if call.end not in ("open", "joined"):
                 self._call(call)
             case PinholeReport() as pinhole if pinhole.closed_at is None:
                 self.opened.labels(pinhole.expectation.application).inc()

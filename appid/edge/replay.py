@@ -7,7 +7,7 @@ anomalies. A decided flow's packets do not reach the engine: they cost one look-
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -72,7 +72,7 @@ class Life:
             self.call = report.call
         before = self.report
         if before is not None and before.identification.confidence is not None:
-            same_flow = before.flow == report.flow
+            same_flow = before.flow == report.flow != 0  # 0: the kernel's alone, of each call anew
             if report.identification.confidence is None or (
                 not same_flow and report.identification.application == before.identification.application
             ):
@@ -214,12 +214,25 @@ class Replay:
                 self._in_call(life)
         elif isinstance(body, CallReport):
             result.calls[body.call] = body
+            if body.into is not None:
+                self._join(body.call, body.into)
         elif isinstance(body, PinholeReport):
             result.pinholes[body.pinhole] = body
         elif isinstance(body, AnomalyReport):
             result.anomaly_count += 1
             if len(result.anomalies) < MAX_TOLD:
                 result.anomalies.append((life.id if life is not None else 0, body))
+
+    def _join(self, call: int, into: int) -> None:
+        """What was told of a call is told of the one that it is part of."""
+        del self.result.calls[call]
+        for life in self.by_call.pop(call, []):
+            life.call = into
+            self._in_call(life)
+        for number, report in self.result.pinholes.items():
+            if report.expectation.call == call:
+                expectation = replace(report.expectation, call=into)
+                self.result.pinholes[number] = replace(report, expectation=expectation)
 
     def _in_call(self, life: Life) -> None:
         if life.call is not None:

@@ -31,6 +31,12 @@ class Totals:
     bytes: int = 0
     seconds: float = 0.0
 
+    def plus(self, other: Totals) -> Totals:
+        return Totals(
+            self.flows + other.flows, self.packets + other.packets, self.bytes + other.bytes,
+            self.seconds + other.seconds,
+        )  # fmt: skip
+
     def add(self, flow: FlowEnded | Entry) -> None:
         self.flows += 1
         self.packets += sum(flow.packets)
@@ -61,6 +67,8 @@ class Told:
                 _remember(self.flows, id_of(flow.key), flow)
                 if flow.decision is not None:
                     self.counts[f"decision {flow.decision.action}"] += 1
+            case CallReport() as call if call.into is not None:
+                self._join(call.call, call.into)
             case CallReport() as call:
                 _remember(self.calls, call.call, call)
             case PinholeReport() as pinhole:
@@ -68,6 +76,19 @@ class Told:
                 wanted = pinhole.expectation
                 _remember(self.kinds, (wanted.inside, wanted.port, wanted.peer), wanted.kind)
                 _remember(self.media, (wanted.inside, wanted.port, wanted.peer), wanted.call)
+
+    def _join(self, call: int, into: int) -> None:
+        """What was told of a call is told of the one that it is part of."""
+        self.calls.pop(call, None)
+        for identity, flow in self.flows.items():
+            if flow.call == call:
+                self.flows[identity] = flow._replace(call=into)
+        for place, number in self.media.items():
+            if number == call:
+                self.media[place] = into
+        totals = self.of_call.pop(call, None)
+        if totals is not None:
+            self.of_call[into] = totals.plus(self.of_call.get(into, Totals()))
 
     def judged(self, report: DecisionReport) -> bool:
         """Take over a decision about a flow known already; whether that is news."""

@@ -233,6 +233,8 @@ class CallKeeper:
         dialog = change.dialog
         if change.what == "invited":
             call = self._invited(dialog, record, packet, now)
+            yield from self._absorb(call, record.call, packet)
+            self._add(call, record)
             dialog.peers = call.peers
             self.by_call_id[dialog.call_id] = call.id
             yield self._report(call)
@@ -262,7 +264,6 @@ class CallKeeper:
         """The call that this INVITE begins; the same one where two inside hosts see one dialog from both ends."""
         known = self.calls.open.get(self.by_call_id.get(dialog.call_id, 0))
         call = known or self._nascent(dialog, record, packet, now)
-        self._add(call, record)
         caller, callee = (dialog.host, dialog.peer) if dialog.caller_inside else (dialog.peer, dialog.host)
         if known is None:
             call.started_at, call.call_id = packet, dialog.call_id
@@ -273,6 +274,23 @@ class CallKeeper:
             call.callee = callee
         call.touch(now, packet)
         return call
+
+    def _absorb(self, call: Call, number: int | None, packet: int) -> Iterator[Command]:
+        """What was a call of its own until this INVITE is `call`, seen at its other end: both clients are inside, each
+        with a relay of its own. All that is its becomes `call`'s."""
+        other = self.calls.open.get(number or 0)
+        if other is None or other is call or other.ending or other.call_id is not None:
+            return
+        for pinhole, _ in self.book.of_call(other.id):
+            self.book.give(pinhole, call.id)
+        for record in self.records.pop(other.id, {}).values():
+            self._add(call, record)
+        other.close("joined", packet)
+        self.calls.remove(other)
+        self.touched.add(other.id)
+        self.decisions.pop(other.id, None)
+        self.situations.pop(other.id, None)
+        yield self._report(other, into=call.id)
 
     def _nascent(self, dialog: Dialog, record: FlowRecord, packet: int, now: float) -> Call:
         """A call of these hosts whose INVITE was still to come, else a new one."""
@@ -354,7 +372,7 @@ class CallKeeper:
         inside, outside = dialog.inside, dialog.outside
         if inside is None or outside is None:
             return
-        call.media = described(outside if dialog.offer_outward else inside)
+        call.media = described(*((inside, outside) if dialog.offer_outward else (outside, inside)))
         if "expectations" not in self.functions(call.application, self.decisions.get(call.id)):
             return
         wanted: dict[tuple[bytes, int, bytes], Expectation] = {}
@@ -566,7 +584,7 @@ class CallKeeper:
         return min((t for t in times if t is not None), default=None)
 
     @staticmethod
-    def _report(call: Call) -> Report:
+    def _report(call: Call, into: int | None = None) -> Report:
         return Report(
             "call",
             CallReport(
@@ -581,6 +599,7 @@ class CallKeeper:
                 call.end,
                 tuple(call.flows),
                 call.media,
+                into,
             ),
         )
 

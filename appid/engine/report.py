@@ -55,6 +55,8 @@ class CallReport:
     end: End
     flows: tuple[int, ...]
     media: tuple[CallMedia, ...]
+    into: int | None = None
+    """With end "joined": the call that this one is part of, and always was."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,16 +23,17 @@ MAX_HOSTS = 32
 MAX_CALL_FLOWS = 256
 """Flows listed with one call; more serve it, but are not listed."""
 
-End = Literal["bye", "cancelled", "refused", "lost", "open"]
+End = Literal["bye", "cancelled", "refused", "lost", "joined", "open"]
 
 
 @dataclass(frozen=True, slots=True)
 class CallMedia:
-    """One medium as negotiated: payload types in order of preference, the codec names that the descriptions gave."""
+    """One medium as negotiated: payload types in order of preference, and for each its codec's name, None where neither
+    description gives one."""
 
     kind: str
     payload_types: tuple[int, ...]
-    codecs: tuple[str, ...]
+    codecs: tuple[str | None, ...]
 
 
 @dataclass(slots=True, eq=False)

@@ -72,6 +72,16 @@ class Telling:
         else:
             self.untold += 1
 
+    def join(self, other: Telling) -> None:
+        """What was another call is part of this one."""
+        for item in other.items:
+            if isinstance(item, Step):
+                self.cast.add(item.src, item.dst, item.via)
+        self.items += other.items
+        self.streams |= other.streams
+        self.descriptions += other.descriptions
+        self.untold += other.untold
+
     def _folded(self, step: Step, said: Said) -> None:
         if self._fold is None:
             if len(self.items) > MAX_STEPS + MAX_FOLDS or not self.budget.take("items"):

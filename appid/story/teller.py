@@ -292,6 +292,9 @@ class Storyteller:
             case CallReport():
                 before = self._reports.get(body.call)
                 self._reports[body.call] = body
+                if body.into is not None:
+                    self._one(body.call, body.into)
+                    return
                 if body.call_id is not None:
                     self._by_call_id[body.call_id] = body.call
                 for words in _call_words(before, body):
@@ -309,6 +312,21 @@ class Storyteller:
                 self._effects.append((0, Effect("translated", f"not translated: {UNTRANSLATED[body.result]}")))
             case AnomalyReport():
                 self._effects.append((0, Effect("anomaly", f"{body.protocol}: {body.reason}")))
+
+    def _one(self, call: int, into: int) -> None:
+        """A call that turned out to be the other end of `into` is told with it."""
+        self._effects.append((into, Effect("call", f"call {call} is the other end of call {into}")))
+        old, telling = self.calls.pop(call, None), self.calls.get(into)
+        if old is None:
+            return
+        if telling is None:
+            old.number, self.calls[into] = into, old
+            return
+        telling.join(old)
+        for note in self.notes.values():
+            if note.telling is old:
+                note.telling = telling
+        self._open.update((host, telling) for host, one in self._open.items() if one is old)
 
     def _elsewhere(self, number: int, telling: Telling | None) -> None:
         """What this packet changes of another call than its own."""

@@ -116,9 +116,15 @@ def test_thousands_of_media_are_refused() -> None:
 
 
 def test_what_was_answered_is_described() -> None:
-    media = described(session("m=audio 3456 RTP/AVP 0 97", "a=rtpmap:97 iLBC/8000", "m=video 0 RTP/AVP 31"))
-    assert (media[0].kind, media[0].payload_types) == ("audio", (0, 97))
-    assert set(media[0].codecs) == {"PCMU", "iLBC"}
+    """Each payload type with its codec: the answer's word, else the offer's (RFC 3264 section 6.1), else nobody's."""
+    offer = session(
+        "m=audio 5000 RTP/AVP 97 104 0 98", "a=rtpmap:97 X/8000", "a=rtpmap:98 opus/48000", "m=video 7 RTP/AVP 31"
+    )
+    answer = session("m=audio 3456 RTP/AVP 104 97 0 98", "a=rtpmap:97 iLBC/8000", "m=video 0 RTP/AVP 31")
+    audio, video = described(offer, answer)
+    assert (audio.kind, audio.payload_types) == ("audio", (104, 97, 0, 98))
+    assert audio.codecs == (None, "iLBC", "PCMU", "opus")
+    assert (video.payload_types, video.codecs) == ((31,), ("H261",))
 
 
 PORTS = st.integers(0, 65535)

@@ -18,6 +18,8 @@ from appid.edge.rule_files import load_applications
 from appid.engine import Engine, Settings
 from tests.corpus import facetime2023, lookalikes, sessions
 from tests.corpus.expected import Case, Expected, FlowTruth
+from tests.corpus.legs import Leg, Pair
+from tests.corpus.scene import Scene
 from tests.corpus.stage import Stage
 from tests.corpus.variation import Variation
 from tests.corpus.writer import End
@@ -262,3 +264,47 @@ def test_a_call_joined_in_its_middle_ends_with_its_bye(start: int, folder: Path)
     calls = [line for line in output if line["type"] == "call"]
     assert [(call["end"], call["ended_at"]) for call in calls] == [("bye", 5790 - start + 1)]
     assert not [line for line in output if line["type"] == "pinhole"]
+
+
+def test_two_clients_on_relays_of_their_own_are_told_as_one_call(tmp_path: Path) -> None:
+    """Both inside: what was called call 2 until the INVITE came back in is nowhere in what is told."""
+    s = Scene(3, Variation())
+    ends = ((s.client, End(s.h.relay, 3478)), (s.client2, End(s.h.relay2, 3478)))
+    legs = [Leg(s, client, relay, s.public, s.public, 0x4001) for client, relay in ends]
+    for leg in legs:
+        leg.allocate(s.transaction())
+        leg.bind(s.transaction())
+    pair, first = Pair(s, True), s.transaction()
+    legs[1].into(pair.check(first))  # opens a pinhole of the second's own
+    dialog = s.dialog(s.public, s.public)
+    for message in (dialog.invite(), dialog.response(200, "OK", answer=True)):
+        legs[0].out(message)
+        legs[1].into(message)
+        legs.reverse()
+    s.cap.save(tmp_path / "one.pcap")
+    output = check(tmp_path / "one.pcap")
+    assert [(line["id"], line["flows"]) for line in output if line["type"] == "call"] == [(1, [1, 2])]
+    assert {line["call"] for line in output if line["type"] == "flow"} == {1}
+    assert {line["call"] for line in output if line["type"] == "pinhole"} == {1}
+
+
+def test_a_path_that_two_calls_foresaw_was_named_at_its_first_packet(tmp_path: Path) -> None:
+    """One call after the other between the same two sockets: one flow, and the second call does not name it later."""
+    s = Scene(1, Variation())
+    leg = Leg(s, s.client, End(s.h.relay, 3478), s.peer, s.public, 0x4001)
+    leg.allocate(s.transaction())
+    leg.bind(s.transaction())
+    for _ in range(2):
+        dialog = s.dialog(s.public, s.peer)
+        leg.out(dialog.invite())
+        leg.into(dialog.response(200, "OK", answer=True))
+        for sequence in range(3):
+            s.cap.udp(s.peer, s.client, b"\x80\x68" + sequence.to_bytes(2, "big") + bytes(60))
+        leg.out(dialog.bye())
+        leg.into(dialog.bye_answer())
+        s.tick(20.0)
+    s.cap.save(tmp_path / "two.pcap")
+    output = check(tmp_path / "two.pcap")
+    flow = next(line for line in output if line["type"] == "flow" and line["src"] == s.peer.host)
+    assert flow["identified_at"] == flow["first_packet"] == 5
+    assert len([line for line in output if line["type"] == "call"]) == 2

@@ -75,3 +75,18 @@ def test_a_decision_judged_again_replaces_the_flows_and_is_news_once() -> None:
     assert told.judged(replace(refused, changed=False)) is False
     stranger = DecisionReport(KEY._replace(sport=1), "dns", Decision("allow", "a"), False)
     assert told.judged(stranger) is False, "nothing is known of it, and nothing changes"
+
+
+def test_a_call_that_is_anothers_other_end_is_told_of_no_more() -> None:
+    """Its flows and what they carried are the other's."""
+    told = Told()
+    call = REPORTS["call"].body
+    told.report(Report("call", replace(call, call=7)))
+    told.report(Report("call", replace(call, call=8)))
+    for number in (1, 2):
+        told.report(Report("flow", flow(number)._replace(call=6 + number)))
+        told.end(FlowEnded(flow(number).key, 0, (1, 1), (60, 60), 1.0), "facetime")
+    told.report(Report("call", replace(call, call=8, end="joined", into=7)))
+    assert list(told.calls) == [7]
+    assert {report.call for report in told.flows.values()} == {7}
+    assert told.of_call == {7: Totals(2, 4, 240, 2.0)}

@@ -388,3 +388,48 @@ def test_an_application_whose_file_does_not_say_so_opens_nothing_by_a_channel() 
 
 def test_a_port_outside_the_media_range_opens_nothing_by_a_channel() -> None:
     assert of(bound(Play(settings(ALLOW)), host=CLIENT._replace(port=50000)), OpenPinhole) == []
+
+
+def relayed(play: Play, client: End, relay: End, channel: int) -> stun.Transaction:
+    """The client allocates and binds a channel to the peer (session 1 frames 60 to 121)."""
+    transaction = stun.Transaction(stun.COOKIE, packed(client.host) * 3)
+    told = stun.xor_address(stun.XOR_RELAYED_ADDRESS, relay.host, 3489, transaction)
+    attributes = [told, (stun.RESERVATION_TOKEN, bytes(8)), stun.u32(stun.LIFETIME, 60)]
+    play.queue(udp(client, relay, stun.message(stun.ALLOCATE, stun.REQUEST, transaction, attributes)))
+    bind = [stun.channel_number(channel), stun.xor_address(stun.XOR_PEER_ADDRESS, PUBLIC, 16402, transaction)]
+    play.queue(udp(client, relay, stun.message(stun.CHANNEL_BIND, stun.REQUEST, transaction, bind)))
+    return transaction
+
+
+def test_two_inside_clients_that_begin_on_relays_of_their_own_have_one_call() -> None:
+    """The INVITE comes back in on the other's channel: same Call-ID, same call; what the other's had is its own."""
+    play = Play()
+    other = End("172.16.42.185", 16402)
+    relays = End("203.0.113.9", 3478), End("203.0.113.10", 3478)
+    relayed(play, CLIENT, relays[0], 0x4001)
+    theirs = relayed(play, other, relays[1], 0x4002)
+    check = stun.message(stun.BINDING, stun.REQUEST, theirs, [(stun.USERNAME, bytes(20))])
+    play.queue(udp(relays[1], other, stun.channel_data(0x4002, check)))
+    assert len(play.engine.calls.calls.open) == 2
+    ours, joined = sorted(play.engine.calls.calls.open)
+    assert [e.call for _, e in play.engine.calls.book.of_call(joined)] == [joined]
+    dialog = play.call(shown=PUBLIC, answered_as=PUBLIC).dialog
+
+    def through(message: bytes, outward: bool = True) -> None:
+        near, far = ((CLIENT, relays[0], 0x4001), (other, relays[1], 0x4002))[:: 1 if outward else -1]
+        play.queue(udp(near[0], near[1], stun.channel_data(near[2], message)))
+        play.queue(udp(far[1], far[0], stun.channel_data(far[2], message)))
+
+    through(dialog.invite())
+    (call,) = play.engine.calls.calls.open.values()
+    assert (call.id, len(call.flows)) == (ours, 2)
+    assert [(r.call, r.into) for r in bodies(play.commands, CallReport) if r.end == "joined"] == [(joined, ours)]
+    assert {e.call for e in play.engine.calls.book.open.values()} == {ours}
+    through(dialog.response(200, "OK", answer=True), outward=False)
+    through(dialog.ack())
+    through(dialog.bye())
+    through(dialog.bye_answer(), outward=False)
+    told = last_call(play)
+    assert (told.call, told.end, told.caller, told.callee) == (ours, "bye", packed(CLIENT.host), packed(other.host))
+    assert play.engine.calls.calls.open == {}
+    assert places(play) == []
