@@ -81,8 +81,8 @@ def runs(ours: Media, mux: bool = False) -> Iterator[tuple[bytes | None, tuple[i
 
 
 def described(offer: Description, answer: Description) -> tuple[CallMedia, ...]:
-    """What the answer left of the offer, for people. A number that the answer does not explain keeps the offer's meaning
-    (RFC 3264 section 6.1)."""
+    """What the answer left of the offer, for people. What the answer does not explain keeps the offer's meaning (RFC 3264
+    section 6.1)."""
     found = []
     for index, media in enumerate(answer.media):
         names = dict(offer.media[index].codecs) if index < len(offer.media) else {}
