@@ -81,7 +81,7 @@ def runs(ours: Media, mux: bool = False) -> Iterator[tuple[bytes | None, tuple[i
 
 
 def described(offer: Description, answer: Description) -> tuple[CallMedia, ...]:
-    """What the answer left of the offer, for people. What the answer does not explain keeps the offer's meaning (RFC 3264
+    """What the answer left of the offer, for people. Where it explains nothing, the offer's meaning stands (RFC 3264
     section 6.1)."""
     found = []
     for index, media in enumerate(answer.media):
