@@ -21,7 +21,7 @@ from appid.dataplane.command import BindNat, ClosePinhole, Command, CutFlow, Ope
 from appid.decode.sdp import Description
 from appid.engine.nat import OPENS_MEDIA, NatKeeper
 from appid.engine.record import FlowRecord, Settings, Topology
-from appid.engine.report import AnomalyReport, CallReport, PinholeReport
+from appid.engine.report import AnomalyReport, PinholeReport, told_call
 from appid.flow.call import Call, Calls, End
 from appid.flow.key import FlowKey
 from appid.identify.application import ALG, AlgFunction
@@ -114,7 +114,7 @@ class CallKeeper:
             self._wake(now)
         self._add(call, record)
         call.touch(now, packet)
-        yield self._report(call)
+        yield told_call(call)
         yield from self._make_room(packet, now)
 
     def foresee(self, record: FlowRecord) -> tuple[int, Expectation] | None:
@@ -225,7 +225,7 @@ class CallKeeper:
         if signal.method == "BYE" and not call.ending:
             call.call_id, call.ending = signal.call_id, True
             call.close("bye", packet)
-            yield self._report(call)
+            yield told_call(call)
         elif signal.method is None and signal.cseq_method == "BYE" and call.ending:
             yield from self.end(call, "bye", packet, now)
 
@@ -237,7 +237,7 @@ class CallKeeper:
             self._add(call, record)
             dialog.peers = call.peers
             self.by_call_id[dialog.call_id] = call.id
-            yield self._report(call)
+            yield told_call(call)
             yield from self._make_room(packet, now)
             return
         found = self.calls.open.get(self.by_call_id.get(dialog.call_id, 0))
@@ -258,7 +258,7 @@ class CallKeeper:
         elif change.what == "ended":
             yield from self._dialog_ended(found, change, packet, now)
             return
-        yield self._report(found)
+        yield told_call(found)
 
     def _invited(self, dialog: Dialog, record: FlowRecord, packet: int, now: float) -> Call:
         """The call that this INVITE begins; the same one where two inside hosts see one dialog from both ends."""
@@ -290,7 +290,7 @@ class CallKeeper:
         self.touched.add(other.id)
         self.decisions.pop(other.id, None)
         self.situations.pop(other.id, None)
-        yield self._report(other, into=call.id)
+        yield told_call(other, into=call.id)
 
     def _nascent(self, dialog: Dialog, record: FlowRecord, packet: int, now: float) -> Call:
         """A call of these hosts whose INVITE was still to come, else a new one."""
@@ -534,15 +534,12 @@ class CallKeeper:
             self.by_call_id.pop(call.call_id, None)
             for host in call.hosts:
                 yield from self.nat.release((call.call_id, host))
-        yield self._report(call)
+        yield told_call(call)
 
     def resume(self, refresh_at: float | None) -> None:
         """Calls were put back: somebody must look after them."""
         self.refresh_at = refresh_at
         self.deadline = self._next_deadline()
-
-    def told(self, call: Call) -> Report:
-        return self._report(call)
 
     def tick(self, packet: int, now: float) -> Iterator[Command]:
         """What time alone does: unanswered BYEs, silence, hard limits, renewal of what the kernel holds."""
@@ -582,26 +579,6 @@ class CallKeeper:
     def _next_deadline(self) -> float | None:
         times = (self.dialogs.next_deadline(), self.calls.next_deadline(), self.refresh_at)
         return min((t for t in times if t is not None), default=None)
-
-    @staticmethod
-    def _report(call: Call, into: int | None = None) -> Report:
-        return Report(
-            "call",
-            CallReport(
-                call.id,
-                call.application,
-                call.call_id,
-                call.caller,
-                call.callee,
-                call.started_at,
-                call.answered_at,
-                call.ended_at,
-                call.end,
-                tuple(call.flows),
-                call.media,
-                into,
-            ),
-        )
 
 
 def _across(expectation: Expectation) -> Expectation:

@@ -17,7 +17,7 @@ from appid.alg.relay import Relay
 from appid.dataplane.command import BindNat, Command, OpenPinhole, Report
 from appid.engine.calls import PINHOLE_TIMEOUT, REFRESH, CallKeeper
 from appid.engine.record import FlowRecord
-from appid.engine.report import PinholeReport
+from appid.engine.report import PinholeReport, told_call
 from appid.flow.call import SILENCE, Call, CallMedia
 from appid.flow.key import FlowKey
 from appid.identify.identification import Because, Confidence
@@ -179,7 +179,7 @@ def restore(engine: Engine, kept: KeptCall, now: float) -> Iterator[Command]:
     for pinhole in kept.pinholes[:MAX_LISTED]:
         yield from _restore_pinhole(calls, pinhole, call, now)
     calls.resume(now + REFRESH if calls.book.open else None)
-    yield calls.told(call)
+    yield told_call(call)
 
 
 def _sound(engine: Engine, kept: KeptCall) -> bool:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from appid.alg.expectation import Expectation
 from appid.alg.translate import Result
-from appid.flow.call import CallMedia, End
+from appid.dataplane.command import Report
+from appid.flow.call import Call, CallMedia, End
 from appid.flow.key import FlowKey
 from appid.identify.identification import Identification
 from appid.policy import Decision
@@ -94,3 +95,23 @@ class AnomalyReport:
     protocol: str
     reason: str
     key: FlowKey | None = None
+
+
+def told_call(call: Call, into: int | None = None) -> Report:
+    return Report(
+        "call",
+        CallReport(
+            call.id,
+            call.application,
+            call.call_id,
+            call.caller,
+            call.callee,
+            call.started_at,
+            call.answered_at,
+            call.ended_at,
+            call.end,
+            tuple(call.flows),
+            call.media,
+            into,
+        ),
+    )
