@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Sequence
 
 import pytest
@@ -99,7 +98,7 @@ def test_a_flow_denied_on_its_first_packet_is_queued_once(ruled: Net, ends: Pair
     with running(ruled, deny) as book:
         for _ in range(20):
             client.sendto(b"no", (ends[1], 6000))
-            time.sleep(0.002)
+            book.settled()
         assert received(peer) == []
         assert len(book.packets) == 1
         assert book.failed == []
@@ -117,7 +116,7 @@ def test_what_is_denied_behind_a_port_forwarding_of_the_host_never_passes(ruled:
     with running(ruled, deny) as book:
         for _ in range(5):
             peer.sendto(b"no", (PUBLIC4, 9000))
-            time.sleep(0.005)
+            book.settled()
         assert received(client) == []
         assert len(book.packets) == 5
         assert book.failed == []
@@ -167,10 +166,10 @@ def test_rules_of_others_after_ours_still_see_every_packet_once(ruled: Net, vari
     program = f"iptables-{variant}"
     ruled.gateway.run(program, "-t", "mangle", "-A", "FORWARD", "-p", "udp", "-j", "DSCP", "--set-dscp", "46")
     client, peer = sockets(ruled, (CLIENT4, PEER4))
-    with running(ruled, lambda packet, number: PASS if number < 3 else ALLOW):
+    with running(ruled, lambda packet, number: PASS if number < 3 else ALLOW) as book:
         for _ in range(10):
             client.sendto(b"x", (PEER4, 6000))
-            time.sleep(0.005)
+            book.settled()
         assert len(received(peer)) == 10
     listing = ruled.gateway.run(program, "-t", "mangle", "-nvxL", "FORWARD")
     assert [line.split()[0] for line in listing.splitlines() if "DSCP" in line] == ["10"]

@@ -90,24 +90,13 @@ def on_the_kernel(net: Net, seed: int, ends: tuple[str, str], count: int) -> lis
     inside = [net.client.udp(ends[0], 5000 + flow) for flow in range(3)]
     outside = [net.peer.udp(ends[1], 6000 + flow) for flow in range(3)]
     results = []
-    answer, shut = script(seed), list[int]()
-
-    def noted(packet: Packet, number: int) -> Sequence[Command]:
-        told = answer(packet, number)
-        shut.extend(number for each in told if isinstance(each, ClosePinhole))
-        return told
-
-    with running(net, noted) as book:
+    with running(net, script(seed)) as book:
         for outward, flow, payload in datagrams(seed, count):
             before = len(book.packets)
             source, target = (inside[flow], outside[flow]) if outward else (outside[flow], inside[flow])
             source.sendto(payload, (ends[1], 6000 + flow) if outward else (ends[0], 5000 + flow))
-            passed = received_one(target)
-            time.sleep(0.003 if passed else 0.0)
-            if shut:  # what went through it is looked for a moment later
-                shut.clear()
-                time.sleep(0.15)
-            results.append((len(book.packets) > before, passed))
+            book.settled()
+            results.append((len(book.packets) > before, received_one(target)))
         assert book.failed == [] or all("No such file" in str(each.reason) for each in book.failed)
     return results
 

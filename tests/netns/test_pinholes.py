@@ -134,14 +134,14 @@ def test_media_that_races_the_released_packet_never_comes_too_early(bare: Net, e
         bind = BindNat(UDP, packed(client), port, packed(public), port, packed(peer), 60)
         return [bind, OpenPinhole(port, wanted, ALLOW, 60), SetVerdict(number, "repeat", PASS)]
 
-    answering.settimeout(5)
+    answering.settimeout(20)
     with running(bare, answer) as book:
         racer = bare.peer.start(race)
         signalling = bare.client.udp(client, 5000)
         for port in ports:
             signalling.sendto(str(port).encode(), (peer, 6000))
-        racer.join(20)
-        assert until(lambda: len(select.select(list(media.values()), [], [], 0)[0]) == len(ports))
+        racer.join(40)
+        assert until(lambda: len(select.select(list(media.values()), [], [], 0)[0]) == len(ports), 10)
         lost = [port for port in ports if media[port].recv(100) != b"\x80media"]
         assert (lost, book.failed, len(book.packets)) == ([], [], len(ports))
 
