@@ -1,8 +1,10 @@
 """From the rule sets that are there to those wanted, in steps. In: two RuleSets. Out: programs and their input.
 
-Sets come first, then our nft tables, then each family's rules in one iptables-restore; what is no longer wanted loses
-its rules there and goes at the end, when nothing refers to it. The same steps undo a change: from what is there now to
-what was there before. What is right already is not touched, so counters and live elements stay.
+Sets come first. For iptables-nft the chains of both families are then staged, and take the place of the old ones, with
+all that is nft's own, in one transaction (switch.py). iptables-legacy replaces a table at a time, mangle first: a
+packet meets each as it was or as it will be, and both speak of marks alike. What is no longer wanted goes at the end,
+when nothing refers to it. The same steps undo a change: from what is there now to what was there before. What is right
+already is not touched, so counters and live elements stay.
 """
 
 from __future__ import annotations
@@ -10,24 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from appid.dataplane.chain import FAMILIES, Family
-from appid.dataplane.diff import normal
+from appid.dataplane.chain import CLEAR_TABLE, FAMILIES, Family
 from appid.dataplane.present import chosen
-from appid.dataplane.ruleset import (
-    LIVE,
-    TABLES,
-    VARIANTS,
-    At,
-    Held,
-    NftChain,
-    NftTable,
-    Place,
-    RuleSets,
-    SetText,
-    Variant,
-    is_ours,
-    memory,
-)
+from appid.dataplane.ruleset import LIVE, TABLES, Held, NftTable, Place, RuleSets, SetText, Variant
+from appid.dataplane.switch import same, slipped, staged, stale, switched, unspoken
 
 NEXT = "-next"
 
@@ -47,44 +35,48 @@ def program(family: Family, variant: Variant, what: str) -> str:
 
 
 def steps(now: RuleSets, target: RuleSets) -> list[Step]:
-    """What changes `now` into `target`; empty if nothing is to be done."""
-    return [*_build(now, target), *_prune(now, target)]
+    """What changes `now` into `target`, but for `leftovers`; empty if nothing is to be done."""
+    return [*_steps(now, target)]
 
 
-def _build(now: RuleSets, target: RuleSets) -> Iterator[Step]:
+def leftovers(now: RuleSets, target: RuleSets) -> list[Step]:
+    """What may go when the steps are done, or later."""
+    return [Step(("ipset", "destroy", name)) for name in _needless(now, target)]
+
+
+def _steps(now: RuleSets, target: RuleSets) -> Iterator[Step]:
     if lines := [line for name, each in target.sets.items() for line in _set(name, now.sets.get(name), each)]:
         yield Step(("ipset", "-exist", "restore"), _text(lines))
-    if lines := [line for name, table in target.nft.items() for line in _table(name, now.nft.get(name), table)]:
+    to_nft, to_legacy = _has(target, "nft"), _has(target, "legacy")
+    legacy = {family: [*_legacy(now, target, family)] for family in FAMILIES}
+    own = [line for name, table in target.nft.items() for line in _table(name, now.nft.get(name), table)]
+    parts = {family: [*staged(now, target, family)] for family in FAMILIES}
+    if first := own if to_legacy else [*_memories(now, target)] if any(parts.values()) else []:
+        yield Step(("nft", "-f", "-"), _text(first))
+    yield from _restored("nft", parts)
+    if not to_nft:
+        yield from _restored("legacy", legacy)
+    if lines := [*(() if to_legacy else own), *switched(now, target), *_emptied(now, target)]:
         yield Step(("nft", "-f", "-"), _text(lines))
-    for variant in VARIANTS:
-        for family in FAMILIES:
-            places = [Place(variant, family, table) for table in TABLES]
-            if lines := [line for place in places for line in _rules(place.table, now.held(place), target.held(place))]:
-                yield Step((program(family, variant, "restore"), "--noflush", *_waiting(variant)), _text(lines))
+    yield from _restored("nft", {family: [*unspoken(now, target, family)] for family in FAMILIES})
+    if to_nft:
+        yield from _restored("legacy", legacy)
+    yield from _restored("legacy", {family: [*_dropped(now, target, family)] for family in FAMILIES})
 
 
-def _prune(now: RuleSets, target: RuleSets) -> Iterator[Step]:
-    for family in FAMILIES:
-        lines: list[str] = []
-        for table in TABLES:
-            if stale := _stale(now, target, Place("legacy", family, table)):
-                lines += [f"*{table}", *(f"-X {name}" for name in stale), "COMMIT"]
+def _has(target: RuleSets, variant: Variant) -> bool:
+    return any(place.variant == variant and (held.chains or held.jumps) for place, held in target.tables.items())
+
+
+def _restored(variant: Variant, parts: dict[Family, list[str]]) -> Iterator[Step]:
+    waiting = ("--wait",) if variant == "legacy" else ()  # nft locks by transaction
+    for family, lines in parts.items():
         if lines:
-            yield Step((program(family, "legacy", "restore"), "--noflush", "--wait"), _text(lines))
-    yield from (Step(("ipset", "destroy", name)) for name in _needless(now, target))
-    if lines := [
-        *_emptied(now, target),
-        *_gone(now, target),
-    ]:  # one transaction, and the last: both families or neither
-        yield Step(("nft", "-f", "-"), _text(lines))
+            yield Step((program(family, variant, "restore"), "--noflush", *waiting), _text(lines))
 
 
 def _text(lines: list[str]) -> str:
     return "\n".join(lines) + "\n"
-
-
-def _waiting(variant: Variant) -> tuple[str, ...]:
-    return ("--wait",) if variant == "legacy" else ()  # nft locks by transaction
 
 
 # -- sets ---------------------------------------------------------------------------------------------------------
@@ -118,34 +110,33 @@ def _needless(now: RuleSets, target: RuleSets) -> list[str]:
     return list(dict.fromkeys(gone + swapped))
 
 
-# -- iptables -----------------------------------------------------------------------------------------------------
+# -- iptables-legacy ----------------------------------------------------------------------------------------------
 
 
-def _stale(now: RuleSets, target: RuleSets, place: Place) -> list[str]:
-    return [name for name in now.held(place).chains if name not in target.held(place).chains]
+def _legacy(now: RuleSets, target: RuleSets, family: Family) -> Iterator[str]:
+    for table in TABLES:
+        place = Place("legacy", family, table)
+        yield from _rules(table, now.held(place), target.held(place))
 
 
 def _rules(table: str, there: Held, held: Held) -> Iterator[str]:
-    """One table's part of iptables-restore: our chains that differ emptied and filled, the jumps in their places."""
+    """One table's part: our chains that differ emptied and filled, the jumps in their places."""
     lines: list[str] = []
-    filled = {name: rules for name, rules in held.chains.items() if not _same(there.chains.get(name), rules)}
+    filled = {name: rules for name, rules in held.chains.items() if not same(there.chains.get(name), rules)}
     emptied = [name for name, rules in there.chains.items() if name not in held.chains and rules]
     lines += [f":{name} - [0:0]" for name in (*filled, *emptied)]
     lines += [f"-A {name} {rule}" for name, rules in filled.items() for rule in rules]
-    jumps = held.placed(there)
-    if _spelled(there.placed(there)) != _spelled(jumps):
+    if slipped(there, held):
         lines += [f"-D {jump.hook} {jump.rule}" for jump in there.jumps]
-        lines += [f"-I {jump.hook} {jump.position} {jump.rule}" for jump in jumps]
+        lines += [f"-I {jump.hook} {jump.position} {jump.rule}" for jump in held.placed(there)]
     if lines:
         yield from (f"*{table}", *lines, "COMMIT")
 
 
-def _same(there: tuple[str, ...] | None, rules: tuple[str, ...]) -> bool:
-    return there is not None and [normal(rule) for rule in there] == [normal(rule) for rule in rules]
-
-
-def _spelled(jumps: tuple[At, ...]) -> list[At]:
-    return sorted(jump._replace(rule=normal(jump.rule)) for jump in jumps)
+def _dropped(now: RuleSets, target: RuleSets, family: Family) -> Iterator[str]:
+    for table in TABLES:
+        if names := stale(now, target, Place("legacy", family, table)):
+            yield from (f"*{table}", *(f"-X {name}" for name in names), "COMMIT")
 
 
 # -- nft ----------------------------------------------------------------------------------------------------------
@@ -167,7 +158,7 @@ def _table(name: str, there: NftTable | None, table: NftTable) -> Iterator[str]:
         known = has.chains.get(each)
         if known is None:
             yield f"add chain inet {name} {each}" + (f" {{ {chain.hook} }}" if chain.hook else "")
-        if not _same(known.rules if known is not None else None, chain.rules):
+        if not same(known.rules if known is not None else None, chain.rules):
             yield f"flush chain inet {name} {each}"
             yield from (f"add rule inet {name} {each} {rule}" for rule in chain.rules)
 
@@ -184,20 +175,8 @@ def _emptied(now: RuleSets, target: RuleSets) -> Iterator[str]:
                 yield f"delete chain inet {name} {each}"
 
 
-def _gone(now: RuleSets, target: RuleSets) -> Iterator[str]:
-    """Our chains in iptables-nft's tables, and built-in chains that came with them, if nothing has moved in since."""
-    forgotten = now.made - target.made
-    for family in FAMILIES:
-        for table in TABLES:
-            home = f"{'ip' if family == 4 else 'ip6'} {table}"
-            chains = now.builtin.get(home, {})
-            going = _stale(now, target, Place("nft", family, table))
-            going += [name for name, chain in chains.items() if memory(f"{home} {name}") in forgotten and _idle(chain)]
-            yield from (f"delete chain {home} {name}" for name in going)
-            if home in now.builtin and memory(home) in forgotten and len(going) == len(chains):
-                yield f"delete table {home}"
-
-
-def _idle(chain: NftChain) -> bool:
-    """A base chain that does nothing, once the jumps to us are gone."""
-    return "policy accept" in chain.hook and all(is_ours(rule.rpartition("jump ")[2]) for rule in chain.rules)
+def _memories(now: RuleSets, target: RuleSets) -> Iterator[str]:
+    """What comes with our rules is written down before it comes."""
+    if new := sorted(target.made - now.made):
+        yield f"add table inet {CLEAR_TABLE}"
+        yield from (f"add chain inet {CLEAR_TABLE} {name}" for name in new)

@@ -1,4 +1,4 @@
-"""What the host's programs print, read: iptables-save, `ipset save`, `nft -t list ruleset`. Out: parts of a RuleSets.
+"""What the host's programs print: iptables-save, `ipset save`, `nft -a -t list ruleset`. Out: parts of a RuleSets.
 
 Only what bears our names is kept; of the rest, how many rules stand where, and which chains iptables-nft has made.
 """
@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from appid.dataplane.ruleset import At, Held, NftChain, NftTable, SetText, is_ours
 
 _TARGET = re.compile(r" ?-[jg] (\S+)")
 _COUNTER = re.compile(r"counter packets \d+ bytes \d+")
 _CHOSEN = re.compile(r" (hashsize|bucketsize|initval) \S+| forceadd")
+_HEAD = re.compile(r"(\S[^{]*) \{(?: # handle \d+)?")
+_HANDLE = re.compile(r" # handle (\d+)(?: |$)")
 PREFIX = "appid-"
 
 
@@ -60,10 +63,19 @@ def chosen(create: str) -> str:
     return _CHOSEN.sub("", create)
 
 
-def ruleset_of(listing: str) -> tuple[dict[str, NftTable], dict[str, dict[str, NftChain]]]:
-    """`nft -t list ruleset` text -> our inet tables by name; the tables of ip and ip6 with all their chains."""
+class Listing(NamedTuple):
+    """Our inet tables by name; the tables of ip and ip6 with all their chains; which of these hold more than chains."""
+
+    ours: dict[str, NftTable]
+    builtin: dict[str, dict[str, NftChain]]
+    shared: frozenset[str]
+
+
+def ruleset_of(listing: str) -> Listing:
+    """`nft -a -t list ruleset` text."""
     ours: dict[str, NftTable] = {}
     builtin: dict[str, dict[str, NftChain]] = {}
+    shared: set[str] = set()
     for family, name, body in _tables(listing):
         blocks = dict(_blocks(body))
         chains = {key[6:]: _chain(lines) for key, lines in blocks.items() if key.startswith("chain ")}
@@ -72,9 +84,11 @@ def ruleset_of(listing: str) -> tuple[dict[str, NftTable], dict[str, dict[str, N
                 key[4:]: " ".join(f"{line};" for line in lines) for key, lines in blocks.items() if key[:4] == "map "
             }
             ours[name] = NftTable(maps, chains)
-        elif family in ("ip", "ip6") and len(chains) == len(blocks):  # one that holds more is not iptables' alone
+        elif family in ("ip", "ip6"):
             builtin[f"{family} {name}"] = chains
-    return ours, builtin
+            if len(chains) < len(blocks):
+                shared.add(f"{family} {name}")
+    return Listing(ours, builtin, frozenset(shared))
 
 
 def _tables(listing: str) -> Iterator[tuple[str, str, list[str]]]:
@@ -92,8 +106,8 @@ def _tables(listing: str) -> Iterator[tuple[str, str, list[str]]]:
 def _blocks(body: list[str]) -> Iterator[tuple[str, list[str]]]:
     name, lines = "", list[str]()
     for line in body:
-        if line.endswith("{") and not line.startswith("\t"):
-            name, lines = line[:-1].strip(), []
+        if (head := _HEAD.fullmatch(line)) is not None:
+            name, lines = head[1], []
         elif line == "}":
             yield name, lines
         elif line.startswith("\t"):
@@ -101,6 +115,7 @@ def _blocks(body: list[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _chain(lines: list[str]) -> NftChain:
-    if lines and lines[0].startswith("type "):
-        return NftChain(lines[0], tuple(lines[1:]))
-    return NftChain("", tuple(lines))
+    """A rule ends with its handle: nft breaks some over several lines."""
+    hook = lines[0] if lines and lines[0].startswith("type ") else ""
+    rules = _HANDLE.split(" ".join(lines[1:] if hook else lines))
+    return NftChain(hook, tuple(rules[:-1:2]), tuple(map(int, rules[1::2])))

@@ -87,10 +87,12 @@ class SetText:
 
 @dataclass(frozen=True, slots=True)
 class NftChain:
-    """`hook` is its "type ...; policy ...;" line, empty for a chain that is no base chain."""
+    """`hook` is its "type ...; policy ...;" line, empty for a chain that is no base chain; `handles` are the kernel's
+    numbers of its rules, where it was read."""
 
     hook: str = ""
     rules: tuple[str, ...] = ()
+    handles: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +107,15 @@ class NftTable:
 class RuleSets:
     """tables   our part of mangle and filter, where there is one     sets    our ipsets by name
     nft      our tables of family inet by name
-    builtin  all chains in the tables that iptables-nft made: "ip mangle" -> {"FORWARD": NftChain}
+    builtin  all chains in nft's tables of ip and ip6, iptables-nft's: "ip mangle" -> {"FORWARD": NftChain}
+    shared   those of these tables that hold more than chains
     """
 
     tables: Mapping[Place, Held] = field(default_factory=dict)
     sets: Mapping[str, SetText] = field(default_factory=dict)
     nft: Mapping[str, NftTable] = field(default_factory=dict)
     builtin: Mapping[str, Mapping[str, NftChain]] = field(default_factory=dict)
+    shared: frozenset[str] = frozenset()
 
     def held(self, place: Place) -> Held:
         return self.tables.get(place, Held())
@@ -191,7 +195,7 @@ def remembering(target: RuleSets, now: RuleSets) -> RuleSets:
     """`target` with the memory of which built-in chains and tables it brings along, and of those brought before."""
     made = set(now.made)
     for (variant, family, table), held in target.tables.items():
-        home = f"{_ip(family)} {table}"
+        home = home_of(family, table)
         for hook in {jump.hook for jump in held.jumps} if variant == "nft" else ():
             if home not in now.builtin:
                 made.add(memory(home))
@@ -207,5 +211,6 @@ def memory(what: str) -> str:
     return MADE + what.replace(" ", "-")
 
 
-def _ip(family: Family) -> str:
-    return "ip" if family == 4 else "ip6"
+def home_of(family: Family, table: str) -> str:
+    """A table of iptables-nft as nft names it."""
+    return f"{'ip' if family == 4 else 'ip6'} {table}"

@@ -6,6 +6,7 @@ step (dataplane/converge.py). Where a step fails, the same way leads back to wha
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from appid.dataplane.chain import FAMILIES, Family, Topology
-from appid.dataplane.converge import Step, program, steps
+from appid.dataplane.converge import Step, leftovers, program, steps
 from appid.dataplane.present import PREFIX, ruleset_of, sets_of, table_of
 from appid.dataplane.ruleset import (
     NOTHING,
@@ -28,6 +29,8 @@ from appid.dataplane.ruleset import (
     wanted,
 )
 from appid.edge.netlink import KernelError
+
+log = logging.getLogger("appid")
 
 _TRIES = 50
 """Times that a set in use is tried again, 20 ms apart: nft frees rules a moment after it removed them."""
@@ -73,8 +76,7 @@ def read() -> RuleSets:
                     tables[Place(variant, family, table)] = held
     names = [name for name in run(["ipset", "-n", "list"]).split() if name.startswith(PREFIX)]
     sets = {each: text for name in names for each, text in sets_of(run(["ipset", "save", name])).items()}
-    nft, builtin = ruleset_of(run(["nft", "-t", "list", "ruleset"]))
-    return RuleSets(tables, sets, nft, builtin)
+    return RuleSets(tables, sets, *ruleset_of(run(["nft", "-a", "-t", "list", "ruleset"])))
 
 
 def carry_out(todo: Iterable[Step], on: bool = False) -> list[KernelError]:
@@ -110,15 +112,16 @@ def apply(topology: Topology, variant: Variant = "nft") -> None:
     try:
         carry_out(steps(before, target))
     except KernelError as error:
-        if _reached(target):  # it complained when it had done its work
-            return
-        if left := undo(before):
-            reason = f"{error.reason}; and it could not be undone: {'; '.join(map(str, left))}"
-            raise KernelError(error.command, reason) from error
-        raise
+        if not _reached(target):  # else it complained when it had done its work
+            if left := undo(before):
+                reason = f"{error.reason}; and it could not be undone: {'; '.join(map(str, left))}"
+                raise KernelError(error.command, reason) from error
+            raise
     except BaseException:  # interrupted
         undo(before)
         raise
+    for error in carry_out(leftovers(before, target), on=True):
+        log.warning("left until the next time: %s", error)
 
 
 def mend(topology: Topology, variant: Variant) -> list[Step]:
@@ -145,7 +148,8 @@ def undo(before: RuleSets) -> list[KernelError]:
     errors: list[KernelError] = []
     for _ in range(_RETURNS):
         try:
-            todo = steps(read(), before)
+            now = read()
+            todo = steps(now, before) + leftovers(now, before)
         except KernelError as error:
             errors = [error]
             continue

@@ -14,6 +14,7 @@ import os
 import re
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,9 +22,8 @@ from types import TracebackType
 from typing import NamedTuple
 
 from appid.dataplane.chain import Topology
-from appid.dataplane.converge import steps
 from appid.dataplane.marks import Marks
-from appid.dataplane.ruleset import NOTHING, wanted
+from appid.edge import iptables
 
 CLIENT, SERVER = "10.97.1.2", "10.97.2.2"
 SPACES = ("client", "gw", "server")
@@ -50,6 +50,14 @@ class Window(NamedTuple):
 
     rate: float
     queued: float
+
+
+def apply() -> None:
+    iptables.apply(TOPOLOGY, "nft")
+
+
+def remove() -> None:
+    iptables.remove()
 
 
 def run(*argv: str, stdin: str | None = None, check: bool = True) -> str:
@@ -116,14 +124,14 @@ class Road:
     @contextlib.contextmanager
     def chains(self) -> Iterator[None]:
         """Our rule sets of both families, in the gateway, for the length of the `with`."""
-        rules = wanted(TOPOLOGY, "nft")
-        for step in steps(NOTHING, rules):
-            self.exec("gw", *step.command, stdin=step.text)
+        self._change("apply")
         try:
             yield
         finally:
-            for step in steps(rules, NOTHING):
-                self.exec("gw", *step.command, stdin=step.text, check=step.command[0] != "ipset")  # in use for a moment
+            self._change("remove")
+
+    def _change(self, what: str) -> None:
+        self.exec("gw", sys.executable, "-c", f"from tests.bench import forwarding; forwarding.{what}()")
 
     @contextlib.contextmanager
     def stream(self, traffic: str) -> Iterator[None]:

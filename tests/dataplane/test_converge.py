@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from appid.dataplane.chain import Topology
-from appid.dataplane.converge import Step, nft_lines, program, steps
+from appid.dataplane.converge import Step, leftovers, nft_lines, program, steps
 from appid.dataplane.ruleset import (
     NOTHING,
     At,
@@ -21,10 +21,9 @@ from appid.dataplane.ruleset import (
 )
 
 INSIDE = Topology(inside=("10.0.0.0/8", "fd00::/8"), queues=(0, 1))
-ONE = wanted(Topology(), "nft")
-MANGLE = Place("nft", 4, "mangle")
+ONE, OLD = wanted(Topology(), "nft"), wanted(Topology(), "legacy")
+RESTORE = "iptables-legacy-restore --noflush --wait"
 MAIN = "-m mark ! --mark 0x4/0xf -j APPID"
-BASE = "type filter hook forward priority mangle; policy accept;"
 
 
 def programs(todo: list[Step]) -> list[str]:
@@ -41,35 +40,46 @@ def test_nothing_to_do_is_no_step() -> None:
 
 
 def test_from_nothing_sets_come_before_the_rules_that_name_them() -> None:
-    assert programs(steps(NOTHING, ONE)) == [
+    """And for iptables-nft one transaction, the last step, puts all in force."""
+    assert programs(steps(NOTHING, remembering(ONE, NOTHING))) == [
         "ipset -exist restore", "nft -f -", "iptables-nft-restore --noflush", "ip6tables-nft-restore --noflush",
+        "nft -f -",
     ]  # fmt: skip
-    assert programs(steps(NOTHING, wanted(Topology(), "legacy")))[2] == "iptables-legacy-restore --noflush --wait"
+    memory = steps(NOTHING, remembering(ONE, NOTHING))[1].text
+    assert {line.split()[4][:5] for line in memory.splitlines()[1:]} == {"made-"}, "nothing but memories so far"
+    assert programs(steps(NOTHING, OLD)) == ["ipset -exist restore", "nft -f -", RESTORE, f"ip6{RESTORE[2:]}"]
 
 
 def test_to_nothing_rules_go_before_the_sets_that_they_name() -> None:
-    todo = programs(steps(ONE, NOTHING))
-    assert todo[:2] == ["iptables-nft-restore --noflush", "ip6tables-nft-restore --noflush"]
-    assert todo[2:-1] == [f"ipset destroy {name}" for name in ONE.sets]
-    assert todo[-1] == "nft -f -"
+    assert programs(steps(ONE, NOTHING)) == ["nft -f -"]
+    assert programs(leftovers(ONE, NOTHING)) == [f"ipset destroy {name}" for name in ONE.sets]
     last = steps(ONE, NOTHING)[-1].text.splitlines()
     assert {"delete table inet appid-clear", "delete table inet appid-nat", "delete chain ip6 mangle APPID"} <= set(
         last
     )
+    assert programs(steps(OLD, NOTHING)) == [RESTORE, f"ip6{RESTORE[2:]}", "nft -f -", RESTORE, f"ip6{RESTORE[2:]}"]
+
+
+def test_from_one_variant_to_the_other_there_is_no_moment_without_rules() -> None:
+    there = [program.split()[0] for program in programs(steps(OLD, ONE))]
+    assert there.index("iptables-legacy-restore") > len(there) - 1 - there[::-1].index("nft")
+    back = programs(steps(ONE, OLD))
+    assert back.index(RESTORE) < len(back) - 1 - back[::-1].index("nft -f -")
 
 
 def test_only_what_differs_is_touched() -> None:
-    held = ONE.held(MANGLE)
-    other = with_table(ONE, MANGLE, replace(held, chains={**held.chains, "APPID-QUEUE": ("-j NFQUEUE --queue-num 9",)}))
-    (step,) = steps(other, ONE)
-    assert step.command == ("iptables-nft-restore", "--noflush")
+    place = Place("legacy", 4, "mangle")
+    held = OLD.held(place)
+    other = with_table(OLD, place, replace(held, chains={**held.chains, "APPID-QUEUE": ("-j NFQUEUE --queue-num 9",)}))
+    (step,) = steps(other, OLD)
+    assert str(step) == RESTORE
     assert step.text.splitlines() == [
         "*mangle", ":APPID-QUEUE - [0:0]", "-A APPID-QUEUE -j NFQUEUE --queue-num 0 --queue-bypass", "COMMIT",
     ]  # fmt: skip
 
 
 def test_jumps_go_where_they_belong_and_never_beyond_the_end() -> None:
-    place, host = Place("nft", 4, "filter"), wanted(Topology(allowed="host"), "nft")
+    place, host = Place("legacy", 4, "filter"), wanted(Topology(allowed="host"), "legacy")
     held = host.held(place)
     (put,) = (jump for jump in held.jumps if jump.hook == "INPUT")
     jumps = (At("FORWARD", 3, MAIN), At("FORWARD", 4, MAIN), put)
@@ -88,8 +98,9 @@ def test_jumps_go_where_they_belong_and_never_beyond_the_end() -> None:
 def test_elements_change_at_once_and_live_ones_stay() -> None:
     there, target = wanted(replace(INSIDE, inside=("10.0.0.0/8",)), "nft"), wanted(INSIDE, "nft")
     live = SetText(there.sets["appid-pinholes6"].create + " initval 0x1", ("fd00::2,udp:1,2001:db8::1 timeout 9",))
-    todo = steps(replace(there, sets={**there.sets, "appid-pinholes6": live}), target)
-    assert programs(todo) == ["ipset -exist restore", "ipset destroy appid-inside6-next"]
+    now = replace(there, sets={**there.sets, "appid-pinholes6": live})
+    todo = steps(now, target)
+    assert programs(todo + leftovers(now, target)) == ["ipset -exist restore", "ipset destroy appid-inside6-next"]
     assert todo[0].text.splitlines() == [
         "create appid-inside6-next hash:net family inet6 maxelem 65536", "flush appid-inside6-next",
         "add appid-inside6-next fd00::/8", "swap appid-inside6-next appid-inside6",
@@ -101,7 +112,7 @@ def test_elements_change_at_once_and_live_ones_stay() -> None:
 
 def test_what_an_earlier_run_left_goes() -> None:
     left = replace(ONE, sets={**ONE.sets, "appid-inside4-next": SetText("hash:net family inet")})
-    assert programs(steps(left, ONE)) == ["ipset destroy appid-inside4-next"]
+    assert programs(leftovers(left, ONE)) == ["ipset destroy appid-inside4-next"]
 
 
 def test_the_clearing_table_follows_the_masks_without_a_gap() -> None:
@@ -113,22 +124,6 @@ def test_the_clearing_table_follows_the_masks_without_a_gap() -> None:
     assert (
         made[1] == "add chain inet appid-clear early { type filter hook forward priority mangle - 1; policy accept; }"
     )
-
-
-def test_built_in_chains_go_only_if_they_came_with_us_and_are_idle() -> None:
-    made = remembering(ONE, NOTHING)
-
-    def gone(**chains: NftChain) -> list[str]:
-        present = replace(made, builtin={"ip mangle": {"APPID": NftChain(), "APPID-QUEUE": NftChain(), **chains}})
-        lines = steps(present, NOTHING)[-1].text.splitlines()
-        return [line for line in lines if line.startswith("delete") and "ip mangle" in line and "APPID" not in line]
-
-    assert gone(FORWARD=NftChain(BASE, ("counter jump APPID",))) == [
-        "delete chain ip mangle FORWARD", "delete table ip mangle"
-    ]  # fmt: skip
-    assert gone(FORWARD=NftChain(BASE, ("counter jump APPID", "counter jump DOCKER-USER"))) == []
-    assert gone(FORWARD=NftChain(BASE.replace("accept", "drop"))) == []
-    assert gone(FORWARD=NftChain(BASE), OUTPUT=NftChain(BASE)) == ["delete chain ip mangle FORWARD"]
 
 
 def test_programs_are_called_by_variant_and_family() -> None:

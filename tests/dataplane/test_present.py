@@ -27,7 +27,7 @@ COMMIT
 LISTING = """table inet appid-clear {
 \tchain early {
 \t\ttype filter hook forward priority mangle - 1; policy accept;
-\t\tmeta mark & 0x00ffff0f != 0x00000000 counter packets 7 bytes 840 meta mark set meta mark & 0xff0000f0
+\t\tmeta mark & 0x00ffff0f != 0x00000000 counter packets 7 bytes 840 meta mark set meta mark & 0xff0000f0 # handle 4
 \t}
 
 \tchain made-ip-mangle {
@@ -47,9 +47,11 @@ table inet firewalld {
 \t}
 }
 table ip mangle {
-\tchain FORWARD {
+\tchain FORWARD { # handle 1
 \t\ttype filter hook forward priority mangle; policy accept;
-\t\tcounter packets 0 bytes 0 jump APPID
+\t\tip saddr { 192.0.2.1,
+\t\t\t     192.0.2.2 } drop # handle 8
+\t\tcounter packets 0 bytes 0 jump APPID # handle 9
 \t}
 }
 table ip filter {
@@ -87,7 +89,7 @@ def test_sets_with_their_elements() -> None:
 
 
 def test_our_tables_and_the_built_in_chains() -> None:
-    ours, builtin = ruleset_of(LISTING)
+    ours, builtin, shared = ruleset_of(LISTING)
     assert set(ours) == {"appid-clear", "appid-nat"}
     assert ours["appid-clear"].chains == {
         "early": NftChain(
@@ -97,8 +99,13 @@ def test_our_tables_and_the_built_in_chains() -> None:
         "made-ip-mangle": NftChain(),
     }
     assert ours["appid-nat"].maps == {"dnat4": "type inet_proto . ipv4_addr : ipv4_addr; size 65536; flags timeout;"}
-    assert builtin == {
-        "ip mangle": {
-            "FORWARD": NftChain("type filter hook forward priority mangle; policy accept;", ("counter jump APPID",))
-        }
-    }, "a table that holds a set is not iptables' alone"
+    mangle, filtering = builtin["ip mangle"], builtin["ip filter"]
+    assert mangle == {
+        "FORWARD": NftChain(
+            "type filter hook forward priority mangle; policy accept;",
+            ("ip saddr { 192.0.2.1, 192.0.2.2 } drop", "counter jump APPID"),
+        )
+    }
+    assert mangle["FORWARD"].handles == (8, 9)
+    assert filtering == {"FORWARD": NftChain("type filter hook forward priority filter; policy drop;")}
+    assert shared == {"ip filter"}, "a table that holds a set is not iptables' alone"
