@@ -38,7 +38,7 @@ def test_a_gateway_in_order(bare: Net, plan: Plan) -> None:
     assert any(note.startswith("not inspected: the gateway's own traffic") for note in notes), "policy point 11"
     bare.gateway.call(lambda: iptables.apply(plan.topology(), "nft"))
     assert said(bare.gateway, plan, "note")[0] == "rules: in the kernel as configured (nft)"
-    bare.gateway.run("iptables-nft", "-D", "FORWARD", "-j", "APPID")
+    bare.gateway.run("iptables-nft", "-D", "FORWARD", "1")
     assert said(bare.gateway, plan, "warning") == ["rules: not as configured: `appid rules diff` lists 1 differences"]
 
 
