@@ -1,6 +1,8 @@
-"""While rule sets are exchanged, over and over, no packet fares otherwise than under both the old and the new ones: what
-both let through arrives, all of it, though the host's own policy is DROP; what both refuse never does, though the host's
-own rules accept it. For iptables-nft that is one transaction; for iptables-legacy, a table at a time, it is the order."""
+"""While rule sets are exchanged, over and over, no packet fares otherwise than under both the old and the new ones.
+
+What both let through arrives, all of it, though the host's own policy is DROP; what both refuse never does, though the
+host's own rules accept it. With iptables-nft that is one transaction; with iptables-legacy, by tables, it is the order.
+"""
 
 from __future__ import annotations
 
