@@ -113,15 +113,15 @@ def apply(topology: Topology, variant: Variant = "nft") -> None:
         carry_out(steps(before, target))
     except KernelError as error:
         if not _reached(target):  # else it complained when it had done its work
-            if left := undo(before):
-                reason = f"{error.reason}; and it could not be undone: {'; '.join(map(str, left))}"
+            if errors := undo(before):
+                reason = f"{error.reason}; and it could not be undone: {'; '.join(map(str, errors))}"
                 raise KernelError(error.command, reason) from error
             raise
     except BaseException:  # interrupted
         undo(before)
         raise
-    for error in carry_out(leftovers(before, target), on=True):
-        log.warning("left until the next time: %s", error)
+    for left in carry_out(leftovers(before, target), on=True):
+        log.warning("stays until the next time: %s", left)
 
 
 def mend(topology: Topology, variant: Variant) -> list[Step]:

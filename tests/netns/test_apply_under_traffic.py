@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -22,7 +23,7 @@ from appid.dataplane.marks import Marks
 from appid.dataplane.ruleset import VARIANTS, Variant
 from appid.edge import iptables
 from appid.policy.rule import Qos
-from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, Net
+from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, Namespace, Net
 from tests.netns.playbook import TOPOLOGY
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
@@ -57,7 +58,7 @@ class Traffic:
 
     def __init__(self, net: Net) -> None:
         self.net, self.sent, self.arrived = net, Counter[tuple[int, str]](), Counter[tuple[int, str]]()
-        self._over = threading.Event()
+        self._over, self._stopped = threading.Event(), threading.Event()
         self._takers = [self._taker(kind, ends) for ends in ENDS for kind in (ALLOWED, DENIED, UNSEEN, FORESEEN)]
         self._senders: list[threading.Thread] = []
 
@@ -100,13 +101,16 @@ class Traffic:
     def start(self) -> None:
         for client, peer in ENDS:
             for kind in (ALLOWED, DENIED):
-                self._repeat(kind, peer, lambda n, s=self.fixed[kind, client], to=(peer, kind): s.sendto(n, to))
-            self._repeat(UNSEEN, peer, lambda n, c=client, to=(peer, UNSEEN): anew(c, n, to), self.net.client.enter)
-            self._repeat(FORESEEN, peer, lambda n, p=peer, to=(client, FORESEEN): anew(p, n, to), self.net.peer.enter)
+                self._repeat(kind, peer, partial(self._again, self.fixed[kind, client], (peer, kind)))
+            self._repeat(UNSEEN, peer, partial(anew, self.net.client, client, (peer, UNSEEN)))
+            self._repeat(FORESEEN, peer, partial(anew, self.net.peer, peer, (client, FORESEEN)))
 
-    def _repeat(self, kind: int, peer: str, send: Callable[[bytes], object], enter: Callable[[], None] = bool) -> None:  # type: ignore[assignment]
+    @staticmethod
+    def _again(sender: socket.socket, to: tuple[str, int], payload: bytes) -> None:
+        sender.sendto(payload, to)
+
+    def _repeat(self, kind: int, peer: str, send: Callable[[bytes], None]) -> None:
         def work() -> None:
-            enter()
             for number in itertools.count():
                 if self._stopped.is_set():
                     return
@@ -117,10 +121,7 @@ class Traffic:
         self._senders.append(threading.Thread(target=work, daemon=True))
         self._senders[-1].start()
 
-    _stopped: threading.Event
-
     def __enter__(self) -> Traffic:
-        self._stopped = threading.Event()
         self.start()
         return self
 
@@ -134,8 +135,9 @@ class Traffic:
             thread.join(5)
 
 
-def anew(source: str, payload: bytes, to: tuple[str, int]) -> None:
+def anew(where: Namespace, source: str, to: tuple[str, int], payload: bytes) -> None:
     """A flow of its own for one packet."""
+    where.enter()
     with socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM) as made:
         made.bind((source, 0))
         made.sendto(payload, to)
@@ -153,7 +155,7 @@ def exchanged(
     with traffic:
         for number in range(times):
             topology, variant = order[(number + 1) % len(order)]
-            net.gateway.call(lambda topology=topology, variant=variant: iptables.apply(topology, variant))
+            net.gateway.call(partial(iptables.apply, topology, variant))
     return traffic
 
 
