@@ -147,7 +147,7 @@ class Agent:
                 return
             except OSError:
                 continue
-            self.datagram(data, source)
+            self.datagram(data, source[:2])
 
     def datagram(self, data: bytes, source: Address) -> None:
         raise NotImplementedError

@@ -55,7 +55,7 @@ class Actors:
 async def _answering(lab: Lab, place: str, address: str, port: int) -> None:
     """Wait until something listens on TCP there; tried from its own namespace."""
     for _ in range(100):
-        with lab.open_socket(place, 1) as sock:
+        with lab.open_socket(place, 1, 10 if ":" in address else 2) as sock:
             try:
                 await asyncio.get_running_loop().sock_connect(sock, (address, port))
             except OSError:

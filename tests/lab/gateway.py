@@ -52,7 +52,9 @@ action = "deny"
 
 
 def _zones(scenario: Scenario, default: str) -> str:
-    return _ZONES.format(network=ip_network(f"{scenario.gateway}/24", strict=False), default=default)
+    return _ZONES.format(
+        network=ip_network(f"{scenario.gateway}/{64 if scenario.v6 else 24}", strict=False), default=default
+    )
 
 
 def only_facetime(scenario: Scenario, implicit: bool) -> str:

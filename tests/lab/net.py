@@ -24,6 +24,7 @@ import struct
 import subprocess
 import tempfile
 import threading
+from ipaddress import ip_network
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,8 +35,8 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_STXCSUM = 0x17
-_HUB = "169.254.1.1"
-"""The internet router's address on each of its wires."""
+_HUB = {False: "169.254.1.1", True: "fe80::1:1"}
+"""The internet router's address on each of its wires, by whether it is IPv6."""
 ROOT = Path(__file__).parents[2]
 """The project: where `python -m` finds it."""
 _LOCK = threading.Lock()
@@ -102,13 +103,13 @@ class Lab:
         return made
 
     def udp(self, place: str, address: str, port: int = 0) -> socket.socket:
-        made = self.open_socket(place, socket.SOCK_DGRAM)
+        made = self.open_socket(place, socket.SOCK_DGRAM, _family(address))
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         made.bind((address, port))
         return made
 
     def listener(self, place: str, address: str, port: int) -> socket.socket:
-        made = self.open_socket(place, socket.SOCK_STREAM)
+        made = self.open_socket(place, socket.SOCK_STREAM, _family(address))
         made.bind((address, port))
         made.listen(64)
         return made
@@ -118,7 +119,7 @@ class Lab:
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A TCP connection from `place`. The socket is closed here only while no transport has it: the loop must not
         remember a descriptor that is somebody else's by now."""
-        sock = self.open_socket(place, socket.SOCK_STREAM)
+        sock = self.open_socket(place, socket.SOCK_STREAM, _family(own))
         try:
             sock.bind((own, 0))
             await asyncio.get_running_loop().sock_connect(sock, server)
@@ -190,20 +191,20 @@ class Lab:
         self._attach("apple", "eth0", s.relay, s.courier, s.snatmap, s.web, *relays)
         self._attach("world", "eth0", s.coturn, s.world)
         self._attach("stranger", "eth0", s.stranger)
-        for private in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"):
+        for private in ("fd00::/8",) if s.v6 else ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"):
             self.exec("net", "ip", "route", "add", "unreachable", private)
         if calls:
             self._add_space("peers")
             self._attach("peers", "eth0", *[call.peer for call in calls])
             for call in calls:
-                self.exec("client", "ip", "addr", "replace", f"{call.client}/24", "dev", "eth0")
+                self.exec("client", "ip", "addr", "replace", *self._inside(call.client), "dev", "eth0")
 
     def _add_space(self, place: str) -> None:
         space = self.space(place)
         self._spaces.append(space)
         run("ip", "netns", "add", space)
         self.exec(place, "ip", "link", "set", "lo", "up")
-        if Path("/proc/sys/net/ipv6").exists():  # no router solicitations in the captures
+        if Path("/proc/sys/net/ipv6").exists() and not self.scenario.v6:  # no router solicitations in the captures
             self._sysctl(place, "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
 
     def _wire(self, near: str, near_device: str, far: str, far_device: str) -> None:
@@ -222,33 +223,52 @@ class Lab:
             fcntl.ioctl(control, _SIOCETHTOOL, request)
 
     def _attach(self, place: str, device: str, *addresses: str) -> None:
-        """Put a place on the internet: /32 addresses, everything else by the hub."""
+        """Put a place on the internet: addresses without a network, everything else by the hub."""
         self._wires += 1
         wire = f"w{self._wires}"
         self._wire(place, device, "net", wire)
-        batch = [f"addr add {address}/32 dev {device}" for address in addresses]
-        batch.append(f"route add default via {_HUB} dev {device} onlink src {addresses[0]}")
-        self.exec(place, "ip", "-batch", "-", stdin="\n".join(batch))
-        batch = [f"addr add {_HUB}/32 dev {wire}", *(f"route add {address}/32 dev {wire}" for address in addresses)]
-        self.exec("net", "ip", "-batch", "-", stdin="\n".join(batch))
-        self._sysctl("net", "net.ipv4.ip_forward=1")
+        v6 = self.scenario.v6
+        hub, flag, end, more = _HUB[v6], "-6" if v6 else "-4", "/128" if v6 else "/32", " nodad" if v6 else ""
+        batch = [f"addr add {address}{end} dev {device}{more}" for address in addresses]
+        batch.append(f"route add default via {hub} dev {device} onlink src {addresses[0]}")
+        self.exec(place, "ip", flag, "-batch", "-", stdin="\n".join(batch))
+        batch = [f"addr add {hub}{end} dev {wire}{more}", *(f"route add {each}{end} dev {wire}" for each in addresses)]
+        self.exec("net", "ip", flag, "-batch", "-", stdin="\n".join(batch))
+        self._forwards("net")
+
+    def _inside(self, address: str) -> tuple[str, ...]:
+        """An address of a home's network."""
+        return (f"{address}/64", "nodad") if self.scenario.v6 else (f"{address}/24",)
+
+    def _forwards(self, place: str) -> None:
+        self._sysctl(place, "net.ipv6.conf.all.forwarding=1" if self.scenario.v6 else "net.ipv4.ip_forward=1")
 
     def _router(self, place: str, public: str, lan: str, host_place: str, host: str) -> None:
-        """A home router: lan0 with /24, wan0 on the internet, source NAT by MASQUERADE."""
+        """A home router: lan0, wan0 on the internet, source NAT by MASQUERADE, unless the client's shall have none."""
         self._attach(place, "wan0", public)
         self._wire(host_place, "eth0", place, "lan0")
-        self.exec(place, "ip", "addr", "add", f"{lan}/24", "dev", "lan0")
-        self._sysctl(place, "net.ipv4.ip_forward=1")
-        self.exec(place, "iptables", "-t", "nat", "-A", "POSTROUTING", "-o", "wan0", "-j", "MASQUERADE")
+        self.exec(place, "ip", "addr", "add", *self._inside(lan), "dev", "lan0")
+        self._forwards(place)
+        iptables = "ip6tables" if self.scenario.v6 else "iptables"
+        if self.scenario.nat or place != "gw":
+            self.exec(place, iptables, "-t", "nat", "-A", "POSTROUTING", "-o", "wan0", "-j", "MASQUERADE")
+        else:
+            network = str(ip_network(self._inside(lan)[0], strict=False))
+            via = ("via", public, "dev", f"w{self._wires}", "onlink")
+            self.exec("net", "ip", "route", "add", network, *via)
         self._sysctl(place, "net.netfilter.nf_conntrack_acct=1")
         if place == "peer-gw":  # else what comes before the peer's own packet makes an entry that takes the port away
             arguments = ("-A", "INPUT", "-i", "wan0", "-m", "conntrack", "--ctstate", "NEW", "-j", "DROP")
-            self.exec(place, "iptables", *arguments)
-        self.exec(host_place, "ip", "addr", "add", f"{host}/24", "dev", "eth0")
+            self.exec(place, iptables, *arguments)
+        self.exec(host_place, "ip", "addr", "add", *self._inside(host), "dev", "eth0")
         self.exec(host_place, "ip", "route", "add", "default", "via", lan)
 
     def _sysctl(self, place: str, *assignments: str) -> None:
         self.exec(place, "sysctl", "-qw", *assignments)
+
+
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def _setns(descriptor: int) -> None:

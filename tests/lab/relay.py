@@ -148,7 +148,8 @@ def _drain(sock: socket.socket) -> list[tuple[bytes, Address]]:
     taken: list[tuple[bytes, Address]] = []
     with contextlib.suppress(OSError):
         while len(taken) < 64:
-            taken.append(sock.recvfrom(65535))
+            data, source = sock.recvfrom(65535)
+            taken.append((data, source[:2]))
     return taken
 
 

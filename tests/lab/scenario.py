@@ -8,7 +8,7 @@ Nothing else in the lab may hard-code any of them. Addresses are text here, sinc
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from random import Random
 from typing import TypedDict
 
@@ -59,7 +59,8 @@ RELAYED, LOCAL, PUBLIC = range(3)
 
 @dataclass(frozen=True)
 class Scenario:
-    """The report's numbers where it gives any (facetime-2015.md, session 1); the rest is made up in its spirit."""
+    """The report's numbers where it gives any (facetime-2015.md, session 1); the rest is made up in its spirit. `nat`:
+    whether the client's router translates, or the world has a route to what is behind it."""
 
     seed: int | None = None
     client: str = "172.16.42.187"
@@ -90,6 +91,31 @@ class Scenario:
     callee: Identity = field(default_factory=lambda: Identity.draw(Random("callee")))
     channel: int = 0x4000
     swap_halves: bool = True
+    nat: bool = True
+
+    @property
+    def v6(self) -> bool:
+        return ":" in self.client
+
+    @staticmethod
+    def with_v6(nat: bool) -> Scenario:
+        """The same in IPv6; Apple's prefixes are those of field.md A1."""
+        return Scenario(
+            client="fd16:42::187" if nat else "2001:db8:42::187",
+            gateway="fd16:42::1" if nat else "2001:db8:42::1",
+            public="2001:db8:71:15:163::132",
+            peer="fd19:42::25",
+            peer_gateway="fd19:42::1",
+            peer_public="2001:db8:71:230:89::52",
+            stranger="2001:db8:93::66",
+            relay="2620:149:a44::35",
+            courier="2620:149:a44::36",
+            snatmap="2620:149:a44::222",
+            web="2620:149:a44::33",
+            coturn="2001:db8:80::14",
+            world="2001:db8:64::20",
+            nat=nat,
+        )
 
     def addresses(self) -> list[str]:
         return [
@@ -105,15 +131,15 @@ class Scenario:
     def numbered(self, index: int) -> Scenario:
         """Call `index` of a scale run: inside host, peer, media port, secrets of its own; relay of its ten."""
         rng = Random(f"{self.seed}/{index}")
-        base = IPv4Address(self.gateway)
-        peer = str(IPv4Address(self.peer_public) + 1 + index)
+        base = ip_address(self.gateway)
+        peer = str(ip_address(self.peer_public) + 1 + index)
         port = MEDIA_PORTS[index % len(MEDIA_PORTS)]
         return replace(
             self,
             client=str(base + 99 + index),
             peer=peer,
             peer_public=peer,
-            relay=str(IPv4Address(self.relay) + index // len(MEDIA_PORTS)),
+            relay=str(ip_address(self.relay) + index // len(MEDIA_PORTS)),
             media_port=port,
             peer_media_port=port,
             **_secrets(rng),

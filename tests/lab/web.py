@@ -60,7 +60,7 @@ def start_web(lab: Lab) -> Popen[bytes]:
             module=f"load_module {_HEADERS};" if apache else "",
             server='more_set_headers "Server: Apache";' if apache else "",
             directory=directory,
-            address=lab.scenario.web,
+            address=f"[{lab.scenario.web}]" if lab.scenario.v6 else lab.scenario.web,
         )
     )
     arguments = ("nginx", "-p", str(directory), "-e", "stderr", "-c", str(config))

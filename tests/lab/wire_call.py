@@ -20,9 +20,9 @@ _SIZES = "[x=320,y=240,fps=15] [x=640,y=480,fps=30]"
 
 def offer(own: Address) -> bytes:
     """The report's offer: audio, video and RTCP share one port; o= and c= name the address outside the NAT."""
-    address, port = own
+    (address, port), ip = own, _ip(own)
     lines = [
-        "v=0", f"o=GKVoiceChatService 0 0 IN IP4 {address}", "s=mobile", f"c=IN IP4 {address}", "b=AS:2000", "t=0 0",
+        "v=0", f"o=GKVoiceChatService 0 0 IN {ip} {address}", "s=mobile", f"c=IN {ip} {address}", "b=AS:2000", "t=0 0",
         "a=FLS;VRA:0;MVRA:0;RVRA1:1;AS:2;MS:-1", "a=X_FLS:123 FLS;VRA:0;MVRA:0;RVRA1:1;AS:2;MS:-1", "a=DMBR", "a=CAP",
         f"m=audio {port} RTP/AVP 104 105 106 9 0 124 122 121 119", f"a=rtcp:{port}",
         "a=fmtp:104 sbr;block 480", "a=fmtp:105 sbr;block 480", "a=fmtp:106 sbr;block 480", "a=fmtp:119 sbr;block 480",
@@ -37,9 +37,9 @@ def offer(own: Address) -> bytes:
 
 def answer(own: Address) -> bytes:
     """The report's answer: fewer codecs, an `a=fmtp:AAC` without payload type, two numbers in b=."""
-    address, port = own
+    (address, port), ip = own, _ip(own)
     lines = [
-        "v=0", f"o=GKVoiceChatService 0 0 IN IP4 {address}", "s=mobile", f"c=IN IP4 {address}", "b=AS:2000:2000",
+        "v=0", f"o=GKVoiceChatService 0 0 IN {ip} {address}", "s=mobile", f"c=IN {ip} {address}", "b=AS:2000:2000",
         "t=0 0", "a=FLS;VRA:0;MVRA:0;RVRA1:1;AS:2;MS:-1", "a=DMBR", "a=CAP",
         f"m=audio {port} RTP/AVP 104 106 121 122 119", f"a=rtcp:{port}", "a=fmtp:AAC SamplesPerBlock 480",
         "a=rtpID:1", "a=au:65792",
@@ -48,6 +48,14 @@ def answer(own: Address) -> bytes:
         "a=rtpID:2",
     ]  # fmt: skip
     return ("\r\n".join(lines) + "\r\n").encode()
+
+
+def _ip(own: Address) -> str:
+    return "IP6" if ":" in own[0] else "IP4"
+
+
+def _host_port(address: Address) -> str:
+    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ class Dialog:
         return self._response("200 OK", 2, "BYE")
 
     def _uri(self, identity: Identity, address: Address) -> str:
-        return f"sip:{identity.user}@{address[0]}:{address[1]}"
+        return f"sip:{identity.user}@{_host_port(address)}"
 
     def _request(self, method: str, cseq: int, body: bytes = b"") -> bytes:
         callee = self._uri(self.scenario.callee, self.callee)
@@ -97,7 +105,7 @@ class Dialog:
         tag = f";tag={s.callee.tag}" if tagged else ""
         lines = [
             start,
-            f"v: SIP/2.0/UDP {self.caller[0]}:{self.caller[1]};branch={s.branch}{cseq}{method[0]}",
+            f"v: SIP/2.0/UDP {_host_port(self.caller)};branch={s.branch}{cseq}{method[0]}",
             f"f: <{self._uri(s.caller, self.caller)}>;tag={s.caller.tag}",
             f"t: <{self._uri(s.callee, self.callee)}>{tag}",
             f"i: {s.call_id}",

@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from socket import inet_aton, inet_ntoa
+from ipaddress import ip_address
+from socket import inet_aton
 
 COOKIE = 0x2112A442
 Address = tuple[str, int]
@@ -39,12 +40,12 @@ class Stun:
         return int.from_bytes(self.get(attribute) or b"", "big")
 
     def address(self, attribute: int) -> Address | None:
-        """An XOR-*-ADDRESS of IPv4 (RFC 8489, 14.2)."""
+        """An XOR-*-ADDRESS (RFC 8489, 14.2)."""
         value = self.get(attribute)
         if value is None:
             return None
-        port, raw = struct.unpack_from(">2xHI", value)
-        return inet_ntoa(struct.pack(">I", raw ^ COOKIE)), port ^ (COOKIE >> 16)
+        host = _mixed(value[4:], self.transaction)
+        return str(ip_address(host)), int.from_bytes(value[2:4], "big") ^ (COOKIE >> 16)
 
 
 def stun(kind: int, transaction: bytes, *attributes: Attribute) -> bytes:
@@ -71,12 +72,19 @@ def _attributes(data: bytes) -> Iterator[Attribute]:
 
 
 def plain(address: Address) -> bytes:
-    return struct.pack(">BBH", 0, 1, address[1]) + inet_aton(address[0])
+    host = ip_address(address[0])
+    return struct.pack(">BBH", 0, 1 if host.version == 4 else 2, address[1]) + host.packed
 
 
-def xored(address: Address) -> bytes:
-    raw = int.from_bytes(inet_aton(address[0]), "big") ^ COOKIE
-    return struct.pack(">BBHI", 0, 1, address[1] ^ (COOKIE >> 16), raw)
+def xored(address: Address, transaction: bytes) -> bytes:
+    """IPv6 is mixed with the transaction id as well (RFC 8489, 14.2)."""
+    host = ip_address(address[0])
+    family = 1 if host.version == 4 else 2
+    return struct.pack(">BBH", 0, family, address[1] ^ (COOKIE >> 16)) + _mixed(host.packed, transaction)
+
+
+def _mixed(host: bytes, transaction: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(host, struct.pack(">I", COOKIE) + transaction, strict=False))
 
 
 def u32(value: int) -> bytes:
@@ -90,21 +98,22 @@ def allocate(transaction: bytes, relayed: Address, token: bytes) -> bytes:
     """Packet 60: both are in the *request*; no USERNAME, no challenge to answer."""
     return stun(
         ALLOCATE, transaction,
-        (LIFETIME, u32(60)), (XOR_RELAYED_ADDRESS, xored(relayed)), (RESERVATION_TOKEN, token),
+        (LIFETIME, u32(60)), (XOR_RELAYED_ADDRESS, xored(relayed, transaction)), (RESERVATION_TOKEN, token),
     )  # fmt: skip
 
 
 def allocated(transaction: bytes, relayed: Address, mapped: Address) -> bytes:
     return stun(
         ALLOCATE | SUCCESS, transaction,
-        (XOR_RELAYED_ADDRESS, xored(relayed)), (XOR_MAPPED_ADDRESS, xored(mapped)), (LIFETIME, u32(60)),
+        (XOR_RELAYED_ADDRESS, xored(relayed, transaction)), (XOR_MAPPED_ADDRESS, xored(mapped, transaction)),
+        (LIFETIME, u32(60)),
     )  # fmt: skip
 
 
 def channel_bind(transaction: bytes, channel: int, peer: Address) -> bytes:
     """Packet 121."""
     number = struct.pack(">HH", channel, 0)
-    return stun(CHANNEL_BIND, transaction, (CHANNEL_NUMBER, number), (XOR_PEER_ADDRESS, xored(peer)))
+    return stun(CHANNEL_BIND, transaction, (CHANNEL_NUMBER, number), (XOR_PEER_ADDRESS, xored(peer, transaction)))
 
 
 def refresh(transaction: bytes, lifetime: int) -> bytes:
