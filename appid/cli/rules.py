@@ -22,7 +22,7 @@ from appid.dataplane.diff import differences
 from appid.dataplane.render import clear_text, ipset_text, nat_text, restore_text
 from appid.dataplane.ruleset import wanted
 from appid.dataplane.static import opens, static_set
-from appid.edge import guard, iptables, preflight
+from appid.edge import guard, iptables, preflight, turn
 from appid.edge.config import Config, load_config
 from appid.edge.errors import RuleError, RuleErrors
 from appid.edge.plan import Plan, load_plan
@@ -143,13 +143,17 @@ def _apply(arguments: argparse.Namespace, plan: Plan) -> int:
     if _waits(place):
         return 1
     topology, variant = plan.topology(), iptables.variant_of(plan.config.iptables)
-    preflight.check(topology, variant, starting=False)
-    if arguments.confirm is None:
-        iptables.apply(topology, variant)
-        _tell(arguments, "applied", f"in force: iptables-{variant}, IPv4 and IPv6", variant=variant)
-        return 0
-    with guard.guarded(iptables.read(), arguments.confirm, place):
-        iptables.apply(topology, variant)
+    with turn.taken(turn.beside(plan.config.control), "appid rules apply") as held:
+        if turn.gateway_runs(plan.config.control) and differences(wanted(topology, variant), iptables.read()):
+            print("appid: a gateway runs, and keeps its own rules in force: reload it, or stop it", file=sys.stderr)
+            return 1
+        preflight.check(topology, variant, starting=False)
+        if arguments.confirm is None:
+            iptables.apply(topology, variant)
+            _tell(arguments, "applied", f"in force: iptables-{variant}, IPv4 and IPv6", variant=variant)
+            return 0
+        with guard.guarded(iptables.read(), arguments.confirm, place, held):
+            iptables.apply(topology, variant)
     words = f"in force for {arguments.confirm:g} s; Enter here, or `appid rules confirm` elsewhere, keeps it"
     _tell(arguments, "applied", words, variant=variant, seconds=arguments.confirm)
     return _outcome(arguments, place)
@@ -193,7 +197,8 @@ def _told(arguments: argparse.Namespace, outcome: str) -> int:
 def _remove(arguments: argparse.Namespace, config: Config) -> int:
     if _waits(_place(config)):
         return 1
-    iptables.remove()
+    with turn.taken(turn.beside(config.control), "appid rules remove"):
+        iptables.remove()
     _tell(arguments, "removed", "nothing of appid is left in the kernel")
     return 0
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from appid.dataplane.ruleset import RuleSets
+from appid.edge import turn
 from appid.edge.iptables import undo
 
 CONFIRMED, UNDONE = "confirmed", "undone"
@@ -54,8 +55,9 @@ def outcome(answer: socket.socket) -> str:
 
 
 @contextlib.contextmanager
-def guarded(before: RuleSets, seconds: float, place: Path) -> Iterator[None]:
-    """The time runs from the end of the block on. An exception in it dismisses the guard: who raises has cleaned up."""
+def guarded(before: RuleSets, seconds: float, place: Path, held: int) -> Iterator[None]:
+    """The time runs from the end of the block on. An exception in it dismisses the guard: who raises has cleaned up.
+    `held` is the turn (turn.py), which the guard keeps: nobody changes what it may have to undo."""
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)
     listener = _socket()
@@ -66,7 +68,7 @@ def guarded(before: RuleSets, seconds: float, place: Path) -> Iterator[None]:
     child = os.fork()
     if not child:
         os.close(theirs)
-        _detach(listener, ours, before, seconds, place)
+        _detach(listener, ours, before, seconds, place, held)
     os.close(ours)
     listener.close()
     os.waitpid(child, 0)
@@ -84,7 +86,7 @@ def _socket() -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
 
 
-def _detach(listener: socket.socket, applied: int, before: RuleSets, seconds: float, place: Path) -> None:
+def _detach(listener: socket.socket, applied: int, before: RuleSets, seconds: float, place: Path, held: int) -> None:
     """The child: becomes a process without session, terminal or parent. Never returns."""
     os.setsid()
     if os.fork():
@@ -98,6 +100,7 @@ def _detach(listener: socket.socket, applied: int, before: RuleSets, seconds: fl
         for descriptor in (0, 1, 2):
             os.dup2(nowhere, descriptor)
         os.chdir("/")
+        turn.tell(held, "appid rules apply --confirm, which waits to be confirmed")
         _guard(listener, applied, before, seconds, place)
         status = 0
     finally:

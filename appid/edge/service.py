@@ -14,14 +14,14 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from appid.dataplane.chain import PINHOLES, Topology
 from appid.dataplane.command import Report
-from appid.edge import iptables, metrics, notify, preflight, state, worker
+from appid.edge import iptables, metrics, notify, preflight, state, turn, worker
 from appid.edge.children import Child
 from appid.edge.config import Config
 from appid.edge.control import ControlSocket, Reply
@@ -155,8 +155,7 @@ class Service:
         variant = iptables.variant_of(self.config.iptables)
         topology = self.plan.topology()
         self._found = PINHOLES[4] in iptables.run(["ipset", "-n", "list"]).split()
-        iptables.apply(topology, variant)
-        self.applied = topology
+        self._apply(topology)
         opened.callback(self._leave)
         options = self.plan.options()
         self.queues = Queues(variant, self.tallies, options.fail_open)
@@ -169,7 +168,8 @@ class Service:
         if kept and (self.stopped is not None or self._found):
             return
         try:
-            iptables.remove()
+            with self._turn():
+                iptables.remove()
         except KernelError as error:
             log.error("%s", error)
 
@@ -348,14 +348,19 @@ class Service:
 
     def _apply(self, topology: Topology) -> None:
         """Also where the topology is the same: others may have moved our rules, or taken them away."""
-        iptables.apply(topology, iptables.variant_of(self.config.iptables))
+        with self._turn():
+            iptables.apply(topology, iptables.variant_of(self.config.iptables))
         self.applied = topology
+
+    def _turn(self) -> AbstractContextManager[int]:
+        return turn.taken(turn.beside(self.config.control), "appid run")
 
     def _stand(self) -> None:
         """Without our jumps, or with those of others before them, packets pass that nobody judged."""
         assert self.applied is not None
         try:
-            done = iptables.mend(self.applied, iptables.variant_of(self.config.iptables))
+            with self._turn():
+                done = iptables.mend(self.applied, iptables.variant_of(self.config.iptables))
             if done:
                 log.warning("another program had changed our rules: put back by %s", ", ".join(map(str, done)))
                 self.metrics.mended.inc()

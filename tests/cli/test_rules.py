@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from appid.cli.main import main
+from appid.edge import turn
 from tests.netns.live import ALL, ROOT, ZONES
 from tests.netns.net import Namespace, Net, until
 
@@ -120,6 +122,39 @@ def test_enter_or_confirm_keeps_it(space: Namespace, config: Path, rules: Rules)
     assert rules("confirm") == (0, "confirmed: it stays\n", "")
     assert process.wait(20) == 0
     assert rules("confirm")[0] == 1
+
+
+def test_changes_at_the_same_time_come_one_after_another(space: Namespace, config: Path, rules: Rules) -> None:
+    """Two policies, twice each, and remove: each has its turn, and what is there in the end is one of them whole."""
+    other = config.with_name("other.toml")
+    other.write_text(
+        config.read_text().replace('iptables = "nft"', 'iptables = "nft"\nfirst_queue = 7\nallowed = "first"')
+    )
+    running = [start(space, file, "apply") for file in (config, other, config, other)] + [
+        start(space, config, "remove")
+    ]
+    ended = [process.communicate(timeout=60) for process in running]
+    assert [process.returncode for process in running] == [0] * 5, ended
+    there = [space.call(partial(main, ["rules", "diff", "-c", str(file)])) for file in (config, other)]
+    assert there.count(0) == 1 or space.run("nft", "list", "ruleset") + space.run("ipset", "list") == ""
+
+
+def test_who_has_the_turn_is_named(config: Path, rules: Rules, monkeypatch: pytest.MonkeyPatch) -> None:
+    with turn.taken(turn.beside(config.with_name("control.sock")), "something else"):
+        monkeypatch.setattr(turn, "PATIENCE", 0.2)
+        status, _, err = rules("remove")
+        assert (status, err) == (3, f"appid: {config.parent}/rules.lock: the rules are being changed by process "
+                                    f"{os.getpid()}, something else\n")  # fmt: skip
+
+
+def test_beside_a_running_gateway_only_its_own_rules_are_in_force(space: Namespace, config: Path, rules: Rules) -> None:
+    with turn.taken(config.with_name("control.lock"), "a gateway"):
+        status, _, err = rules("apply")
+        assert (status, err) == (1, "appid: a gateway runs, and keeps its own rules in force: reload it, or stop it\n")
+        assert "APPID" not in space.run("iptables-nft-save")
+    assert rules("apply")[0] == 0
+    with turn.taken(config.with_name("control.lock"), "a gateway"):
+        assert rules("apply")[0] == 0, "nothing differs"
 
 
 def test_a_locked_out_admin_gets_back_in(bare: Net, config: Path) -> None:

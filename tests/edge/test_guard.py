@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from appid.dataplane.chain import Topology
 from appid.dataplane.ruleset import NOTHING
-from appid.edge import guard, iptables
+from appid.edge import guard, iptables, turn
 from appid.edge.netlink import KernelError
 from tests.netns.net import Namespace, sh, until
 
@@ -28,9 +30,16 @@ def empty(space: Namespace) -> bool:
     return space.call(iptables.read) == NOTHING
 
 
+@contextlib.contextmanager
+def guarded(place: Path, seconds: float) -> Iterator[None]:
+    lock = place.with_name("rules.lock")
+    with turn.taken(lock, "a test") as held, guard.guarded(iptables.read(), seconds, place, held):
+        yield
+
+
 def change(space: Namespace, place: Path, seconds: float) -> None:
     def work() -> None:
-        with guard.guarded(iptables.read(), seconds, place):
+        with guarded(place, seconds):
             iptables.apply(Topology())
 
     space.call(work)
@@ -39,12 +48,19 @@ def change(space: Namespace, place: Path, seconds: float) -> None:
 def test_confirmed_it_stays(space: Namespace, place: Path) -> None:
     change(space, place, LONG)
     assert guard.pending(place)
+    with (
+        pytest.raises(KernelError, match=r"by process \d+, appid rules apply --confirm, which waits"),
+        turn.taken(place.with_name("rules.lock"), "another", patience=0),
+    ):
+        pass
     waiting = guard.say(place, "wait")
     assert guard.outcome(guard.say(place, "confirm")) == guard.CONFIRMED
     assert guard.outcome(waiting) == guard.CONFIRMED
     assert not guard.pending(place)
     assert not place.exists()
     assert not empty(space)
+    with turn.taken(place.with_name("rules.lock"), "the next", patience=2):
+        pass
     with pytest.raises(OSError, match=r"No such file|refused"):
         guard.say(place, "confirm")
 
@@ -59,7 +75,7 @@ def test_unconfirmed_it_goes(space: Namespace, place: Path) -> None:
 
 def test_who_fails_has_cleaned_up_and_the_guard_goes(space: Namespace, place: Path) -> None:
     def work() -> None:
-        with guard.guarded(iptables.read(), LONG, place):
+        with guarded(place, LONG):
             raise KernelError("iptables-restore", "refused")
 
     with pytest.raises(KernelError, match="refused"):
@@ -72,7 +88,7 @@ def test_half_way_through_the_one_who_applies_is_killed(space: Namespace, place:
         child = os.fork()
         if child:
             return child
-        with guard.guarded(iptables.read(), LONG, place):
+        with guarded(place, LONG):
             iptables.apply(Topology())
             os.kill(os.getpid(), signal.SIGKILL)
         os._exit(0)
