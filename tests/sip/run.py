@@ -260,7 +260,7 @@ class Played:
         phones = {leg.phone for leg in self.case.legs}
         if len(phones) > 1 and not self.forked:
             self._both_hear(phones)
-        if self.where.nat:
+        if self.nat or (self.behind and self.where.nat):
             self._names()
 
     def lost(self) -> list[tuple[str, int]]:

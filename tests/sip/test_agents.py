@@ -33,11 +33,9 @@ def _no_packet_lost(heard: tuple[baresip.Heard, baresip.Heard]) -> None:
 
 @pytest.mark.timeout(120)
 def test_baresip_hears_every_byte(tmp_path: Path) -> None:
-    """Of a call that it makes, and of one that comes to where it has registered."""
     with town("ours", True, tmp_path) as (where, gateway):
         assert gateway is not None
         _no_packet_lost(baresip.call(where, tmp_path / "call", v6=False, tcp=False, seconds=SECONDS))
-        _no_packet_lost(baresip.called(where, tmp_path / "called", v6=False, seconds=SECONDS))
         assert left(where, gateway) == []
 
 
@@ -46,7 +44,7 @@ def test_baresip_hears_every_byte(tmp_path: Path) -> None:
 @pytest.mark.parametrize("nat", [False, True], ids=["routed", "nat"])
 def test_baresip_is_called_by_both_families(tmp_path: Path, nat: bool) -> None:
     with town("ours", nat, tmp_path) as (where, _):
-        for v6, by_callee in ((False, True), (True, False), (True, True)):
+        for v6, by_callee in ((False, False), (False, True), (True, False), (True, True)):
             _no_packet_lost(baresip.called(where, tmp_path / f"{v6}-{by_callee}", v6, SECONDS, by_callee))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import time
 from pathlib import Path
 
@@ -14,56 +13,12 @@ from tests.netns.net import PUBLIC4, received, until
 from tests.sip.attacks import FAR, Victim, body
 from tests.sip.load import left
 from tests.sip.sipp import SIP, host_port
+from tests.sip.talk import Talk
 from tests.sip.town import Place, Town, town
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 TIMER = 32.0
 """64*T1: RFC 3261 section 9.1 for the INVITE of a CANCEL, section 17.1.2.2 (timer F) for the BYE."""
-
-
-class Talk:
-    """A call with early media that flows both ways, by sockets that stay."""
-
-    def __init__(self, where: Town, number: int, status: str = "200 OK") -> None:
-        self.victim = v = Victim(where, Place.numbered(number, False), 20000 + 40 * number, f"ends-{number}")
-        self.mine, self.theirs = v.udp(where.client, v.phone), v.udp(where.peer, v.place.peer)
-        asked, self.source = v.heard(self.mine, self.theirs, v.invite())
-        self.theirs.sendto(v.answer(asked, body(v.place.peer, FAR), status), self.source)
-        self.mine.recvfrom(65535)
-        self.inner, self.outer = v.udp(where.client, v.phone, v.port), v.udp(where.peer, v.place.peer, FAR)
-
-    def request(self, method: str, cseq: int, to_tag: str) -> bytes:
-        start = f"{method} sip:b@{host_port(self.victim.place.peer, SIP)} SIP/2.0"
-        return self.victim.message(start, f"{cseq} {method}", (";tag=a", to_tag))
-
-    def ask(self, request: bytes, answered: bool) -> None:
-        asked, source = self.victim.heard(self.mine, self.theirs, request)
-        if answered:
-            self.theirs.sendto(self.victim.answer(asked, b""), source)
-            self.mine.recvfrom(65535)
-
-    def offer(self, cseq: int, host: str, port: int) -> None:
-        """Another offer within the dialog, answered and acknowledged (RFC 3264 section 8)."""
-        v = self.victim
-        start = f"INVITE sip:b@{host_port(v.place.peer, SIP)} SIP/2.0"
-        request = v.message(start, f"{cseq} INVITE", (";tag=a", ";tag=b"), body(host, port))
-        asked, source = v.heard(self.mine, self.theirs, request)
-        there = host if host == v.place.held else v.place.peer
-        self.theirs.sendto(v.answer(asked, body(there, FAR if port else 0)), source)
-        self.mine.recvfrom(65535)
-
-    def passes(self) -> tuple[bool, bool]:
-        """Whether media goes in, and out, now."""
-        v = self.victim
-        return self._one(self.outer, self.inner, (v.target, v.port)), self._one(
-            self.inner, self.outer, (v.place.peer, FAR)
-        )
-
-    @staticmethod
-    def _one(source: socket.socket, sink: socket.socket, to: tuple[str, int]) -> bool:
-        text = b"\x80" + bytes(11) + str(time.monotonic()).encode()
-        source.sendto(text, to)
-        return text in received(sink)
 
 
 @pytest.mark.timeout(60)
@@ -82,7 +37,7 @@ def test_what_is_on_hold_is_shut_and_opens_again(tmp_path: Path, nat: bool) -> N
             assert talk.passes() == (False, False), (host, held)
             talk.offer(2 * cseq + 1, phone, port)
             assert talk.passes() == (True, True)
-        talk.victim.close()
+        talk.close()
 
 
 class Fork:
@@ -125,7 +80,7 @@ class Fork:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("with_487", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["487", "never"])
+@pytest.mark.parametrize("with_487", [True, False], ids=["487", "never"])
 def test_the_phone_that_lost_is_shut_while_the_other_talks(tmp_path: Path, with_487: bool) -> None:
     """Two phones on the same ports ring, both with early media; one answers, the other's branch is cancelled."""
     with town("ours", True, tmp_path) as (where, gateway):
@@ -155,7 +110,6 @@ def test_the_phone_that_lost_is_shut_while_the_other_talks(tmp_path: Path, with_
             victim.close()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("nat", [False, True], ids=["routed", "nat"])
 def test_what_nobody_answers_closes_by_its_timer(tmp_path: Path, nat: bool) -> None:
@@ -177,4 +131,4 @@ def test_what_nobody_answers_closes_by_its_timer(tmp_path: Path, nat: bool) -> N
         assert silent.passes() == (False, False)
         assert left(where, gateway) == []
         for talk in talks:
-            talk.victim.close()
+            talk.close()

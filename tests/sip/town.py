@@ -139,7 +139,7 @@ outside = { interfaces = ["wan0"] }
 
 @contextmanager
 def town(
-    kind: Kind, nat: bool, folder: Path, options: str = "", policy: str = SIP_ONLY
+    kind: Kind, nat: bool, folder: Path, options: str = "", policy: str = SIP_ONLY, workers: int = 1
 ) -> Iterator[tuple[Town, Live | None]]:
     """Everything stands inside the `with`; the witnesses see all of it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,9 +148,9 @@ def town(
         stack.callback(made.remove)
         for witness in made.witnesses.values():
             stack.enter_context(witness)
-        gateway = None
+        gateway, began = None, f'on_stop = "remove"\nworkers = {workers}'
         if kind == "kernel":
             made.helper()
         if kind == "ours":
-            gateway = stack.enter_context(live(made, folder, policy, "nft", options))
+            gateway = stack.enter_context(live(made, folder, policy, "nft", options, gateway=began))
         yield made, gateway
