@@ -43,7 +43,7 @@ def test_sending_to_one_that_does_not_read_does_not_wait() -> None:
     begun = time.monotonic()
     for _ in range(20):
         pair.ends[0].send(bytes(1_000_000))
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
     pair.serve()
     assert len(pair.got[1]) == 20
 

@@ -19,6 +19,7 @@ import pytest
 
 from appid.edge import control
 from appid.edge.control import MAX_CLIENTS, MAX_REQUEST, ControlSocket, Reply, ask
+from tests.netns.net import until
 
 
 class Loop:
@@ -204,8 +205,7 @@ def test_too_many_clients_are_told_so(server: ControlSocket) -> None:
     finally:
         for connection in idle:
             connection.close()
-    time.sleep(0.1)
-    assert ask(server.path, {"ask": "flows"}) == [{"asked": "flows"}]
+    assert until(lambda: ask(server.path, {"ask": "flows"}) == [{"asked": "flows"}])
 
 
 def test_a_socket_file_left_behind_is_replaced(loop: Loop, tmp_path: Path) -> None:
