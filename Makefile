@@ -12,7 +12,8 @@ PYTHON_IN := $(VENV)/bin/python
 # tests at once: as many as there are cores, and twice that of those that mostly wait for the kernel
 JOBS ?= $(shell n=$$(nproc); echo $$((n < 6 ? n : 6)))
 export PATH := $(PATH):/usr/sbin:/sbin
-export PYTHONDONTWRITEBYTECODE := 1
+export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
+# out of the tree, but kept: the tests start the gateway some hundred times
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
