@@ -14,6 +14,13 @@ from appid.edge.told import Told, Totals
 from appid.engine import Engine, FlowEnded, FlowReport
 from appid.packet import id_of, reversed_id
 
+_NOW = ("type", "packets", "missed", "flows", "calls", "pinholes")
+
+
+def counts_of(stats: dict[str, Any]) -> dict[str, Any]:
+    """Of what `Answers.stats` told, what has happened in that process; not how things are."""
+    return {name: value for name, value in stats.items() if name not in _NOW}
+
 
 class Answers:
     """`flows`, `calls`, `pinholes`, `stats`: an iterator of objects each. `enforced`: False in monitor mode."""
@@ -85,14 +92,20 @@ class Answers:
             "decision": telling.decision(report.decision, self.enforced),
         }  # fmt: skip
 
-    def stats(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, Any]:
+        """What has happened in this process."""
         stats, queue = self.gateway.stats, self.gateway.queue
         return {
-            "type": "stats", "packets": stats.packets, "errors": self.gateway.loop.errors + queue.errors,
-            "rescued": stats.rescued, "overruns": queue.overruns, "missed": queue.tally.missed,
-            "command_failures": stats.command_failures, "flows_ended": stats.ended,
-            "flows": len(self.engine.flows), "calls": self.halves.counted(self.engine.calls.calls.open),
-            "pinholes": len(self.engine.calls.book.open), "reports": dict(self.told.counts),
+            "errors": self.gateway.loop.errors + queue.errors, "rescued": stats.rescued, "overruns": queue.overruns,
+            "command_failures": stats.command_failures, "flows_ended": stats.ended, "reports": dict(self.told.counts),
             "applications": {name: asdict(totals) for name, totals in sorted(self.told.totals.items())},
             "exceptions": dict(self.told.exceptions), "events_lost": self.lost(),
+        }  # fmt: skip
+
+    def stats(self) -> dict[str, Any]:
+        tally = self.gateway.queue.tally
+        return {
+            "type": "stats", "packets": tally.seen, "missed": tally.missed, **self.counts(),
+            "flows": len(self.engine.flows), "calls": self.halves.counted(self.engine.calls.calls.open),
+            "pinholes": len(self.engine.calls.book.open),
         }  # fmt: skip

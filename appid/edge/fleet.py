@@ -71,6 +71,8 @@ class Seat:
     delay: float = 0.0
     ends: int = 0
     pinged: float | None = None
+    said: Any = None
+    """What it answered last to a ping."""
     error: Exception | None = field(default=None, repr=False)
 
 
@@ -141,9 +143,13 @@ class Fleet:
                 seat.child.signal(signal.SIGKILL)
             elif seat.ready and seat.pinged is None:
                 seat.pinged = now
-                self.ask("ping", None, lambda answers: None, [seat.index])
+                self.ask("ping", None, self._pinged, [seat.index])
         for number in [n for n, question in self._questions.items() if now > question.until]:
             self._finish(number)
+
+    def _pinged(self, answers: dict[int, Answer]) -> None:
+        for index, answer in answers.items():
+            self.seats[index].said = answer.body
 
     def _seat(self, seat: Seat) -> None:
         def work(connection: socket.socket) -> None:
@@ -166,6 +172,7 @@ class Fleet:
             question.wanted.discard(seat.index)
             self._settle(number)
         self._on_end(seat.index)
+        seat.said = None
         if not self._keeping:
             seat.error = seat.error or KernelError(f"worker {seat.index}", how or "ended")
             return

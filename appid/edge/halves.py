@@ -63,37 +63,43 @@ class Table:
         self._shared.close()
         os.close(self._descriptor)
 
-    def hold(self, call_id: str, number: int, worker: int) -> int:
+    def key(self, call_id: str) -> bytes:
+        """Under which the call stands here."""
+        return blake2b(call_id.encode(errors="replace"), digest_size=8, key=self._salt).digest()
+
+    def hold(self, key: bytes, number: int, worker: int) -> int:
         """`worker` has a half of this call, `number` of its own. Out: the number to tell of it by."""
-        with self._slot(call_id) as (at, slot):
+        with self._locked():
+            at, slot = self._find(key)
             if at is None:
                 return number
-            if slot is None:
-                slot = _Slot(self._key(call_id), number, False, 0)
+            slot = slot or _Slot(key, number, False, 0)
             self._put(at, slot._replace(holders=slot.holders | 1 << worker))
             return slot.number
 
-    def end(self, call_id: str) -> bool:
+    def end(self, key: bytes) -> bool:
         """A half of the call has ended. Out: whether it is the first to."""
-        with self._slot(call_id) as (at, slot):
+        with self._locked():
+            at, slot = self._find(key)
             if at is None or slot is None:
                 return True
             self._put(at, slot._replace(ended=True))
             return not slot.ended
 
-    def leave(self, call_id: str, worker: int) -> None:
-        with self._slot(call_id) as (at, slot):
+    def leave(self, key: bytes, worker: int) -> None:
+        with self._locked():
+            at, slot = self._find(key)
             if at is not None and slot is not None:
                 self._put(at, slot._replace(holders=slot.holders & ~(1 << worker)))
 
-    def counts(self, call_id: str, worker: int) -> bool:
-        """Whether it is for `worker` to count the call: of those that hold it, the first."""
-        with self._slot(call_id) as (_, slot):
-            return slot is None or slot.holders & -slot.holders == 1 << worker
+    def counts(self, key: bytes, worker: int) -> bool:
+        """Whether it is for `worker` to count the call: of those that hold it, the first. Without the lock: who asks
+        asks of many, and again in a moment."""
+        _, slot = self._find(key)
+        return slot is None or slot.holders & -slot.holders == 1 << worker
 
-    def keep(self, call_ids: Collection[str], worker: int) -> None:
+    def keep(self, keys: Collection[bytes], worker: int) -> None:
         """What `worker` holds is this and no more."""
-        keys = {self._key(call_id) for call_id in call_ids}
         with self._locked():
             for at in range(BUCKETS * DEPTH):
                 slot = self._get(at)
@@ -108,24 +114,17 @@ class Table:
         finally:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
-    def _key(self, call_id: str) -> bytes:
-        return blake2b(call_id.encode(errors="replace"), digest_size=8, key=self._salt).digest()
-
-    @contextmanager
-    def _slot(self, call_id: str) -> Iterator[tuple[int | None, _Slot | None]]:
+    def _find(self, key: bytes) -> tuple[int | None, _Slot | None]:
         """Where the call stands, or, with no slot, may stand; nowhere where there is no room."""
-        key = self._key(call_id)
         first = int.from_bytes(key[:4], "big") % BUCKETS * DEPTH
-        with self._locked():
-            free = None
-            for at in range(first, first + DEPTH):
-                slot = self._get(at)
-                if slot.holders and slot.key == key:
-                    yield at, slot
-                    return
-                if not slot.holders and free is None:
-                    free = at
-            yield free, None
+        free = None
+        for at in range(first, first + DEPTH):
+            slot = self._get(at)
+            if slot.holders and slot.key == key:
+                return at, slot
+            if not slot.holders and free is None:
+                free = at
+        return free, None
 
     def _get(self, at: int) -> _Slot:
         key, number, ended, holders = _SLOT.unpack_from(self._shared, _HEADER.size + at * _SLOT.size)
@@ -141,28 +140,28 @@ class Halves:
 
     def __init__(self, table: Table | None, worker: int) -> None:
         self._table, self._worker = table, worker
-        self._call_ids: dict[int, str] = {}
+        self._keys: dict[int, bytes] = {}
         self._names: OrderedDict[int, int] = OrderedDict()
 
     def heard(self, report: CallReport, living: bool) -> None:
         """What is reported of a call, before anybody is told. `living`: the worker has it still."""
         if self._table is None or report.call_id is None:
             return
-        if living and report.call not in self._call_ids:
-            self._call_ids[report.call] = report.call_id
-            name = self._table.hold(report.call_id, report.call, self._worker)
+        if living and report.call not in self._keys:
+            key = self._keys[report.call] = self._table.key(report.call_id)
+            name = self._table.hold(key, report.call, self._worker)
             if name != report.call:
                 self._names[report.call] = name
                 while len(self._names) > REMEMBERED:
                     self._names.popitem(last=False)
-        elif not living:
-            call_id = self._call_ids.pop(report.call, None)
-            if call_id is not None:
-                self._table.leave(call_id, self._worker)
+        elif not living and (held := self._keys.pop(report.call, None)) is not None:
+            self._table.leave(held, self._worker)
 
     def ends(self, report: CallReport) -> bool:
         """Of a report of a call's end: whether it is the first that the gateway hears of it. Before `heard`."""
-        return self._table is None or report.call_id is None or self._table.end(report.call_id)
+        if self._table is None or report.call_id is None:
+            return True
+        return self._table.end(self._table.key(report.call_id))
 
     def name(self, call: int) -> int:
         """The number by which the gateway tells of the worker's call."""
@@ -184,11 +183,10 @@ class Halves:
     def settle(self) -> None:
         """What a process before this one held, and was not taken over, is let go."""
         if self._table is not None:
-            self._table.keep(self._call_ids.values(), self._worker)
+            self._table.keep(set(self._keys.values()), self._worker)
 
     def counted(self, calls: Collection[int]) -> int:
         """How many of the worker's open calls are its to count."""
         if self._table is None:
             return len(calls)
-        known = map(self._call_ids.get, calls)
-        return sum(call_id is None or self._table.counts(call_id, self._worker) for call_id in known)
+        return sum(key is None or self._table.counts(key, self._worker) for key in map(self._keys.get, calls))

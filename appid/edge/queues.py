@@ -17,7 +17,7 @@ from appid.dataplane.chain import INPUT, MAIN, QUEUE
 from appid.dataplane.ruleset import Variant
 from appid.edge import iptables
 from appid.edge.netlink import KernelError
-from appid.edge.tally import Tally
+from appid.edge.tally import Settled, Tally
 from appid.policy.exception import Cause
 
 TABLE = Path("/proc/net/netfilter/nfnetlink_queue")
@@ -110,15 +110,21 @@ class Queues:
     _queues: dict[int, _Queue] = field(default_factory=dict)
 
     def begin(self) -> None:
-        """From now on: what the chains handed over before is not ours to account for."""
+        """From where the supervisor before this one stood: what its chains handed over meanwhile came while the engine
+        was down. Without one, what was handed over before is not ours to account for."""
         counted, self._refused = self._counters()
-        self._queues = {
-            number: _Queue(counter=counted[number], handed=tally.seen) for number, tally in self.tallies.items()
-        }
+        for number, tally in self.tallies.items():
+            before = tally.before
+            if before is not None and before.counter <= counted[number]:
+                known = _Queue(counter=before.counter, handed=before.handed, told=before.accounted, down=True)
+            else:
+                known = _Queue(counter=counted[number], handed=tally.seen)
+            self._queues[number] = known
 
     def look(self, full: bool = True) -> None:
         """Count what has happened since the last look. `full` False: the kernel's table alone, which costs little."""
         counted = None
+        seen = {number: tally.seen for number, tally in self.tallies.items()}
         if full:
             counted, stopped = self._counters()
             for why, packets in stopped.items():
@@ -128,7 +134,7 @@ class Queues:
         for number, queue in self._queues.items():
             self._kernel(number, queue, table.get(number))
             if counted is not None:
-                self._chains(number, queue, counted[number])
+                self._chains(number, queue, counted[number], seen[number])
 
     def _kernel(self, number: int, queue: _Queue, line: Line | None) -> None:
         before, queue.line = queue.line, line
@@ -144,18 +150,25 @@ class Queues:
         queue.full += max(0, line.full - since.full)
         queue.user += max(0, line.user - since.user)
 
-    def _chains(self, number: int, queue: _Queue, counter: int) -> None:
+    def _chains(self, number: int, queue: _Queue, counter: int, before: int) -> None:
         """What the rules handed over, and no one saw, nor dropped for a reason that the kernel counts: it passed by the
-        fail-open flag, or there was no listener, or it waited in the queue of one that was killed."""
+        fail-open flag, or there was no listener, or it waited in the queue of one that was killed. `before`: seen when
+        the look began."""
         queue.handed += _more(queue.counter, counter)
         queue.counter = counter
         waiting = queue.line.waiting if queue.line is not None else 0
-        unseen = queue.handed - self.tallies[number].seen - waiting - queue.full - queue.user
+        seen = self.tallies[number].seen
+        unseen = queue.handed - seen - waiting - queue.full - queue.user
+        if unseen < queue.told and seen == before:
+            # Nothing moved while we looked, and yet more was seen than handed over: the rules count a packet of
+            # generic segmentation offload once, the queue each of its segments. They must not hide what is lost later.
+            queue.handed += queue.told - unseen
         cause: Cause = "engine-down" if queue.down or not self.fail_open else "queue-full"
         if unseen > queue.told:
             self.exceptions[cause] += unseen - queue.told
             queue.told = unseen
         queue.down = queue.line is None
+        self.tallies[number].settle(Settled(counter, queue.handed, queue.full + queue.user + queue.told))
 
     def _counters(self) -> tuple[Counter[int], Counter[str]]:
         try:

@@ -22,6 +22,7 @@ from typing import Any
 from appid.dataplane.chain import PINHOLES, Topology
 from appid.dataplane.command import Report
 from appid.edge import iptables, metrics, notify, preflight, state, turn, worker
+from appid.edge.answers import counts_of
 from appid.edge.children import Child
 from appid.edge.config import Config
 from appid.edge.control import ControlSocket, Reply
@@ -61,13 +62,13 @@ class Service:
         self.config = config
         self.plan = load_plan(config, monitor)
         self.directory = config.control.with_name("metrics")
-        self.tallies = {number: Tally() for number in self.plan.queues}
         self.applied: Topology | None = None
         self._exporter: Child | None = None
         self._loading: Reply | None = None
         self._looked = 0.0
         self._succeeded = True
         self._again = False
+        self._past: list[dict[str, Any]] = []  # what workers that ended had counted, up to a second before
         self._counted: Counter[Any] = Counter()
         self._said: Counter[str] = Counter()
         self._opened = ExitStack()
@@ -76,6 +77,7 @@ class Service:
     def __enter__(self) -> Service:
         with ExitStack() as opened:
             self._lock(opened)
+            self.tallies = {number: Tally(self.config.state / f"queue-{number}") for number in self.plan.queues}
             metrics.clear(self.directory)
             metrics.share(self.directory, "supervisor")
             self.metrics = metrics.Metrics(self.plan.marks, self.plan.numbers)
@@ -155,11 +157,10 @@ class Service:
         variant = iptables.variant_of(self.config.iptables)
         topology = self.plan.topology()
         self._found = PINHOLES[4] in iptables.run(["ipset", "-n", "list"]).split()
+        self.queues = Queues(variant, self.tallies, self.plan.options().fail_open)
+        self.queues.begin()  # with the chains that stand, and their counters
         self._apply(topology)
         opened.callback(self._leave)
-        options = self.plan.options()
-        self.queues = Queues(variant, self.tallies, options.fail_open)
-        self.queues.begin()
         self.fleet.ask("placed", None, lambda answers: None)
 
     def _leave(self) -> None:
@@ -265,6 +266,8 @@ class Service:
 
     def _ended(self, index: int) -> None:
         metrics.gone(self.directory, f"w{index}")
+        said = self.fleet.seats[index].said
+        self._past = merge("stats", [self._past, [said] if said else []])
         if self.applied is not None:
             self.metrics.restarts.inc()
             self._look(True)
@@ -421,14 +424,21 @@ class Service:
             if seat.index not in answers
         ]
         inside = self.plan.share(0).inside
+        if asked == "stats":
+            for index, answer in answers.items():
+                if answer.error is None:  # what was told once is not taken back, whoever dies
+                    self.fleet.seats[index].said = counts_of(answer.body[0])
+            told.append(self._past)
         merged = merge(asked, told, lambda address: inside(packed(address)))
-        if asked == "stats" and told:
-            merged = [{**merged[0], **self._stats(merged[0])}]
+        if asked == "stats":
+            whole = {"type": "stats", **(merged[0] if merged else {})}
+            merged = [{**whole, **self._stats(whole)}]
         return merged + faults
 
     def _stats(self, told: dict[str, Any]) -> dict[str, Any]:
+        """What the supervisor knows, and is told even if no worker serves just now."""
         self._look(True)
-        exceptions: Counter[str] = Counter(told["exceptions"])
+        exceptions: Counter[str] = Counter(told.get("exceptions", {}))
         exceptions.update(self.queues.exceptions)
         dropped: Counter[str] = Counter()
         for (_, reason), packets in self.queues.dropped.items():
@@ -438,7 +448,7 @@ class Service:
             "refused": {why: self.queues.refused[why] for why in REFUSALS},
             "exception_policy": {cause: self.plan.failure(cause) for cause in CAUSES},
             "reload_success": self._succeeded,
-            "events_lost": told["events_lost"] + self.events.lost,
+            "events_lost": told.get("events_lost", 0) + self.events.lost,
             "policy_warnings": [str(warning) for warning in self.plan.warnings], "monitor": self.plan.monitor,
             "workers": [
                 {"queue": queue, "alive": seat.ready, "restarts": seat.ends, "seen": self.tallies[queue].seen,

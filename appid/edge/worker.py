@@ -201,7 +201,7 @@ class Worker:
             case "reopen":
                 self.events.reopen()
             case "ping":
-                pass
+                return self.answers.counts()
         return None
 
     def _swap(self) -> None:

@@ -60,15 +60,21 @@ def test_what_the_chains_refused_and_why() -> None:
 class Kernel:
     """The tables that Queues looks at, as a test has them."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, fail_open: bool) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fail_open: bool, place: Path | None = None) -> None:
         self.handed, self.refused, self.line = 0, 0, Line(1, 0, 0, 0)
         self.listening = True
         monkeypatch.setattr(room, "lines", lambda: {5: self.line} if self.listening else {})
         monkeypatch.setattr(room, "counters", lambda variant: (Counter({5: self.handed}), Counter(deny=self.refused)))
-        self.tally = Tally()
+        self.tally = Tally(place)
         self.queues = Queues("nft", {5: self.tally}, fail_open)
         self.queues.begin()
         self.queues.look()
+
+    def again(self, place: Path) -> None:
+        """Another supervisor."""
+        self.tally = Tally(place)
+        self.queues = Queues("nft", {5: self.tally}, self.queues.fail_open)
+        self.queues.begin()
 
     def saw(self, packets: int) -> None:
         for _ in range(packets):
@@ -121,6 +127,40 @@ def test_rules_that_are_replaced_count_from_nothing(monkeypatch: pytest.MonkeyPa
     kernel.saw(5)
     kernel.queues.look()
     assert kernel.queues.exceptions == {"queue-full": 3}
+
+
+def test_what_came_while_no_supervisor_ran_is_the_engines_being_down(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """After the last look 9 more came, of which 7 were seen and 2 waited; then 30 to nobody; then 4 to the next."""
+    kernel = Kernel(monkeypatch, False, tmp_path / "queue-5")
+    kernel.handed, kernel.line = 100, Line(1, 0, 20, 0)
+    kernel.saw(80)
+    kernel.queues.look()
+    kernel.saw(7)
+    kernel.handed += 9 + 30
+    kernel.again(tmp_path / "queue-5")
+    kernel.handed += 4
+    kernel.line = Line(2, 0, 0, 0)
+    kernel.saw(4)
+    for _ in range(2):
+        kernel.queues.look()
+        assert kernel.queues.exceptions == {"engine-down": 32}
+    kernel.handed = 0  # the chains were taken away, and come again
+    kernel.again(tmp_path / "queue-5")
+    kernel.queues.look()
+    assert kernel.queues.exceptions == {}
+
+
+def test_segments_that_count_for_more_than_their_packet_hide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One packet for the rules, 40 for the queue; later 30 are lost."""
+    kernel = Kernel(monkeypatch, fail_open=True)
+    kernel.handed += 1
+    kernel.saw(40)
+    kernel.queues.look()
+    kernel.handed += 30
+    kernel.queues.look()
+    assert kernel.queues.exceptions == {"queue-full": 30}
 
 
 def test_refusals_go_on_where_the_rules_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
-from appid.edge.tally import Tally
+import pytest
+
+from appid.edge import tally as room
+from appid.edge.tally import Settled, Tally
 
 
 def test_counts_outlive_the_process_that_made_them() -> None:
@@ -18,3 +22,30 @@ def test_counts_outlive_the_process_that_made_them() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(pid, 0)
     assert (tally.seen, tally.missed) == (7, 3)
+
+
+def test_the_next_supervisor_goes_on_where_the_one_before_stood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """70 were handed over, 60 of them seen and 10 accounted for; 5 more were seen before it died."""
+    tally = Tally(tmp_path / "state" / "queue-0")
+    assert tally.before is None
+    for _ in range(60):
+        tally.took(0)
+    tally.settle(Settled(1070, 70, 10))
+    for _ in range(5):
+        tally.took(0)
+    after = Tally(tmp_path / "state" / "queue-0")
+    assert (after.seen, after.missed) == (0, 0)
+    assert after.before == Settled(1070, 5, 10), "with 5 more by the rules' counter, all are accounted for"
+    after.settle(Settled(1080, 0, 0))
+    monkeypatch.setattr(room, "boot", lambda: "another")
+    assert Tally(tmp_path / "state" / "queue-0").before is None, "the rules' counters began anew"
+
+
+def test_without_a_file_it_counts_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    tally = Tally(tmp_path / "file" / "queue-0")
+    tally.took(1)
+    assert tally.seen == 1
+    assert "not counted" in caplog.text

@@ -91,7 +91,7 @@ def ended(gateway: Live) -> float | None:
     return gateway.metric('appid_calls_total{application="sip",end="bye"}')
 
 
-@pytest.mark.parametrize("ends", [pair(LAN4), pair(LAN6)], ids=["v4", "v6"])
+@pytest.mark.parametrize("ends", [pair(LAN4), pytest.param(pair(LAN6), marks=pytest.mark.slow)], ids=["v4", "v6"])
 def test_media_that_the_other_workers_host_begins_is_foreseen(
     lans: Lans, tmp_path: Path, ends: tuple[str, str]
 ) -> None:
