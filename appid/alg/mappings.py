@@ -36,7 +36,7 @@ class _Outside(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """A mapping that nobody holds any more."""
+    """A mapping, as those who hold it let go of it."""
 
     proto: int
     inside: Endpoint
@@ -118,6 +118,11 @@ class Mappings:
                     self._cursor[proto, outside, peer] = first + len(ports)
                 return tuple(one.endpoint.port for one in there)
         return None
+
+    def held(self, owner: Owner) -> list[Gone]:
+        """What this owner holds."""
+        return [Gone(m.inside.proto, m.inside.endpoint, m.outside.endpoint, m.inside.peer) for m in
+                self._owned.get(owner, ())]  # fmt: skip
 
     def flows(self) -> list[int]:
         """The signalling flows among the owners."""

@@ -7,6 +7,8 @@ A channel counts from the client's own ChannelBind request on: FaceTime's relay 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from appid.wire import Endpoint, Fact
 
 MAX_CHANNELS = 64
@@ -39,3 +41,8 @@ class Relay:
         if channel in self.channels or len(self.channels) < MAX_CHANNELS:
             self.channels[channel] = peer
         return peer
+
+
+def checks(facts: Sequence[Fact]) -> bool:
+    """Of a connectivity check (RFC 8445 section 7.2)."""
+    return {fact.name: fact.value for fact in facts[:2]} == {"stun.method": "binding", "stun.class": "request"}

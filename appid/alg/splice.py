@@ -44,6 +44,33 @@ class Sent(NamedTuple):
     fin: bool = True
 
 
+class Position(NamedTuple):
+    """All that a direction knows, as values: what another process needs to go on. Segments that came out of order are
+    not of it: nobody has acknowledged them. `waiting`: of a message that is not whole; `out`: what the receiver has not
+    acknowledged; `edits`: as _Edit."""
+
+    base: int
+    waiting: bytes
+    prefix: bytes
+    received: int
+    high: int
+    sent: int
+    out: bytes
+    out_first: int
+    acked: int
+    told: int
+    delta: int
+    edits: tuple[tuple[int, int, int, int], ...]
+    fin: int | None
+    over: bool
+    largest: int
+
+    @property
+    def awaits(self) -> int:
+        """The sequence number of the first byte that waits, or of the next one."""
+        return (self.base + self.received - len(self.waiting)) % _MODULUS
+
+
 class _Edit(NamedTuple):
     """A message whose length changed: positions before and after, in bytes since the connection's first."""
 
@@ -100,6 +127,33 @@ class Splice:
         self._over = False
         self._largest = ROOM
         self.results: list[Result] = []
+
+    @property
+    def position(self) -> Position:
+        edits = tuple((e.start, e.end, e.out_start, e.out_end) for e in self._edits)
+        return Position(
+            self._base, bytes(self._stream.data), self._prefix, self._received, self._high, self._sent,
+            bytes(self._out), self._out_first, self._acked, self._told, self._delta, edits, self._fin, self._over,
+            self._largest,
+        )  # fmt: skip
+
+    @classmethod
+    def at(cls, position: Position) -> Splice:
+        """One that goes on there. ValueError where no splice can have been."""
+        p = position
+        sent = p.acked >= 0 and 0 <= p.out_first <= p.sent <= p.out_first + len(p.out)
+        came = p.told <= p.received <= p.high and len(p.waiting) <= p.received
+        if not (sent and came) or max(len(p.waiting), len(p.prefix)) >= _LIMIT:
+            raise ValueError("no position of a stream")
+        made = cls(p.base)
+        made._stream = Stream(_LIMIT)
+        made._stream.syn((p.awaits - 1) % _MODULUS)
+        made._stream.push(p.awaits, p.waiting)
+        made._prefix, made._received, made._high, made._sent = p.prefix, p.received, p.high, p.sent
+        made._out, made._out_first, made._acked, made._told = bytearray(p.out), p.out_first, p.acked, p.told
+        made._delta, made._edits, made._fin = p.delta, [_Edit(*each) for each in p.edits], p.fin
+        made._over, made._largest = p.over, p.largest
+        return made
 
     # -- from the sender -----------------------------------------------------------------------------------------
 

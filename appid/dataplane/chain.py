@@ -211,8 +211,11 @@ def _filter(topology: Topology, family: Family) -> Chain:
     prohibited = "icmp-admin-prohibited" if family == 4 else "icmp6-adm-prohibited"
     let = "ACCEPT" if topology.allowed == "first" else "RETURN"
     allow, passing, related, blind = _let_through(topology, family)
+    spliced = _is(marks.passing, marks.passing | 2 << marks.shift, "connmark")  # and not refused
     rules: tuple[ChainRule, ...] = (
-        ChainRule((allow,), let),  # first, for speed: an INVALID packet has no connmark
+        # A stream whose numbers we change, and that nobody has seen to (no engine, a full queue): it will come again.
+        ChainRule((spliced, _is(0, marks.state | marks.passing)), "DROP"),
+        ChainRule((allow,), let),  # an INVALID packet has no connmark
         ChainRule((_state("INVALID"),), "DROP"),
         ChainRule((passing,), let),  # undecided, let through by the engine
         ChainRule(("-p tcp", deny), "REJECT --reject-with tcp-reset"),

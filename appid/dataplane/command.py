@@ -102,7 +102,8 @@ class RewritePayload:
 @dataclass(frozen=True, slots=True)
 class RelaxTcp:
     """Tell conntrack not to hold the connection of `key` to its window: its two sides number their bytes each in their
-    own way from now on."""
+    own way from now on. Its connmark shows it (marks.passing, a packet's bit elsewhere): what the engine has not seen
+    of it must not pass."""
 
     key: FlowKey
 

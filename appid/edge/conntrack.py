@@ -248,10 +248,14 @@ class Conntrack:
             return None
         return entry.reply.destination if entry.orig.source == key.source else entry.orig.destination
 
-    def relax(self, key: FlowKey) -> None:
-        """Let the TCP connection of `key` be outside its window, both ways. KernelError if there is none."""
+    def relax(self, key: FlowKey, mark: int = 0) -> None:
+        """Let the TCP connection of `key` be outside its window, both ways, and set these bits of its connmark.
+        KernelError if there is none."""
         liberal = bytes((_BE_LIBERAL, _BE_LIBERAL))  # struct nf_ct_tcp_flags: flags, mask
         flags = nested(_PROTOINFO, nested(1, attribute(4, liberal), attribute(5, liberal)))
+        if mark:
+            bits = struct.pack(">I", mark)
+            flags += attribute(_MARK, bits) + attribute(_MARK_MASK, bits)
         answer = self._socket.ask(_SUBSYSTEM, _NEW, 0, _family(key.src), _tuple(_TUPLE_ORIG, key), flags)
         if answer == errno.ENOENT:  # begun by the other side
             key = key.reversed()

@@ -127,7 +127,7 @@ class Executor:
                 waiting = _in_hand(held, packet, number)
                 waiting.replace(replace_payload(waiting.data, payload, numbers))
             case RelaxTcp(key):
-                self.conntrack.relax(key)
+                self.conntrack.relax(key, self.marks.passing)
             case ReplaceChains():
                 if self._on_replace is not None:
                     self._on_replace()

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from appid.dataplane.bytecode import chooser, queue_of
 from appid.engine.kept import KeptCall
+from appid.engine.kept_stream import KeptStream
 
 VERSION = 2
 MAX_BYTES = 64 << 20
@@ -28,13 +29,18 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 log = logging.getLogger("appid")
 
+Kept = KeptCall | KeptStream
+
 
 class _Line(BaseModel):
-    """One call as it is now, or the number of one that ended; and the last number given to a flow, call, pinhole."""
+    """One call or spliced stream as it is now, or the number of one that ended; and the last number given to a flow,
+    call, pinhole."""
 
     model_config = ConfigDict(extra="forbid", ser_json_bytes="hex", val_json_bytes="hex")
     call: KeptCall | None = None
     gone: int | None = None
+    stream: KeptStream | None = None
+    ended: int | None = None
     numbers: tuple[int, int, int] = (0, 0, 0)
 
 
@@ -50,6 +56,7 @@ class State:
     """What a file holds. `workers`: how many there were when it was written; `faults`: lines that say nothing."""
 
     calls: dict[int, KeptCall] = field(default_factory=dict)
+    streams: dict[int, KeptStream] = field(default_factory=dict)
     numbers: tuple[int, int, int] = (0, 0, 0)
     workers: int = 0
     faults: int = 0
@@ -98,6 +105,10 @@ def _take(state: State, line: bytes) -> None:
         state.calls[said.call.number] = said.call
     if said.gone is not None:
         state.calls.pop(said.gone, None)
+    if said.stream is not None:
+        state.streams[said.stream.flow.number] = said.stream
+    if said.ended is not None:
+        state.streams.pop(said.ended, None)
     state.numbers = _larger(state.numbers, said.numbers)
 
 
@@ -118,10 +129,15 @@ def hand_out(folder: Path, workers: int) -> dict[int, State]:
     for path in sorted(folder.glob("calls-*.jsonl")) if folder.is_dir() else ():
         state, number = read(path), path.stem.removeprefix("calls-")
         last = _larger(last, state.numbers)
+        same = state.workers == workers and number.isdecimal() and int(number) < workers
         for call in state.calls.values():
-            same = state.workers == workers and number.isdecimal() and int(number) < workers
             owner = int(number) if same else queue_of(chooser(call.hosts), workers) if call.hosts else 0
             given[owner].calls[call.number] = call
+        for each in state.streams.values():
+            key = each.flow.key
+            host = key.src if each.flow.host_first else key.dst
+            owner = int(number) if same else queue_of(host, workers)
+            given[owner].streams[each.flow.number] = each
     for state in given.values():
         state.numbers = last
     return given
@@ -136,14 +152,14 @@ def tidy(folder: Path, workers: int) -> None:
 
 
 class Journal:
-    """The file of one worker, begun anew with `calls`; OSError if it cannot be written. Later faults are logged once,
+    """The file of one worker, begun anew with `kept`; OSError if it cannot be written. Later faults are logged once,
     and counted in `lost`: the gateway goes on."""
 
-    def __init__(self, path: Path, workers: int, calls: Iterable[KeptCall], numbers: tuple[int, int, int]) -> None:
+    def __init__(self, path: Path, workers: int, kept: Iterable[Kept], numbers: tuple[int, int, int]) -> None:
         self.path = path
         self.lost = 0
         self._header = _Header(version=VERSION, boot=boot(), workers=workers).model_dump_json().encode() + b"\n"
-        self._living = {call.number: _line(call, numbers) for call in calls}
+        self._living = {_place(each): _line(each, numbers) for each in kept}
         self._last = _Line(numbers=numbers).model_dump_json().encode() + b"\n"
         self._descriptor = -1
         self._outdated = 0
@@ -168,20 +184,28 @@ class Journal:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def write(self, call: KeptCall, numbers: tuple[int, int, int]) -> None:
-        """The call as it is now."""
-        line = _line(call, numbers)
-        before = self._living.get(call.number)
+    def write(self, kept: Kept, numbers: tuple[int, int, int]) -> None:
+        """The call or stream as it is now."""
+        line = _line(kept, numbers)
+        place = _place(kept)
+        before = self._living.get(place)
         if before != line:
             self._outdated += len(before or b"")
-            self._living[call.number] = line
+            self._living[place] = line
             self._append(line)
 
     def gone(self, number: int, numbers: tuple[int, int, int]) -> None:
         """The call has ended, and nothing is left of it in the kernel."""
-        before = self._living.pop(number, None)
+        self._gone("call", number, _Line(gone=number, numbers=numbers))
+
+    def ended(self, number: int, numbers: tuple[int, int, int]) -> None:
+        """So has the stream."""
+        self._gone("stream", number, _Line(ended=number, numbers=numbers))
+
+    def _gone(self, what: str, number: int, said: _Line) -> None:
+        before = self._living.pop((what, number), None)
         if before is not None:
-            self._last = _Line(gone=number, numbers=numbers).model_dump_json().encode() + b"\n"
+            self._last = said.model_dump_json(exclude_defaults=True).encode() + b"\n"
             self._outdated += len(before) + len(self._last)
             self._append(self._last)
 
@@ -196,5 +220,10 @@ class Journal:
             self.lost += 1
 
 
-def _line(call: KeptCall, numbers: tuple[int, int, int]) -> bytes:
-    return _Line(call=call, numbers=numbers).model_dump_json(exclude_defaults=True).encode() + b"\n"
+def _place(kept: Kept) -> tuple[str, int]:
+    return ("call", kept.number) if isinstance(kept, KeptCall) else ("stream", kept.flow.number)
+
+
+def _line(kept: Kept, numbers: tuple[int, int, int]) -> bytes:
+    said = _Line(call=kept, numbers=numbers) if isinstance(kept, KeptCall) else _Line(stream=kept, numbers=numbers)
+    return said.model_dump_json(exclude_defaults=True).encode() + b"\n"

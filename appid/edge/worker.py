@@ -33,6 +33,7 @@ from appid.edge.unknown import UnknownFlows
 from appid.engine import CallReport, DecisionReport, Engine, ExceptionReport, FlowReport, Kept, Restored, RulesLoaded
 from appid.engine.event import nowhere
 from appid.engine.kept import kept_call
+from appid.engine.kept_stream import kept_stream
 from appid.policy.exception import Failure
 
 SAY_EVERY = 10.0
@@ -140,17 +141,20 @@ class Worker:
         self.engine.calls.calls.numbers.beyond(calls)
         self.engine.calls.book.numbers.beyond(pinholes)
         self.gateway.stats.packets = max((call.last_packet for call in state.calls.values()), default=0)
+        streams = tuple(state.streams.values())
         self._restoring = True
-        self.gateway.handle(Restored(tuple(state.calls.values())))
+        self.gateway.handle(Restored(tuple(state.calls.values()), streams))
         self._restoring = False
         self.halves.settle()
         self.gateway.baseline()
         closed = reconcile(self.gateway.execute, self.plan.share(self.index).holds)
         if any(closed) or state.calls:
             log.info("worker %d: %d calls go on; without an owner: %s", self.index, self._calls(), closed)
-        kept = (kept_call(self.engine, number) for number in self.engine.calls.calls.open)
+        kept = [kept_call(self.engine, number) for number in self.engine.calls.calls.open]
+        spliced = [kept_stream(self.engine, record) for record in self.engine.flows.values()]
+        living = [each for each in (*kept, *spliced) if each is not None]
         try:
-            self._journal = Journal(place, self.plan.config.workers, filter(None, kept), self._numbers())
+            self._journal = Journal(place, self.plan.config.workers, living, self._numbers())
             opened.callback(self._journal.close)
         except OSError as error:
             log.error("%s: %s: calls will not outlive their worker", place, error.strerror)
@@ -163,9 +167,9 @@ class Worker:
         return self.engine.numbers.last, calls.calls.numbers.last, calls.book.numbers.last
 
     def _keep(self) -> None:
-        """What changed of calls is written down before it is done."""
-        touched = self.engine.calls.touched
-        if not touched:
+        """What changed of calls and spliced streams is written down before it is done."""
+        touched, streams = self.engine.calls.touched, self.engine.calls.nat.touched
+        if not touched and not streams:
             return
         if self._journal is not None:
             for number in sorted(touched):
@@ -174,7 +178,14 @@ class Worker:
                     self._journal.write(kept, self._numbers())
                 else:
                     self._journal.gone(number, self._numbers())
+            for number, record in streams.items():
+                stream = kept_stream(self.engine, record)
+                if stream is not None:
+                    self._journal.write(stream, self._numbers())
+                else:
+                    self._journal.ended(number, self._numbers())
         touched.clear()
+        streams.clear()
 
     # -- what the supervisor asks --------------------------------------------------------------------------------
 
@@ -224,12 +235,12 @@ class Worker:
             self.gateway.execute.bindings.guard(range(first, last + 1), self.plan.outside_addresses)
 
     def _judge_again(self, restarted: bool = False) -> None:
-        owns, state = self.gateway.options.owns, self.plan.marks.state
+        owns, state, passing = self.gateway.options.owns, self.plan.marks.state, self.plan.marks.passing
         entries = self.gateway.execute.conntrack.entries()
         kept = tuple(
             Kept(entry.key, entry.mark, entry.began or None)
             for entry in entries
-            if entry.mark & state and owns(entry.key)
+            if entry.mark & (state | passing) and owns(entry.key)
         )
         wired = any(zone.interfaces for zone in self.plan.policy.zones.values())
         interface_of = self.plan.routes.finder() if wired else nowhere

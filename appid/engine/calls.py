@@ -486,7 +486,7 @@ class CallKeeper:
             if early is not None:
                 yield CutFlow(early)  # what came too early was refused, and the kernel would go on refusing it
         yield self._pinhole(number, expectation, now)
-        yield Report("pinhole", PinholeReport(number, expectation, None))
+        yield from self.tell(number, expectation, None)
         self._look_at(min(now + REFRESH, expectation.expires))
 
     def _inherit(self, expectation: Expectation, packet: int) -> Iterator[Command]:
@@ -497,8 +497,13 @@ class CallKeeper:
         owner = self.calls.open.get(self.book.open[number].call)
         if owner is not None and not owner.ending:
             return
-        yield Report("pinhole", PinholeReport(number, self.book.remove(number), packet))
+        yield from self.tell(number, self.book.remove(number), packet)
         self.bound.pop(number, None)
+
+    def tell(self, number: int, expectation: Expectation, closed: int | None) -> Iterator[Command]:
+        """The way between inside hosts is no hole: the kernel's element for it only makes known what flows there."""
+        if not self.topology.inside(expectation.peer):
+            yield Report("pinhole", PinholeReport(number, expectation, closed))
 
     def pinhole_mark(self, expectation: Expectation) -> int:
         application = self.settings.applications[expectation.application]
@@ -512,7 +517,7 @@ class CallKeeper:
         if self.bound.pop(number, None) is not None:
             inside = Endpoint(expectation.inside, expectation.port)
             yield from self.nat.unbind(expectation.proto, inside, expectation.peer)
-        yield Report("pinhole", PinholeReport(number, expectation, packet))
+        yield from self.tell(number, expectation, packet)
 
     # -- time ----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Final
 from appid.alg.expectation import Expectation
 from appid.alg.host import Host
 from appid.alg.lessons import LIFETIME, Asked, Lesson
-from appid.alg.relay import Relay
+from appid.alg.relay import Relay, checks
 from appid.dataplane.command import Command, Report, SetMark, SetVerdict
 from appid.dataplane.marks import ALLOW
 from appid.decode.sdp import Description
@@ -21,6 +21,7 @@ from appid.engine import room
 from appid.engine.calls import CallKeeper
 from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, Restored, RulesLoaded, Tick
 from appid.engine.kept import restore
+from appid.engine.kept_stream import go_on, torn
 from appid.engine.read import carrier, read
 from appid.engine.record import FlowRecord, Settings, Topology, flow_facts
 from appid.engine.reload import Reload
@@ -89,13 +90,14 @@ class Engine:
             case RulesLoaded():
                 return list(self._reload(event, now))
             case Restored():
-                return [command for kept in event.calls for command in restore(self, kept, now)]
+                calls = [command for kept in event.calls for command in restore(self, kept, now)]
+                return calls + [command for kept in event.streams for command in go_on(self, kept, now)]
             case CommandFailed():
                 return []
 
     def follow_again(self, record: FlowRecord) -> None:
         """A watched flow of an engine that is gone."""
-        if record.naming.name in self.settings.applications:
+        if record.naming.name is None or record.naming.name in self.settings.applications:
             self.numbers.beyond(record.id)
             record.mark = self._mark(record)
             self.flows[record.key] = record
@@ -266,7 +268,7 @@ class Engine:
             left = self.calls.book.left(record.key, record.last_seen)
             if left is not None and left[0] in self.settings.applications:
                 # a call that is over cut it: what goes on is no new flow
-                record.naming.take(left[0], "conclusive", [_left_because(left[1], number)], number)
+                record.naming.take(left[0], "conclusive", [Because(number, f"left by call {left[1]}", ())], number)
             return
         pinhole, expectation = found
         record.foreseen = pinhole
@@ -347,7 +349,7 @@ class Engine:
         number = application.number if application is not None else 0
         action = "allow" if self.settings.monitor else record.decision.action
         watched = application is not None and application.watch and record.naming.watchable and record.state != name
-        record.watch = action == "allow" and watched
+        record.watch = action == "allow" and (watched or record.spliced is not None)
         qos = self.settings.judge.qos_of(record.decision) if self.settings.judge is not None else 0
         return marks.encode(action, number, watch=record.watch, qos=qos)
 
@@ -409,7 +411,7 @@ class Engine:
             if layer.name == "stun":
                 record.asked = record.asked or Asked()
                 record.asked.keep(record.asked.hear(layer.facts, by_host, checked), now)
-                if behind is not None and not by_host and _checks(layer) and "channel-bind" in self._alg(record):
+                if behind is not None and not by_host and checks(layer.facts) and "channel-bind" in self._alg(record):
                     yield from self.calls.checked(record, behind, number, now)
                 if position and layers[position - 1].inner is not None:
                     continue  # of the peer behind the relay: it says nothing of the relay
@@ -504,7 +506,10 @@ class Engine:
         refused: dict[int, Decision] = {}
         yield from self.calls.reload(settings, self.topology, reload.moved, refused)
         cut = {key for key, call in calls.items() if call in refused}  # their entries went with the call's pinholes
-        kept = [flow for flow in event.kept if self._record(flow.key)[0] is None]
+        spliced = settings.marks.passing if event.restarted else 0
+        kept = [flow for flow in event.kept if self._record(flow.key)[0] is None and not flow.mark & spliced]
+        if event.restarted:
+            yield from torn(self, event.kept)
         for record in list(self.flows.values()):
             yield from self._again(record, reload, now, record.key in cut or record.key.reversed() in cut)
         decisions = {key: refused.get(call) or self.calls.decisions.get(call) for key, call in calls.items()}
@@ -550,6 +555,8 @@ class Engine:
             self.stamps.put(record.key, record.mark, now, record.foreseen)
 
     def _forget(self, record: FlowRecord) -> None:
+        if record.spliced is not None:
+            self.calls.nat.touched[record.id] = record
         self.flows.pop(record.key, None)
 
     def _report(self, record: FlowRecord, number: int) -> Report:
@@ -583,16 +590,6 @@ def _taught(lesson: Lesson) -> Match:
         (Fact("peer.endpoint", lesson.endpoint),),
         excludes=False,
     )
-
-
-def _checks(layer: Layer) -> bool:
-    """A connectivity check (RFC 8445 section 7.2)."""
-    told = {fact.name: fact.value for fact in layer.facts[:2]}
-    return told == {"stun.method": "binding", "stun.class": "request"}
-
-
-def _left_because(call: int, packet: int) -> Because:
-    return Because(packet, f"left by call {call}", ())
 
 
 def _foreseen_because(expectation: Expectation, packet: int) -> Because:

@@ -14,6 +14,7 @@ from appid.wire import Value
 
 if TYPE_CHECKING:
     from appid.engine.kept import KeptCall
+    from appid.engine.kept_stream import KeptStream
     from appid.engine.record import Settings
 
 
@@ -108,9 +109,10 @@ class RulesLoaded:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """Calls of an engine that is gone: this one goes on with them."""
+    """Calls and spliced streams of an engine that is gone: this one goes on with them."""
 
     calls: tuple[KeptCall, ...]
+    streams: tuple[KeptStream, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

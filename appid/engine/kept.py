@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal
 from appid.alg.dialog import Dialog
 from appid.alg.expectation import Expectation
 from appid.alg.relay import Relay
-from appid.dataplane.command import BindNat, Command, OpenPinhole, Report
+from appid.dataplane.command import BindNat, Command, OpenPinhole
 from appid.engine.calls import PINHOLE_TIMEOUT, REFRESH, CallKeeper
 from appid.engine.record import FlowRecord
-from appid.engine.report import PinholeReport, told_call
+from appid.engine.report import told_call
 from appid.flow.call import SILENCE, Call, CallMedia
 from appid.flow.key import FlowKey
 from appid.identify.identification import Because, Confidence
@@ -69,7 +69,7 @@ class KeptFlow:
     application: str
     confidence: Confidence
     situation: Situation | None
-    decision: Decision
+    decision: Decision | None
     state: str | None
     foreseen: int | None
     channels: tuple[tuple[int, Endpoint], ...] | None
@@ -99,6 +99,7 @@ class KeptCall:
     situation: Situation | None
     dialogs: tuple[KeptDialog, ...]
     pinholes: tuple[KeptPinhole, ...]
+    bindings: tuple[BindNat, ...]
     signalling: tuple[KeptFlow, ...]
 
 
@@ -111,7 +112,10 @@ def kept_call(engine: Engine, number: int) -> KeptCall | None:
     call = calls.calls.open.get(number)
     if call is None:
         return None
-    pinholes = (KeptPinhole(n, expectation, calls.bound.get(n)) for n, expectation in calls.book.of_call(number))
+    pinholes = [KeptPinhole(n, expectation, calls.bound.get(n)) for n, expectation in calls.book.of_call(number)]
+    theirs = {pinhole.binding for pinhole in pinholes}
+    owners = [(call.call_id, host) for host in sorted(call.hosts)] if call.call_id is not None else []
+    bindings = [bound for owner in owners for bound in calls.nat.held(owner) if bound not in theirs]
     dialogs = calls.dialogs.by_call_id.get(call.call_id, ()) if call.call_id is not None else ()
     records = calls.records.get(number, {})
     for flow in [flow for flow, record in records.items() if engine.flows.get(record.key) is not record]:
@@ -121,8 +125,8 @@ def kept_call(engine: Engine, number: int) -> KeptCall | None:
         tuple(sorted(call.peers)), tuple(call.flows), call.call_id, call.caller, call.callee, call.answered_at,
         call.ending, call.ended_at, "bye" if call.end == "bye" else "open", call.media,
         calls.decisions.get(number), calls.situations.get(number),
-        tuple(_kept_dialog(dialog) for dialog in dialogs if not dialog.ended), tuple(pinholes),
-        tuple(_kept_flow(record, record.decision) for record in records.values() if record.decision is not None),
+        tuple(_kept_dialog(dialog) for dialog in dialogs if not dialog.ended), tuple(pinholes), tuple(bindings),
+        tuple(kept_flow(record) for record in records.values() if record.decision is not None),
     )  # fmt: skip
 
 
@@ -134,12 +138,12 @@ def _kept_dialog(dialog: Dialog) -> KeptDialog:
     )  # fmt: skip
 
 
-def _kept_flow(record: FlowRecord, decision: Decision) -> KeptFlow:
+def kept_flow(record: FlowRecord) -> KeptFlow:
     relay, streams = record.relay, record.streams
     there, back = streams if streams is not None else (None, None)
     return KeptFlow(
         record.id, record.key, record.host_first, record.first_packet, record.payload_packets, record.naming.name or "",
-        record.naming.confidence or "supporting", record.situation, decision, record.state, record.foreseen,
+        record.naming.confidence or "supporting", record.situation, record.decision, record.state, record.foreseen,
         tuple(relay.channels.items()) if relay is not None else None, relay.mapped if relay is not None else None,
         (
             there.awaits if there is not None and not there.data else None,
@@ -173,9 +177,12 @@ def restore(engine: Engine, kept: KeptCall, now: float) -> Iterator[Command]:
     for dialog in kept.dialogs[:MAX_LISTED]:
         _restore_dialog(calls, call, dialog)
     for flow in kept.signalling[:MAX_LISTED]:
-        record = _record(flow, call.id, now)
+        record = record_of(flow, call.id, now)
         engine.follow_again(record)
         calls.records.setdefault(call.id, {})[record.id] = record
+    for binding in kept.bindings[:MAX_LISTED]:
+        calls.nat.restore(binding, (call.call_id or "", binding.inside))
+        yield binding
     for pinhole in kept.pinholes[:MAX_LISTED]:
         yield from _restore_pinhole(calls, pinhole, call, now)
     calls.resume(now + REFRESH if calls.book.open else None)
@@ -188,7 +195,12 @@ def _sound(engine: Engine, kept: KeptCall) -> bool:
     if kept.application not in engine.settings.applications or kept.number in engine.calls.calls.open:
         return False
     inside = engine.topology.inside
-    hosts = (*kept.hosts, *(p.expectation.inside for p in kept.pinholes), *(d.host for d in kept.dialogs))
+    hosts = (
+        *kept.hosts,
+        *(b.inside for b in kept.bindings),
+        *(p.expectation.inside for p in kept.pinholes),
+        *(d.host for d in kept.dialogs),
+    )
     flows = (address for flow in kept.signalling for address in (flow.key.src, flow.key.dst))
     if not kept.hosts or not all(number > 0 for number in numbers):
         return False
@@ -221,13 +233,14 @@ def _restore_pinhole(calls: CallKeeper, kept: KeptPinhole, call: Call, now: floa
         calls.nat.restore(kept.binding, (call.call_id or "", expectation.inside))
         yield kept.binding
     yield OpenPinhole(kept.number, expectation, calls.pinhole_mark(expectation), PINHOLE_TIMEOUT)
-    yield Report("pinhole", PinholeReport(kept.number, expectation, None))
+    yield from calls.tell(kept.number, expectation, None)
 
 
-def _record(kept: KeptFlow, call: int, now: float) -> FlowRecord:
+def record_of(kept: KeptFlow, call: int | None, now: float) -> FlowRecord:
     record = FlowRecord(kept.number, kept.key, kept.host_first, kept.first_packet, kept.situation)
     because = Because(kept.first_packet, "kept over a restart", record.facts)
-    record.naming.take(kept.application, kept.confidence, [because], kept.first_packet)
+    if kept.application:
+        record.naming.take(kept.application, kept.confidence, [because], kept.first_packet)
     record.decision, record.state, record.foreseen = kept.decision, kept.state, kept.foreseen
     record.call, record.watch, record.last_seen = call, True, now
     record.userspace_packets = record.payload_packets = max(1, kept.payload_packets)

@@ -63,6 +63,8 @@ class NatKeeper:
     def __init__(self, settings: Settings, topology: Topology) -> None:
         self.mappings = Mappings(settings.share)
         self.neighbours = Neighbours(self.mappings, settings.outside)
+        self.touched: dict[int, FlowRecord] = {}
+        """Spliced streams, by number, that moved or ended since somebody emptied this."""
         self.standing: dict[tuple[int, Endpoint, bytes], BindNat] = {}
         self._flows: OrderedDict[tuple[int, Endpoint, bytes], tuple[int, ...]] = OrderedDict()
         self.reload(settings, topology)
@@ -176,6 +178,7 @@ class NatKeeper:
         mine = Splice((numbers.sequence - len(prefix)) & 0xFFFFFFFF, prefix)
         theirs = Splice(numbers.acknowledgement)
         record.spliced = (mine, theirs) if outward else (theirs, mine)
+        self.touched[record.id] = record
         yield RelaxTcp(record.key)
 
     def segment(
@@ -185,6 +188,7 @@ class NatKeeper:
         natted, spliced = record.natted, record.spliced
         if natted is None or spliced is None or packet.tcp_flags & SYN:
             return
+        self.touched[record.id] = record
         mine, theirs = spliced if outward else (spliced[1], spliced[0])
         names = self._names(natted, outward == record.host_first, host)
         numbers = tcp_numbers(data[: packet.length], packet.payload)
@@ -271,6 +275,11 @@ class NatKeeper:
             known = (*peer_ports, *self._flows.get(key, ()))
             self.standing[key] = BindNat(proto, *inside, *outside, peer, BINDING_TIMEOUT, known)
             yield self.standing[key]
+
+    def held(self, owner: Owner) -> list[BindNat]:
+        """The bindings that stand for this owner."""
+        mine = ((each.proto, each.inside, each.peer) for each in self.mappings.held(owner))
+        return [self.standing[key] for key in mine if key in self.standing]
 
     def restore(self, binding: BindNat, owner: Owner) -> None:
         """One known from before: its mapping holds again."""

@@ -12,11 +12,13 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ConfigDict, TypeAdapter
 
-from appid.alg.splice import ROOM, Splice, frame
+from appid.alg.splice import ROOM, Position, Splice, frame
 from appid.alg.translate import translate_datagram
 from tests.alg.natted import OUT, SDP, lf, sip
 
+WRITTEN = TypeAdapter(Position, config=ConfigDict(ser_json_bytes="hex", val_json_bytes="hex"))
 BASE = 0xFFFFFF00  # the numbers wrap early
 MESSAGES = [sip(lf(SDP)), sip(b"", "OPTIONS sip:b@198.51.100.20 SIP/2.0"), b"\r\n\r\n", sip(lf(SDP), "SIP/2.0 200 OK")]
 
@@ -71,6 +73,10 @@ class Path:
         assert told <= len(self.data) + 1
         self.told = told
         return told
+
+    def restart(self) -> None:
+        """Another process goes on with what the first wrote down, as JSON writes it."""
+        self.splice = Splice.at(WRITTEN.validate_json(WRITTEN.dump_json(self.splice.position)))
 
     def finish(self) -> None:
         """The sender goes on until everything is acknowledged, as it must (RFC 9293 section 3.8.1)."""
@@ -215,6 +221,31 @@ def test_the_byte_that_is_repeated_is_the_one_that_was_lost() -> None:
     assert path.got == translated([MESSAGES[2], MESSAGES[0]])
 
 
+def test_a_message_that_is_half_there_survives_a_restart() -> None:
+    message = MESSAGES[0]
+    path = Path(message * 2)
+    path.send(0, len(message) + 200)
+    path.restart()
+    path.send(len(message) + 200, len(path.data), lost=True)
+    path.restart()
+    path.send(len(message) + 200, len(path.data))
+    path.finish()
+    assert path.got == translated([message, message])
+
+
+def test_no_splice_goes_on_where_none_was() -> None:
+    path = Path(MESSAGES[0])
+    path.send(0, len(path.data))
+    good = path.splice.position
+    for bad in (
+        good._replace(sent=good.out_first + len(good.out) + 1), good._replace(out_first=good.sent + 1),
+        good._replace(told=good.received + 1), good._replace(high=good.received - 1), good._replace(acked=-1),
+        good._replace(waiting=bytes(good.received + 1)), good._replace(prefix=bytes(1 << 20)),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="position"):
+            Splice.at(bad)
+
+
 def test_what_is_no_sip_goes_through_as_it_is() -> None:
     noise = b"\x16\x03\x01" + bytes(range(256)) * 8
     path = Path(MESSAGES[0] + noise)
@@ -263,6 +294,8 @@ def test_whatever_the_path_does_the_receiver_has_every_message_whole(random: Ran
         if random.random() < 0.6:
             start = path.told if path.told < len(path.data) else start
         path.send(start, min(start + random.randrange(1, 1400), len(path.data)), lost=random.random() < 0.3)
+        if random.random() < 0.2:
+            path.restart()
     path.finish()
     assert path.got == translated(messages)
 

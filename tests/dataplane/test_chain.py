@@ -133,3 +133,23 @@ def test_qos_classes_are_written_on_the_way_out(family: Family) -> None:
     assert Jump("mangle", "POSTROUTING", QOS) in rules.jumps
     assert QOS not in {each.name for each in chain_set(Topology(marks=marks), family).chains}
     assert chain(chain_set(Topology(marks=marks, qos=()), family), "mangle", QOS).rules == ()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_the_engine_has_not_seen_of_a_spliced_stream_stops_here(family: Family) -> None:
+    """A queue without a listener, or a full one, lets packets go on: these would be bytes under wrong numbers."""
+    marks = Marks()
+    stops = chain(chain_set(Topology(), family), "filter", MAIN).rules[0]
+    assert stops.target == "DROP"
+    connmark, packet = (tuple(int(n, 16) for n in each.split()[-1].split("/")) for each in stops.matches)
+
+    def stopped(flow: int, seen: int) -> bool:
+        return flow & connmark[1] == connmark[0] and seen & packet[1] == packet[0]
+
+    spliced = marks.encode("allow", 4, watch=True) | marks.passing
+    assert stopped(spliced, 0)
+    assert stopped(marks.passing, 0), "while undecided, too"
+    assert not stopped(spliced, marks.encode("allow", 4, watch=True)), "back from the engine"
+    assert not stopped(marks.passing, marks.passing)
+    assert not stopped(marks.encode("deny") | marks.passing, 0), "refused: it is reset"
+    assert not stopped(marks.encode("allow", 4, watch=True), 0), "SIP over UDP goes on without us"

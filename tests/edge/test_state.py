@@ -16,6 +16,7 @@ from appid.edge.state import Journal, hand_out, place_of, read, tidy
 from appid.engine.kept import KeptCall
 from tests.engine.play import Play
 from tests.engine.test_kept import NATTED, connected, kept
+from tests.engine.test_kept_stream import begun
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,23 @@ def test_what_was_written_last_counts(call: KeptCall, tmp_path: Path) -> None:
     journal.gone(77, (6, 6, 6))
     state = read(journal.path)
     assert (list(state.calls), state.numbers) == ([2], (5, 2, 1))
+    journal.close()
+
+
+def test_spliced_streams_are_kept_beside_calls(call: KeptCall, tmp_path: Path) -> None:
+    stream = begun().kept()
+    journal = Journal(place_of(tmp_path, 0), 1, [call, stream], (9, 8, 7))
+    state = read(journal.path)
+    assert (state.calls, state.streams, state.faults) == ({1: call}, {1: stream}, 0)
+    assert hand_out(tmp_path, 1)[0].streams == {1: stream}
+    host = stream.flow.key.src
+    assert hand_out(tmp_path, 3)[queue_of(host, 3)].streams == {1: stream}, "to the worker that has its host"
+    later = replace(stream, there=stream.there._replace(told=7))
+    journal.write(later, (9, 8, 7))
+    assert read(journal.path).streams == {1: later}
+    journal.ended(1, (9, 8, 7))
+    assert read(journal.path).streams == {}
+    assert read(journal.path).calls == {1: call}
     journal.close()
 
 

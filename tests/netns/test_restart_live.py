@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.live import ALL, Live, live
-from tests.netns.net import CLIENT4, PEER4, Net, until
+from tests.netns.live import ALL, Live, live, rule, settle
+from tests.netns.net import CLIENT4, PEER4, PUBLIC4, Net, received, until
+from tests.netns.test_nat_calls import Stream, checked
 from tests.netns.test_overload import Media
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(200)]
@@ -95,3 +96,77 @@ def test_an_interrupt_takes_everything_away(bare: Net, tmp_path: Path) -> None:
     assert gateway.process.wait(20) in (0, 130), gateway.text()
     assert "APPID" not in bare.gateway.run("iptables-nft-save")
     assert "appid-" not in bare.gateway.run("ipset", "-n", "list") + bare.gateway.run("nft", "list", "tables")
+
+
+def killed_worker(gateway: Live) -> None:
+    """And the next one serves."""
+
+    def pid() -> int | None:
+        workers = gateway.ask("stats")[0].get("workers") or [{}]
+        return workers[0].get("pid")
+
+    before = pid()
+    kill_worker(gateway)
+    assert until(lambda: pid() not in (before, None), 10)
+
+
+def killed(gateway: Live) -> None:
+    kill(gateway)
+    gateway.begin()
+
+
+def test_sip_over_tcp_goes_on_under_nat(bare: Net, tmp_path: Path) -> None:
+    """Each message changes its length, so both ends number their bytes differently. A worker that is killed, a gateway
+    that is: the next one counts on; a message in its middle comes whole; nothing is reset."""
+    bare.masquerade()
+    with live(
+        bare, tmp_path, rule("sip", "allow", "sip", service='"any"'), "nft", gateway='on_stop = "keep"'
+    ) as gateway:
+        stream = Stream(bare)
+        stream.phone.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.phone.sendall(stream.request(1))
+        first = stream.take(stream.server)
+        checked(first, stream)
+        stream.server.sendall(stream.answer(first))
+        assert stream.own in stream.take(stream.phone).decode()
+        for number, end in enumerate((killed_worker, killed), 2):
+            raw = stream.request(number)
+            stream.phone.sendall(raw[:150])
+            settle(0.1)
+            end(gateway)
+            stream.phone.sendall(raw[150:])
+            got = stream.take(stream.server)
+            assert f"CSeq: {number} INVITE" in checked(got, stream), end.__name__
+            stream.server.sendall(stream.answer(got))
+            assert f"Call-ID: call-{number}\r" in stream.take(stream.phone).decode()
+        media, far = bare.client.udp(CLIENT4, 16402), bare.peer.udp(PEER4, 30000)
+        far.sendto(b"\x80in", (PUBLIC4, 16402))
+        assert received(media) == [b"\x80in"]
+        stream.close()
+
+
+@pytest.mark.slow
+def test_while_nobody_serves_its_bytes_wait(bare: Net, tmp_path: Path) -> None:
+    """A queue without a listener lets packets go on; these, under their sender's numbers, would tear the stream."""
+    bare.masquerade()
+    policy = rule("sip", "allow", "sip", service='"any"')
+    open_ = '[exceptions]\nengine-down = "open"\n'
+    with live(bare, tmp_path, policy, "nft", open_, gateway='on_stop = "keep"') as gateway:
+        stream = Stream(bare)
+        stream.phone.sendall(stream.request(1))
+        checked(stream.take(stream.server), stream)
+        kill(gateway)
+        stream.phone.sendall(stream.request(2))
+        stream.server.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            stream.server.recv(1)
+        stream.server.settimeout(5)
+        gateway.begin()
+        assert "CSeq: 2 INVITE" in checked(stream.take(stream.server), stream)
+        stop(gateway)
+        for path in (tmp_path / "state").glob("calls-*"):
+            path.unlink()
+        gateway.begin()
+        stream.phone.sendall(stream.request(3))
+        with pytest.raises(ConnectionResetError):
+            stream.phone.recv(1)
