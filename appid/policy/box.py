@@ -48,40 +48,41 @@ def _intervals(networks: Iterable[Network]) -> Iterator[tuple[int, int, int]]:
         yield from ((width, 0, top) for width, top in _FAMILIES)
 
 
-def intersection(one: Box, other: Box) -> Box | None:
-    box = Box(
-        one.width,
-        max(one.source_low, other.source_low),
-        min(one.source_high, other.source_high),
-        max(one.destination_low, other.destination_low),
-        min(one.destination_high, other.destination_high),
-        one.from_ & other.from_,
-        one.to & other.to,
+def meets(one: Box, other: Box) -> bool:
+    width, low, high, first, last, from_, to = one
+    return bool(
+        width == other.width
+        and low <= other.source_high
+        and other.source_low <= high
+        and first <= other.destination_high
+        and other.destination_low <= last
+        and from_ & other.from_
+        and to & other.to
     )
-    empty = box.source_low > box.source_high or box.destination_low > box.destination_high
-    return None if empty or one.width != other.width or not box.from_ or not box.to else box
 
 
 def subtract(pieces: Iterable[Box], other: Box) -> list[Box]:
     """What is left of the pieces outside `other`; at most six pieces for one."""
     left: list[Box] = []
     for piece in pieces:
-        cut = intersection(piece, other)
-        if cut is None:
+        if not meets(piece, other):
             left.append(piece)
             continue
         width, low, high, first, last, from_, to = piece
-        if from_ & ~cut.from_:
-            left.append(piece._replace(from_=from_ & ~cut.from_))
-        if to & ~cut.to:
-            left.append(piece._replace(from_=cut.from_, to=to & ~cut.to))
-        if low < cut.source_low:
-            left.append(Box(width, low, cut.source_low - 1, first, last, cut.from_, cut.to))
-        if cut.source_high < high:
-            left.append(Box(width, cut.source_high + 1, high, first, last, cut.from_, cut.to))
-        low, high = cut.source_low, cut.source_high
-        if first < cut.destination_low:
-            left.append(Box(width, low, high, first, cut.destination_low - 1, cut.from_, cut.to))
-        if cut.destination_high < last:
-            left.append(Box(width, low, high, cut.destination_high + 1, last, cut.from_, cut.to))
+        if from_ & ~other.from_:
+            left.append(piece._replace(from_=from_ & ~other.from_))
+        from_ &= other.from_
+        if to & ~other.to:
+            left.append(Box(width, low, high, first, last, from_, to & ~other.to))
+        to &= other.to
+        if low < other.source_low:
+            left.append(Box(width, low, other.source_low - 1, first, last, from_, to))
+            low = other.source_low
+        if other.source_high < high:
+            left.append(Box(width, other.source_high + 1, high, first, last, from_, to))
+            high = other.source_high
+        if first < other.destination_low:
+            left.append(Box(width, low, high, first, other.destination_low - 1, from_, to))
+        if other.destination_high < last:
+            left.append(Box(width, low, high, other.destination_high + 1, last, from_, to))
     return left

@@ -142,12 +142,12 @@ class Survey:
 
     def _needed(self, space: Space, application: Application) -> Remainder:
         """The space without what earlier rules decide about the application."""
-        rest = Remainder(space)
+        rest = Remainder(space.spaces.boxes, space.row)
         earlier = space.meeting & space.before & self._holding(application.name).every
         for other in rows_of(earlier & self.index.always_or(space.rule.schedule)):
             rest.take(other)
             if rest.given_up:
-                return Remainder(space)
+                return Remainder(space.spaces.boxes, space.row)
         return rest
 
     def _holding(self, name: str) -> _Holding:

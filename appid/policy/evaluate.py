@@ -16,7 +16,8 @@ from appid.identify.identification import INCOMPLETE, INSUFFICIENT_DATA, UNKNOWN
 from appid.policy import Decision
 from appid.policy.index import PortIndex, RuleIndex
 from appid.policy.mask import lowest, mask_of
-from appid.policy.places import Overrides, Zones
+from appid.policy.overrides import Overrides
+from appid.policy.places import Zones
 from appid.policy.rule import DEFAULTS, Policy, PolicyRule
 from appid.wire import TCP, UDP
 

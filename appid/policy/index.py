@@ -52,6 +52,12 @@ class PortIndex:
     def at(self, proto: int, port: int) -> int:
         return self.find(proto, self.stretch(proto, port))
 
+    def bits(self, ports: PortRange) -> int:
+        """One bit for each stretch of these ports."""
+        first, last = self.stretch(ports.proto, ports.first), self.stretch(ports.proto, ports.last)
+        before = sum(len(starts) + 1 for proto, starts in self._starts.items() if proto < ports.proto)
+        return (1 << before + last + 1) - (1 << before + first)
+
     def holding(self, ports: PortRange) -> tuple[int, int]:
         """The rules whose ports hold some of these, and those that hold all."""
         some, every = 0, -1

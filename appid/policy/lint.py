@@ -17,7 +17,8 @@ from appid.policy.box import boxes
 from appid.policy.dependencies import Survey, with_defaults
 from appid.policy.index import cover, merged
 from appid.policy.mask import mask_of, rows_of
-from appid.policy.places import empty_zones, known_sides, shadowed_overrides, with_sides
+from appid.policy.overrides import idle_overrides
+from appid.policy.places import empty_zones, known_sides, with_sides
 from appid.policy.rule import Policy, PolicyRule
 from appid.policy.space import PATIENCE, Remainder, Space, Spaces
 
@@ -74,14 +75,18 @@ def _sides(policy: Policy) -> list[Finding]:
 
 
 def _overrides(policy: Policy) -> Iterable[Finding]:
-    for row, other in shadowed_overrides(policy.overrides):
-        name, by = f"override[{row + 1}]", f"override[{other + 1}]"
-        one, first = policy.overrides[row].application, policy.overrides[other].application
-        if one == first:
-            yield Finding("shadowed", name, f"{name} ({one}) never counts: shadowed by {by}", (by,))
+    for row, others in idle_overrides(policy.overrides):
+        application = policy.overrides[row].application
+        name, by = f"override[{row + 1}]", tuple(f"override[{other + 1}]" for other in others)
+        against = next((other for other in others if policy.overrides[other].application != application), None)
+        said = f"{name} ({application}) never counts: "
+        if not others:
+            yield Finding("unreachable", name, f"{said}its source and destination are of different IP versions")
+        elif against is None:
+            yield Finding("shadowed", name, f"{said}shadowed by {', '.join(by)}", by)
         else:
-            reason = f"{name} ({one}) never counts: contradicts {by} before it ({first})"
-            yield Finding("contradiction", name, reason, (by,))
+            first = policy.overrides[against].application
+            yield Finding("contradiction", name, f"{said}contradicts {', '.join(by)} before it ({first})", by)
 
 
 class _Dead:
@@ -193,7 +198,7 @@ class _Shade:
         for other in islice(rows_of(candidates & space.covering), _TRIED):
             if self._holds_ports(other, space.row):
                 return {other}
-        rest, used = Remainder(space), set[int]()
+        rest, used = Remainder(space.spaces.boxes, space.row), set[int]()
         for other in islice(rows_of(candidates & space.meeting), PATIENCE):
             if self._holds_ports(other, space.row) and rest.take(other):
                 used.add(other)

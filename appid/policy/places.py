@@ -1,25 +1,16 @@
-"""Where a flow stands, and what the operator says it is: zones and overrides, looked up at about the same cost however
-many there are.
+"""Where a flow stands: zones, looked up at about the same cost however many there are.
 
-In: a policy. Out: the zone of an address, whether a zone is outside, the application that an override gives a flow;
-zones where no packet is, overrides that never count.
+In: a policy. Out: the zone of an address, whether a zone is outside; zones where no packet is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import replace
-from itertools import islice
 
-from appid.flow.key import FlowKey
-from appid.policy.index import PortIndex, cover
-from appid.policy.mask import lowest, mask_of, rows_of
-from appid.policy.networks import NetworkIndex
-from appid.policy.rule import Network, Override, Policy, Zone
+from appid.policy.rule import Network, Policy, Zone
 
 _SOME: tuple[Network, ...] = ((bytes(4), 0),)
-_TRIED = 64
-"""Earlier overrides with ports that are looked at, one by one, for one that holds all of another's."""
 
 
 class Zones:
@@ -48,45 +39,6 @@ class Zones:
             if zone is not None:
                 return zone
         return self._elsewhere
-
-
-class Overrides:
-    """The application that the first matching [[override]] gives a flow."""
-
-    def __init__(self, policy: Policy) -> None:
-        given = policy.overrides
-        self._applications = [override.application for override in given]
-        self._source = NetworkIndex([override.source for override in given])
-        self._destination = NetworkIndex([override.destination for override in given])
-        self._ports = PortIndex((i, override.ports) for i, override in enumerate(given) if override.ports)
-        self._any_port = mask_of(i for i, override in enumerate(given) if not override.ports)
-
-    def of(self, key: FlowKey) -> str | None:
-        """`key` is the direction of the flow's first packet."""
-        if not self._applications:
-            return None
-        held = self._any_port | self._ports.at(key.proto, key.dport)
-        held = held and held & self._source.find(key.src)
-        held = held and held & self._destination.find(key.dst)
-        return self._applications[lowest(held)] if held else None
-
-
-def shadowed_overrides(overrides: Sequence[Override]) -> Iterator[tuple[int, int]]:
-    """(an override, one before it that holds every flow that it holds). Not every such pair: of an override, the first
-    that is found."""
-    source = NetworkIndex([override.source for override in overrides])
-    destination = NetworkIndex([override.destination for override in overrides])
-    ports = PortIndex((i, override.ports) for i, override in enumerate(overrides) if override.ports)
-    any_port = mask_of(i for i, override in enumerate(overrides) if not override.ports)
-    for row, override in enumerate(overrides):
-        held = (1 << row) - 1 & source.covering(row) & destination.covering(row)
-        some = held if override.ports else 0
-        for each in override.ports:
-            some &= ports.at(each.proto, each.first) & ports.at(each.proto, each.last)
-        for other in islice(rows_of(held & (any_port | some)), _TRIED):
-            if other not in ports.merged or cover(ports.merged[other], ports.merged[row]):
-                yield row, other
-                break
 
 
 def with_sides(policy: Policy, uplinks: Collection[str] = ()) -> Policy:

@@ -1,17 +1,16 @@
 """The spaces of a policy's rules: zones, sources, destinations; which rules meet a rule's, and which hold all of it.
 
 In: the rules, indexed. Out: masks, witnesses (places that a rule holds), and what is left of a rule's space. All of it
-costs
-about the same for each rule, however many there are: what would cost more is given up, and the answer is None.
+costs about the same for each rule, however many there are: what would cost more is given up, and the answer is None.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 
-from appid.policy.box import ANYWHERE, Box, boxes, intersection, subtract
+from appid.policy.box import ANYWHERE, Box, boxes, meets, subtract
 from appid.policy.index import RuleIndex
 from appid.policy.rule import Network, PolicyRule
 
@@ -76,7 +75,7 @@ class Space:
         index, rule = self.spaces.index, self.rule
         from_, to = rule.from_ or (None,), rule.to or (None,)
         for width in (4, 16):
-            sources, destinations = _edges(rule.source, width), _edges(rule.destination, width)
+            sources, destinations = edges(rule.source, width), edges(rule.destination, width)
             if sources is None or destinations is None:
                 continue
             for source, destination, end in ((0, 0, 0), (1, 1, -1), (2, 2, 0), (0, 1, -1), (1, 0, 0)):
@@ -85,31 +84,32 @@ class Space:
 
 
 class Remainder:
-    """What other rules leave of a rule's space. `given_up`: it costs too much to say; then all of it may be left."""
+    """What other rules leave of a rule's space; `boxes` gives that of each row. `given_up`: it costs too much to say;
+    then all of it may be left."""
 
-    def __init__(self, space: Space) -> None:
-        self._spaces = space.spaces
-        self.pieces = list(islice(self._spaces.boxes(space.row), MAX_PIECES + 1))
-        self._patience = PATIENCE
+    def __init__(self, boxes: Callable[[int], Iterator[Box]], row: int, patience: int = PATIENCE) -> None:
+        self._boxes = boxes
+        self.pieces = list(islice(boxes(row), MAX_PIECES + 1))
+        self._patience = patience
         self.given_up = len(self.pieces) > MAX_PIECES
 
     def take(self, row: int) -> bool:
         """Take away what this rule holds; whether that was anything."""
         taken = False
-        for box in self._spaces.boxes(row):
-            left = subtract(self.pieces, box)
-            taken = taken or left != self.pieces
-            self.pieces = left
+        for box in self._boxes(row):
+            if any(meets(piece, box) for piece in self.pieces):
+                self.pieces = subtract(self.pieces, box)
+                taken = True
             self._spend()
-            if self.given_up or not left:
+            if self.given_up or not self.pieces:
                 break
         return taken
 
     def meets(self, row: int) -> bool:
         """Whether this rule holds any of it, or may."""
-        for box in self._spaces.boxes(row):
+        for box in self._boxes(row):
             self._spend()
-            if self.given_up or any(intersection(piece, box) for piece in self.pieces):
+            if self.given_up or any(meets(piece, box) for piece in self.pieces):
                 return True
         return False
 
@@ -132,8 +132,8 @@ def _every(masks: Mapping[str | None, int], zones: tuple[str, ...]) -> int:
     return mask
 
 
-def _edges(networks: Sequence[Network], width: int) -> tuple[bytes, bytes, bytes] | None:
-    """The first address, the last, and one between."""
+def edges(networks: Sequence[Network], width: int) -> tuple[bytes, bytes, bytes] | None:
+    """The first address of this width, the last, and one between; None where there is none."""
     own = [network for network in networks if len(network[0]) == width]
     if networks and not own:
         return None

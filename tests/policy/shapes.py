@@ -89,7 +89,7 @@ def slices(count: int) -> str:
 def anything(count: int) -> str:
     """Any application, any port, of sources that nest."""
     return _rules(
-        _rule(i, ("allow", "deny", "drop")[i % 3], source=f'["10.{i & 255}.0.0/{16 + i % 9}"]'.replace("/16", "/16"),
+        _rule(i, ("allow", "deny", "drop")[i % 3], source=f'["10.{i & 255}.0.0/{16 + i % 9}"]',
               destination=_net(i), service='"any"')
         for i in range(count)
     )  # fmt: skip
@@ -128,6 +128,17 @@ def overrides(count: int) -> str:
     return _rules(made)
 
 
+def wide_overrides(count: int) -> str:
+    """As slices: those before hold the corners of the ones behind them, not what is between."""
+    made = (
+        f'[[override]]\napplication = "sip"\nsource = ["{_host(0)}", "{_host(255)}", "{_host(i & 255)}"]\n'
+        if i % 2
+        else f'[[override]]\napplication = "dns"\nsource = ["10.0.0.0/24"]\nports = ["udp/{i}-{i + 40000}"]\n'
+        for i in range(count)
+    )
+    return _rules(made)
+
+
 def schedules(count: int) -> str:
     return _rules(
         _rule(i, applications=MANY, source=_net(i // 2),
@@ -140,6 +151,6 @@ SHAPES: dict[str, Callable[[int], str]] = {
     made.__name__: made
     for made in (
         friendly, alike, ports, port_lists, overlapping, exceptions, crossing, slices, anything, zones, groups,
-        overrides, schedules,
+        overrides, wide_overrides, schedules,
     )
 }  # fmt: skip

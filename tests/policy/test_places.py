@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appid.flow.key import FlowKey
-from appid.policy.places import Overrides, Zones, with_sides, without_interfaces
-from appid.policy.rule import Network, Override, Policy, Zone, holds
-from appid.wire import ICMP, TCP, UDP, packed
-from tests.policy.random_policies import NETWORKS, PORTS, RANGES, V4, V6
+from appid.policy.places import Zones, with_sides, without_interfaces
+from appid.policy.rule import Network, Policy, Zone, holds
+from appid.wire import packed
+from tests.policy.random_policies import NETWORKS, V4, V6
 
 POLICY = Policy(
     zones={
@@ -54,32 +53,6 @@ def test_zones_equal_looking_at_each(
     open_ = [zone.name for zone in zones if not zone.networks]
     expected = named[0] if named else min(longest)[2] if longest else open_[0] if open_ else None
     assert Zones(zones).of(address, interface) == expected
-
-
-OVERRIDES = st.builds(
-    Override,
-    st.sampled_from(["x", "y"]),
-    st.lists(NETWORKS, max_size=2).map(tuple),
-    st.lists(NETWORKS, max_size=2).map(tuple),
-    st.lists(RANGES, max_size=2).map(tuple),
-)
-
-
-@given(st.lists(OVERRIDES, max_size=6), st.sampled_from([UDP, TCP, ICMP]), st.sampled_from([V4, V6]), PORTS, st.data())
-def test_overrides_equal_looking_at_each(
-    overrides: list[Override], proto: int, family: st.SearchStrategy[bytes], port: int, data: st.DataObject
-) -> None:
-    source, destination = data.draw(family), data.draw(family)
-    expected = None
-    for each in reversed(overrides):
-        if (
-            (not each.ports or any(p.proto == proto and p.first <= port <= p.last for p in each.ports))
-            and (not each.source or any(holds(network, source) for network in each.source))
-            and (not each.destination or any(holds(network, destination) for network in each.destination))
-        ):
-            expected = each.application
-    found = Overrides(Policy(overrides=tuple(overrides))).of(FlowKey(proto, source, 9, destination, port))
-    assert found == expected
 
 
 NET = ((packed("10.0.0.0"), 8),)

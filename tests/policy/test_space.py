@@ -36,7 +36,7 @@ def test_what_meets_covers_and_is_left(
         space = Space(spaces, row)
         assert held <= set(rows_of(space.meeting & every))
         assert set(rows_of(space.covering & every)) <= held
-        rest, taken = Remainder(space), {other for other in range(len(policy.rules)) if other != row}
+        rest, taken = Remainder(spaces.boxes, row), {other for other in range(len(policy.rules)) if other != row}
         for other in sorted(taken):
             rest.take(other)
         if not rest.given_up and not rest.pieces:
@@ -50,7 +50,7 @@ def test_what_takes_too_long_is_given_up() -> None:
     hosts = tuple((packed(f"10.0.{i >> 8}.{i & 255}"), 32) for i in range(0, 2 * PATIENCE, 2))
     wide = PolicyRule("wide", "allow", source=((packed("10.0.0.0"), 8),))
     spaces = Spaces((PolicyRule("hosts", "allow", source=hosts), wide))
-    rest = Remainder(Space(spaces, 1))
+    rest = Remainder(spaces.boxes, 1)
     assert rest.take(0)
     assert rest.given_up
-    assert Remainder(Space(spaces, 0)).given_up, "too many pieces to begin with"
+    assert Remainder(spaces.boxes, 0).given_up, "too many pieces to begin with"
