@@ -137,10 +137,8 @@ class _Shade:
         shading: set[int] = set()
         for name in self._names(rule.applications):
             candidates = earlier & self.index.naming(name) & self._deciding(space, name)
-            if not candidates or not all(candidates & place for place in space.witnesses()):
-                return None
-            rows = self._covering(space, candidates)
-            if rows is None:
+            rows = candidates and (self._alone(space, candidates) or self._together(space, candidates))
+            if not rows:
                 return None
             shading |= rows
         return self._told(rule, [self.rules[i] for i in sorted(shading)])
@@ -193,11 +191,17 @@ class _Shade:
             mask &= ~index.allowing  # point 3: what began outside is left to `rule`
         return mask
 
-    def _covering(self, space: Space, candidates: int) -> set[int] | None:
-        """The candidates that leave nothing of it; None if something is left, or may be."""
+    def _alone(self, space: Space, candidates: int) -> set[int] | None:
+        """The first candidate that holds all of it."""
         for other in islice(rows_of(candidates & space.covering), _TRIED):
             if self._holds_ports(other, space.row):
                 return {other}
+        return None
+
+    def _together(self, space: Space, candidates: int) -> set[int] | None:
+        """The candidates that leave nothing of it; None if something is left, or may be."""
+        if not all(candidates & place for place in space.witnesses()):
+            return None
         rest, used = Remainder(space.spaces.boxes, space.row), set[int]()
         for other in islice(rows_of(candidates & space.meeting), PATIENCE):
             if self._holds_ports(other, space.row) and rest.take(other):
