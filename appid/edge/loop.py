@@ -10,6 +10,7 @@ import logging
 import os
 import selectors
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ class Loop:
         self.errors = 0
         self._on_tick, self._tick, self._after = on_tick, tick, after
         self._running = False
-        self._soon: list[Callable[[], None]] = []
+        self._soon: deque[Callable[[], None]] = deque()
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.register(self._wake_read, self._woken)
@@ -55,14 +56,13 @@ class Loop:
         for key, _ in self._selector.select(patience):
             if self._selector.get_map().get(key.fd) is key:  # a callback before it may have let go of this one
                 self.guard(key.data)
-        soon, self._soon = self._soon, []
-        for callback in soon:
-            self.guard(callback)
+        for _ in range(len(self._soon)):
+            self.guard(self._soon.popleft())
         if self._after is not None:
             self._after()
 
     def soon(self, callback: Callable[[], None]) -> None:
-        """Call it once, the next time round."""
+        """Call it once, the next time round; any thread may ask."""
         self._soon.append(callback)
         self.wake()
 

@@ -5,8 +5,10 @@ In: a Config. Out: a Plan, or RuleErrors with every fault; nothing of a faulty o
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -67,6 +69,12 @@ class Plan:
     def media(self) -> frozenset[str]:
         """Names of applications whose UDP flows are media of calls."""
         return frozenset(name for name, each in self.applications.items() if CALL in each.characteristics)
+
+    def parcel(self) -> bytes:
+        """For the workers: compiled, without the warnings, which are longer than the policy and not theirs to tell."""
+        own = copy(self)
+        object.__setattr__(own, "warnings", ())
+        return pickle.dumps(own)
 
     def settings(self, index: int = 0) -> Settings:
         """For the engine of worker `index`. What it takes from the host is looked up once, where a plan is made."""

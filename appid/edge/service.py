@@ -319,7 +319,7 @@ class Service:
             return
         self._loading = reply
         try:
-            self.fleet.ask("prepare", plan, lambda answers: self._prepared(plan, answers))
+            self.fleet.ask("prepare", plan.parcel(), lambda answers: self._prepared(plan, answers))
         except Exception as error:  # a plan that does not travel
             self._loading = None
             log.exception("not handed to the workers")

@@ -5,12 +5,17 @@ In: a Plan, its number, the channel to its supervisor. Out: verdicts, reports, a
 
 from __future__ import annotations
 
+import gc
 import logging
+import pickle
 import signal
 import socket
+import sys
+import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +29,7 @@ from appid.edge.gateway import Gateway
 from appid.edge.halves import Halves, Table
 from appid.edge.netlink import KernelError
 from appid.edge.plan import Plan
+from appid.edge.policy_file import uncollected
 from appid.edge.privileges import drop_to_net_admin
 from appid.edge.reconcile import reconcile
 from appid.edge.state import Journal, State, place_of, read
@@ -39,6 +45,8 @@ from appid.policy.exception import Failure
 SAY_EVERY = 10.0
 BIND_TRIES, BIND_WAIT = 30, 0.1
 """A predecessor that was killed may hold the queue for a moment longer."""
+WHOLE, SLICE = sys.getswitchinterval(), 0.0005
+"""Seconds for which another thread may keep packets waiting: as a rule there is none."""
 
 log = logging.getLogger("appid")
 
@@ -79,6 +87,7 @@ class Worker:
         self._journal: Journal | None = None
         self._restoring = False
         self._next: Plan | None = None
+        self._preparing = 0
         self._opened = ExitStack()
         self._lost = self._failed = 0
         self._say_at = 0.0
@@ -190,6 +199,9 @@ class Worker:
     # -- what the supervisor asks --------------------------------------------------------------------------------
 
     def _asked(self, request: Request) -> None:
+        if request.what == "prepare":
+            self._prepare(request)
+            return
         try:
             answer = Answer(request.number, self._answer(request))
         except Exception as error:
@@ -201,10 +213,8 @@ class Worker:
         match request.what:
             case "ask":
                 return list(self.answers.answer(request.body))
-            case "prepare":
-                self._next = request.body
             case "discard":
-                self._next = None
+                self._next, self._preparing = None, 0
             case "swap":
                 self._swap()
             case "placed":
@@ -214,6 +224,31 @@ class Worker:
             case "ping":
                 return self.answers.counts()
         return None
+
+    def _prepare(self, request: Request) -> None:
+        """A long policy takes a third of a second to unpack: beside the packets' path, in slices that they do not
+        feel."""
+
+        def unpack() -> None:
+            plan = error = None
+            try:
+                with uncollected():
+                    plan = pickle.loads(request.body)  # noqa: S301 - written by our own supervisor
+            except Exception as fault:
+                log.exception("prepare")
+                error = RuntimeError(f"{type(fault).__name__}: {fault}")
+            self.gateway.loop.soon(partial(self._prepared, Answer(request.number, None, error), plan))
+
+        self._preparing = request.number
+        sys.setswitchinterval(SLICE)
+        threading.Thread(target=unpack, daemon=True).start()
+
+    def _prepared(self, answer: Answer, plan: Plan | None) -> None:
+        if answer.number == self._preparing:
+            sys.setswitchinterval(WHOLE)
+            self._next = plan
+            gc.freeze()  # it stays: to look through it for garbage takes 60 ms each time
+        self.channel.send(answer)
 
     def _swap(self) -> None:
         """The plan that was prepared takes the place of the one before; the chains are those of the new one already."""

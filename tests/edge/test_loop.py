@@ -22,10 +22,11 @@ def test_it_ticks_serves_and_stops_from_elsewhere() -> None:
     while not got or len(ticks) < 3:
         assert time.monotonic() - begun < 20
         time.sleep(0.01)
+    loop.soon(lambda: got.append(b"from another thread"))
     loop.stop()
     thread.join(20)
     assert not thread.is_alive()
-    assert got == [b"x"]
+    assert got == [b"x", b"from another thread"]
     assert len(ticks) <= (time.monotonic() - begun) / 0.02 + 1
     loop.close()
 

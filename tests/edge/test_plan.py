@@ -106,3 +106,13 @@ def test_it_travels_to_another_process(config: Config) -> None:
     there = pickle.loads(pickle.dumps(made))
     assert (there.policy, there.applications, there.warnings) == (made.policy, made.applications, made.warnings)
     assert there.topology() == made.topology()
+
+
+def test_workers_get_it_compiled_and_without_the_warnings(config: Config, tmp_path: Path) -> None:
+    config.policy.write_text('[[rule]]\nname = "calls"\napplications = ["facetime"]\naction = "allow"\n')
+    plan = load_plan(config)
+    plan.settings()
+    arrived = pickle.loads(plan.parcel())
+    assert "judge" in vars(arrived)
+    assert (arrived.policy, arrived.judge.policy) == (plan.policy, plan.policy)
+    assert (len(plan.warnings), arrived.warnings) == (1, ())
