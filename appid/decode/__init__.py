@@ -59,7 +59,7 @@ DECODERS: Final[tuple[Decoder, ...]] = (
     Decoder("stun", ("relay",), stun.FIRST, stun.decode_relay),
     Decoder("sip", ("udp", "turn", "stun"), sip.FIRST, sip.decode),
     Decoder("sip", ("tcp",), sip.FIRST, sip.decode_stream),
-    Decoder("turn", ("udp", "turn", "stun"), turn.FIRST, turn.decode),
+    Decoder("turn", ("udp", "turn", "stun", "middle"), turn.FIRST, turn.decode),
     Decoder("turn", ("tcp",), turn.FIRST, turn.decode_stream),
     Decoder("turn", ("relay",), turn.FIRST, turn.decode_framed),
     Decoder("sdp", ("sip",), sdp.FIRST, sdp.decode),

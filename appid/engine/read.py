@@ -73,9 +73,9 @@ def _requests(record: FlowRecord, layers: tuple[Layer, ...]) -> list[Fact]:
     """Which requests of their connection these are, from 1: one may follow another at once (RFC 9112 section 9.3.2)."""
     facts = []
     for layer in layers:
-        if layer.facts and layer.facts[0].name == "http.method":
-            facts.append(Fact("http.request", record.requests + 1))
-            record.requests += layer.consumed > 0
+        if layer.consumed > 0 and layer.facts and layer.facts[0].name == "http.method":
+            record.requests += 1
+            facts.append(Fact("http.request", record.requests))
     return facts
 
 

@@ -17,12 +17,14 @@ from appid.edge.replay import Replay
 from appid.edge.rule_files import load_applications
 from appid.engine import Engine, Settings
 from tests.corpus import facetime2023, lookalikes, sessions
+from tests.corpus import stun_bytes as stun
 from tests.corpus.expected import Case, Expected, FlowTruth
 from tests.corpus.legs import Leg, Pair
+from tests.corpus.media import Media
 from tests.corpus.scene import Scene
 from tests.corpus.stage import Stage
 from tests.corpus.variation import Variation
-from tests.corpus.writer import End
+from tests.corpus.writer import End, Tcp
 
 CAPTURES = Path(__file__).parents[2] / "../shared/captures"
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
@@ -308,3 +310,40 @@ def test_a_path_that_two_calls_foresaw_was_named_at_its_first_packet(tmp_path: P
     flow = next(line for line in output if line["type"] == "flow" and line["src"] == s.peer.host)
     assert flow["identified_at"] == flow["first_packet"] == 5
     assert len([line for line in output if line["type"] == "call"]) == 2
+
+
+APPLES, ANOTHERS = "17.173.254.35", "203.0.113.35"
+
+
+def middle(what: str, relay: End, folder: Path) -> dict[str, Any]:
+    """The relay's flow in a capture that begins when nothing is left but this."""
+    s = Scene(1, Variation(seed=7, user_agent=None))
+    client, media = s.client, Media(s.rng, s.cap.now)
+    if what == "bye":
+        leg = Leg(s, client, relay, s.peer, s.public, 0x4001)
+        dialog = s.dialog(s.public, s.peer)
+        leg.out(dialog.bye())
+        leg.into(dialog.bye_answer())
+    elif what == "padded":
+        for _ in range(12):
+            s.cap.udp(client, relay, stun.channel_data(0x4001, media.take().data, padded=True))
+    else:
+        tcp = Tcp(s.cap, client, relay, 5000, 7000)
+        tcp.send(b"\x40\x01\x00\x64" + bytes(20), True)  # the end of a message whose beginning is not seen
+        for _ in range(8):
+            tcp.send(stun.channel_data(0x4001, media.take().data, padded=True), True)
+    s.cap.save(folder / "middle.pcap")
+    (flow,) = [line for line in check(folder / "middle.pcap") if line["type"] == "flow"]
+    return flow
+
+
+@pytest.mark.parametrize(
+    ("what", "port", "otherwise"), [("bye", 16385, "sip"), ("padded", 3478, "turn"), ("stream", 443, "turn")]
+)
+def test_what_is_left_of_a_relayed_call_counts_at_apples_relay(
+    what: str, port: int, otherwise: str, folder: Path
+) -> None:
+    """A BYE without User-Agent, media in padded messages, media in a stream joined within a message; elsewhere the same
+    is nobody's."""
+    assert middle(what, End(APPLES, port), folder)["application"] == "facetime"
+    assert middle(what, End(ANOTHERS, port), folder)["application"] == otherwise

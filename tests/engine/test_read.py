@@ -59,6 +59,23 @@ def test_after_the_body_the_next_message_is_read() -> None:
     assert [f.value for f in told.facts if f.name == "http.path"] == ["/next"]
 
 
+def test_a_request_counts_once_its_head_is_whole() -> None:
+    """A second Host may be in the rest (RFC 9112 section 3.2: such a request has none)."""
+    flow = record()
+    assert flow.streams is not None
+    flow.streams[0].syn(99)
+    parts = [
+        b"GET /connectivity.txt HTTP/1.1\r\nHost: static.ess.apple.com:80\r\n",
+        b"Host: a.example\r\n\r\nGET / ",
+        b"HTTP/1.1\r\n\r\n",
+    ]
+    told, sequence = [], 100
+    for part in parts:
+        told.append([f.value for f in read(flow, segment(part, sequence), True).facts if f.name == "http.request"])
+        sequence += len(part)
+    assert told == [[], [1], [2]]
+
+
 def test_a_stream_joined_in_the_middle_did_not_open_with_anything() -> None:
     flow = record()
     message = b"INVITE sip:a SIP/2.0\r\nVia: SIP/2.0/TCP h\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n"
