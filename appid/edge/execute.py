@@ -31,6 +31,7 @@ from appid.edge.ipset import Pinholes
 from appid.edge.nat import Bindings
 from appid.edge.netlink import KernelError
 from appid.edge.nfqueue import Held
+from appid.edge.too_big import TooBig
 from appid.engine import CommandFailed
 from appid.flow.key import FlowKey
 from appid.wire import ICMP, ICMPV6
@@ -47,8 +48,10 @@ class Executor:
         on_report: Callable[[Report], None] | None = None,
         on_replace: Callable[[], None] | None = None,
         inside: Callable[[bytes], bool] = lambda address: False,
+        too_big: TooBig | None = None,
     ) -> None:
         self.inside = inside
+        self._too_big = too_big
         self._refused: dict[FlowKey, float] = {}
         self.marks = marks
         self.desired = Desired()
@@ -125,7 +128,10 @@ class Executor:
                 self._leaving.append(command)  # its flows ended, or their pinhole was shut
             case RewritePayload(packet, payload, numbers):
                 waiting = _in_hand(held, packet, number)
-                waiting.replace(replace_payload(waiting.data, payload, numbers))
+                before = waiting.data
+                waiting.replace(replace_payload(before, payload, numbers))
+                if self._too_big is not None:
+                    self._too_big.tell(before, len(waiting.data), now)
             case RelaxTcp(key):
                 self.conntrack.relax(key, self.marks.passing)
             case ReplaceChains():

@@ -24,6 +24,7 @@ from appid.edge.execute import Executor, place_of
 from appid.edge.loop import Loop
 from appid.edge.nfqueue import LENGTH, Held, Queue
 from appid.edge.tally import Tally
+from appid.edge.too_big import TooBig
 from appid.engine.event import Activity, CommandFailed, Event, PacketQueued, Tick
 from appid.flow.key import FlowKey
 
@@ -62,6 +63,7 @@ class GatewayOptions:
     inside     which addresses are inside
     owns       which flows are this worker's, by their original direction
     tally      where it is counted what the queue handed over
+    too_big    tells senders of IPv6 packets that translation has made longer
     """
 
     queue: int = 0
@@ -76,6 +78,7 @@ class GatewayOptions:
     inside: Callable[[bytes], bool] = field(default=lambda address: False)
     owns: Callable[[FlowKey], bool] = field(default=lambda key: True)
     tally: Tally | None = None
+    too_big: TooBig | None = None
 
 
 @dataclass(slots=True)
@@ -117,7 +120,9 @@ class Gateway:
         with contextlib.ExitStack() as opened:
             if self.options.prepare:
                 prepare()
-            self.execute = Executor(self.options.marks, on_report, on_replace, self.options.inside)
+            self.execute = Executor(
+                self.options.marks, on_report, on_replace, self.options.inside, self.options.too_big
+            )
             opened.callback(self.execute.close)
             self.ends = FlowEnds()
             opened.callback(self.ends.close)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from appid.edge.reconcile import reconcile
 from appid.edge.state import Journal, State, place_of, read
 from appid.edge.tally import Tally
 from appid.edge.told import Counted, Told
+from appid.edge.too_big import TooBig
 from appid.edge.unknown import UnknownFlows
 from appid.engine import CallReport, DecisionReport, Engine, ExceptionReport, FlowReport, Kept, Restored, RulesLoaded
 from appid.engine.event import nowhere
@@ -57,9 +59,10 @@ def work(
 ) -> None:  # fmt: skip
     """The life of a worker's process. What keeps it from serving is told to the supervisor, then raised. `state`: what
     is known of its calls; None: what its predecessor wrote. `table`: where workers meet that share a call."""
+    too_big = TooBig.opened()  # what follows may open no such socket
     drop_to_net_admin()
     metrics.share(directory, f"w{index}")
-    worker = Worker(plan, index, tally, connection, state, table)
+    worker = Worker(plan, index, tally, connection, state, table, too_big)
     try:
         worker.open()
     except Exception as error:
@@ -77,9 +80,10 @@ class Worker:
 
     def __init__(
         self, plan: Plan, index: int, tally: Tally, connection: socket.socket, state: State | None = None,
-        table: Table | None = None,
+        table: Table | None = None, too_big: TooBig | None = None,
     ) -> None:  # fmt: skip
         self.plan, self.index = plan, index
+        self._too_big = too_big
         self.halves = Halves(table, index)
         self._tally = tally
         self._connection = connection
@@ -104,6 +108,8 @@ class Worker:
             self.metrics = metrics.Metrics(plan.marks, plan.numbers)
             self.engine = Engine(plan.settings(self.index), self.index + 1, plan.config.workers)
             self._counted = Counted(self.engine, self.metrics, self.told, plan.media, self._keep)
+            if self._too_big is not None:
+                opened.callback(self._too_big.close)
             self.gateway = self._gateway()
             opened.callback(self.gateway.close)
             self.answers = Answers(
@@ -122,7 +128,7 @@ class Worker:
         for attempt in range(BIND_TRIES):
             try:
                 return Gateway(
-                    self._counted, self.plan.options(self.index, self._tally),
+                    self._counted, replace(self.plan.options(self.index, self._tally), too_big=self._too_big),
                     on_report=self._report, on_verdict=self._verdict, on_tick=self._tick, on_rescue=self._rescued,
                 )  # fmt: skip
             except KernelError:

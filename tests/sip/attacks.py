@@ -21,7 +21,7 @@ FAR = 30000
 """The port at which a far end says it takes media."""
 RANGE = (16384, 32767)
 """Media ports of the attacked gateway's own sip.toml."""
-PER_HOST, PER_GATEWAY = 8, 40
+PER_CALL, PER_HOST, PER_GATEWAY = 16, 20, 70
 OPTIONS = f"[limits]\nmax_pinholes = {PER_GATEWAY}\nmax_pinholes_per_host = {PER_HOST}\n"
 SETTLE = 0.15
 
@@ -305,6 +305,16 @@ def thousands_of_lines(v: Victim) -> set[int]:
     return NOTHING
 
 
+def more_ports_than_a_call_may(v: Victim) -> set[int]:
+    """Two for each m= line; the first of them are honoured."""
+    mine, theirs = v.udp(v.where.client, v.phone), v.udp(v.where.peer, v.place.peer)
+    many = [[f"m=audio {first + 2 * n} RTP/AVP 0" for n in range(1, PER_CALL)] for first in (v.port, FAR)]
+    asked, source = v.heard(mine, theirs, v.invite(body(v.phone, v.port, *many[0])))
+    theirs.sendto(v.answer(asked, body(v.place.peer, FAR, *many[1])), source)
+    mine.recvfrom(65535)
+    return set(range(v.port, v.port + PER_CALL))
+
+
 def zlib_bomb(v: Victim) -> set[int]:
     bomb = zlib.compress(body(v.phone, v.port) + b"a=x\r\n" * 1_000_000)
     v.call(v.invite(bomb, "Content-Encoding: deflate"))
@@ -312,10 +322,10 @@ def zlib_bomb(v: Victim) -> set[int]:
 
 
 def more_calls_than_a_host_may(v: Victim) -> set[int]:
-    """Two ports a call; the first of them are honoured."""
+    """Two ports a call; the first of them are honoured, the last is one too many."""
     mine, theirs = v.udp(v.where.client, v.phone), v.udp(v.where.peer, v.place.peer)
     first = v.port
-    for number in range(PER_HOST):
+    for number in range(PER_HOST // 2 + 1):
         v.call_id, v.port = f"{v.call_id}-{number}", first + 2 * number
         asked, source = v.heard(mine, theirs, v.invite())
         theirs.sendto(v.answer(asked, body(v.place.peer, FAR)), source)
@@ -359,6 +369,7 @@ ATTACKS: dict[str, Attack] = {
     "a BYE from another path": bye_from_elsewhere,
     "an INVITE again after its BYE": replayed_invite,
     "thousands of m= lines": thousands_of_lines,
+    "more ports than a call may have": more_ports_than_a_call_may,
     "a zlib bomb": zlib_bomb,
     "more calls than a host may have": more_calls_than_a_host_may,
 }
@@ -366,14 +377,14 @@ ATTACKS: dict[str, Attack] = {
 
 def made(where: Town, number: int, name: str, v6: bool) -> tuple[Victim, set[int]]:
     """One attack at a place of its own. Out: its victim, and what may be open."""
-    victim = Victim(where, Place.numbered(number, v6), 20000 + 40 * number, f"attack-{number}")
+    victim = Victim(where, Place.numbered(number, v6), 20000 + 50 * number, f"attack-{number}")
     try:
         return victim, ATTACKS[name](victim)
     finally:
         victim.close()
 
 
-def probes(victim: Victim, may: set[int], reach: int = 20) -> list[Probe]:
+def probes(victim: Victim, may: set[int], reach: int = 2 * PER_CALL) -> list[Probe]:
     """Each to the ports around the attack's: by the far end and by a stranger, to its phone and, where they can be
     reached, to other inside hosts."""
     place = victim.place

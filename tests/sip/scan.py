@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from tests.netns.net import until
@@ -74,4 +75,10 @@ class _Quiet:
         seen = len(self.where.witnesses[self.where.client].seen)
         still, self.last = seen == self.last, seen
         time.sleep(0.1)
-        return still
+        return still and self.where.gateway.call(_waiting) == 0
+
+
+def _waiting() -> int:
+    """Packets in the queues of the calling thread's namespace (nfnetlink_queue's third column)."""
+    table = Path("/proc/thread-self/net/netfilter/nfnetlink_queue")
+    return sum(int(line.split()[2]) for line in table.read_text().splitlines()) if table.exists() else 0
