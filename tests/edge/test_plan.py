@@ -109,8 +109,9 @@ def test_it_travels_to_another_process(config: Config) -> None:
 
 
 def test_workers_get_it_compiled_and_without_the_warnings(config: Config, tmp_path: Path) -> None:
-    config.policy.write_text('[[rule]]\nname = "calls"\napplications = ["facetime"]\naction = "allow"\n')
-    plan = load_plan(config)
+    place = tmp_path / "policy.toml"
+    place.write_text('[[rule]]\nname = "calls"\napplications = ["facetime"]\naction = "allow"\n')
+    plan = load_plan(config, place=place)
     plan.settings()
     arrived = pickle.loads(plan.parcel())
     assert "judge" in vars(arrived)
