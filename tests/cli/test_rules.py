@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from appid.cli.main import main
 from appid.edge import turn
 from tests.netns.live import ALL, ROOT, ZONES
 from tests.netns.net import Namespace, Net, until
+from tests.netns.test_rule_sets import state
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
@@ -157,25 +159,51 @@ def test_beside_a_running_gateway_only_its_own_rules_are_in_force(space: Namespa
         assert rules("apply")[0] == 0, "nothing differs"
 
 
-def test_a_locked_out_admin_gets_back_in(bare: Net, config: Path) -> None:
-    """Policy: nothing passes without the engine, and none runs. The session that the change cut off dies with it (its
-    whole process group is killed); what it was before is back in time, and so is the admin's way in."""
-    server = bare.peer.listen("198.51.100.2", 2222)
-    with bare.client.tcp("10.77.1.2") as before:
-        before.connect(("198.51.100.2", 2222))
+def session(net: Net) -> tuple[socket.socket, socket.socket]:
+    """The admin's connection through the gateway, both ends."""
+    with net.peer.listen("198.51.100.2", 2222) as server:
+        admin = net.client.tcp("10.77.1.2")
+        admin.connect(("198.51.100.2", 2222))
+        return admin, server.accept()[0]
+
+
+@pytest.mark.parametrize("variant", ["nft", pytest.param("legacy", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("end", ["hang-up, then kill", "kill of the command alone"])
+def test_a_locked_out_admin_gets_back_in(bare: Net, config: Path, end: str, variant: str) -> None:
+    """Policy: nothing passes without the engine, and none runs. The session stalls, and the command dies with it; then
+    what was before is back in time, the connection goes on where it was, and nothing that was sent is lost."""
+    config.write_text(config.read_text().replace('"nft"', f'"{variant}"'))
+    admin, far = session(bare)
+    saved = f"iptables-{variant}-save"
+    bare.gateway.run(f"iptables-{variant}", "-A", "INPUT", "-p", "tcp", "--dport", "22", "-j", "ACCEPT")
+    before = state(bare)
     process = start(bare.gateway, config, "apply", "--confirm", "3")
     assert process.stdout is not None
     assert process.stdout.readline().startswith("in force for 3 s")
-    os.killpg(process.pid, signal.SIGHUP)
-    time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)
+    admin.sendall(b"are you there?")
+    far.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        far.recv(100)
+    if end.startswith("hang-up"):
+        os.killpg(process.pid, signal.SIGHUP)
+        time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
     process.wait(10)
-    with bare.client.tcp("10.77.1.2") as out:
-        out.settimeout(0.5)
+    with bare.client.tcp("10.77.1.2") as another:
+        another.settimeout(0.3)
         with pytest.raises(OSError, match=r"timed out|unreachable"):
-            out.connect(("198.51.100.2", 2222))
-    assert "APPID" in bare.gateway.run("iptables-nft-save")
-    assert until(lambda: "APPID" not in bare.gateway.run("iptables-nft-save"), 20)
-    with bare.client.tcp("10.77.1.2") as again:
-        again.connect(("198.51.100.2", 2222))
-    server.close()
+            another.connect(("198.51.100.2", 2222))
+    assert "APPID" in bare.gateway.run(saved)
+    far.settimeout(20)
+    assert far.recv(100) == b"are you there?", "the same connection"
+    far.sendall(b"yes")
+    assert admin.recv(100) == b"yes"
+    assert until(lambda: not (config.parent / "rules.sock").exists())
+    if variant == "nft":  # iptables-legacy's tables stay, empty
+        assert state(bare) == before
+    else:
+        assert "APPID" not in bare.gateway.run(saved)
+    for each in (admin, far):
+        each.close()
