@@ -56,6 +56,7 @@ def opens(application: Application, topology: Topology) -> list[str]:
             f"inward {_total(through)}: from every address to {inside or 'no'} inside addresses, always",
             "(where IPv4 is translated, each of these ports can also be given to one inside host only, by a DNAT rule)",
         ]
+    lines.append("closed: all else that would be forwarded, name servers included")
     lines.append("with the engine: none; a call's own ports, to its peer alone, while it lasts")
     return lines
 

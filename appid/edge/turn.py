@@ -28,8 +28,11 @@ def beside(control: Path) -> Path:
 @contextlib.contextmanager
 def taken(place: Path, what: str, patience: float | None = None) -> Iterator[int]:
     """`patience`: PATIENCE where it is not given. Out: the descriptor, for `tell` after a fork."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise KernelError(str(place), error.strerror or str(error)) from error
     try:
         _wait(descriptor, place, time.monotonic() + (PATIENCE if patience is None else patience))
         tell(descriptor, what)
@@ -60,7 +63,7 @@ def gateway_runs(control: Path) -> bool:
     """Whether a gateway, or a worker that outlived its supervisor, holds the lock beside its control socket."""
     try:
         descriptor = os.open(control.with_suffix(".lock"), os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:  # there was never one
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -13,9 +13,12 @@ from appid.dataplane.static import inward, opens, static_set
 from appid.edge.rule_files import load_applications
 from appid.identify.application import PortRange
 from appid.wire import TCP, UDP
-from tests.netns.net import Namespace
+from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, Namespace, net, received
 
 FACETIME = load_applications()["facetime"]
+PLACES: tuple[tuple[Family, str, str, str], ...] = (
+    (4, "iptables", CLIENT4, PEER4), (6, "ip6tables", CLIENT6, PEER6),
+)  # fmt: skip
 TOPOLOGY = Topology(("wan0",), ("172.16.42.0/24", "fd00:42::/64"))
 
 
@@ -35,6 +38,7 @@ def test_the_documented_ports_are_open_outward_and_those_of_media_inward() -> No
 def test_what_it_opens_is_said() -> None:
     said = "\n".join(opens(FACETIME, TOPOLOGY))
     assert "outward 4 tcp ports and 34 udp ports: from 256 IPv4 and 2^64 IPv6 inside addresses to every address" in said
+    assert "closed: all else" in said
     assert "inward 14 udp ports: from every address to 256 IPv4 and 2^64 IPv6 inside addresses, always" in said
 
 
@@ -45,6 +49,25 @@ def test_one_match_holds_fifteen_ports_at_most() -> None:
     lists = [str(rule).split("--dports ")[1].split()[0] for rule in chain.rules if "dports" in str(rule)]
     assert sum(len(ports.split(",")) for ports in lists) == 21
     assert all(ports.count(":") * 2 + sum(":" not in port for port in ports.split(",")) <= 15 for ports in lists)
+
+
+@pytest.mark.kernel
+def test_it_opens_and_closes_what_it_says() -> None:
+    """Inward with no call at all; that is what the engine is for."""
+    with net() as bare:
+        for family, program, client, peer in PLACES:
+            text = restore_text(static_set(FACETIME, Topology(("wan0",), ("10.77.1.0/24", "fd00:77:1::/64")), family))
+            bare.gateway.run(f"{program}-nft-restore", "--noflush", text=text)
+            for sender, taker, to, port, passes in (
+                (bare.peer.udp(peer), bare.client, client, 16402, True),
+                (bare.peer.udp(peer), bare.client, client, 16392, False),
+                (bare.peer.udp(peer), bare.client, client, 3478, False),
+                (bare.client.udp(client), bare.peer, peer, 3478, True),
+                (bare.client.udp(client), bare.peer, peer, 53, False),
+            ):
+                with taker.udp(to, port) as far, sender:
+                    sender.sendto(b"x", (to, port))
+                    assert received(far, 0.1) == ([b"x"] if passes else []), (to, port)
 
 
 @pytest.fixture(scope="module")

@@ -68,6 +68,12 @@ def test_a_forked_process_shares_the_turn_and_outlasts_it(place: Path) -> None:
         pass
 
 
+def test_a_place_that_cannot_be_is_the_hosts_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(KernelError, match=r"Not a directory|File exists"), turn.taken(tmp_path / "file/rules.lock", "x"):
+        pass
+
+
 def test_whether_a_gateway_runs(tmp_path: Path) -> None:
     control = tmp_path / "control.sock"
     assert not turn.gateway_runs(control)
