@@ -70,7 +70,8 @@ def test_a_forked_process_shares_the_turn_and_outlasts_it(place: Path) -> None:
 
 def test_a_place_that_cannot_be_is_the_hosts_fault(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(KernelError, match=r"Not a directory|File exists"), turn.taken(tmp_path / "file/rules.lock", "x"):
+    place = tmp_path / "file/rules.lock"
+    with pytest.raises(KernelError, match=r"Not a directory|File exists"), turn.taken(place, "x"):
         pass
 
 
