@@ -3,6 +3,9 @@
 In: namespaces client - gateway - server of its own, iperf3 as generator, the rule sets as dataplane renders them.
 Out: one row a protocol: packets (UDP) or bytes (TCP) a second that left the gateway's outside interface, and the ratio.
 
+Beside the rate stands what a packet costs the sender's processor, its way through the gateway included (schedstat, so
+that other load on the machine does not show), and what the same tables cost without a rule.
+
 Both runs have source NAT, so conntrack works in both; the plain one has no chain of ours. In the other no engine is
 needed: the first packets pass as "blind", then the flow's connmark is set to "allow", as the engine would.
 """
@@ -18,8 +21,9 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from appid.dataplane.chain import Topology
 from appid.dataplane.marks import Marks
@@ -34,22 +38,47 @@ GOAL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Rates are per second: packets for udp, bytes for tcp. All three are medians over the rounds."""
+    """Rates are per second: packets for udp, bytes for tcp. `cost`: plain to decided, by processor time; `empty`: plain
+    to empty tables. All are medians over the rounds."""
 
     traffic: str
     plain: float
     decided: float
     ratio: float
     spread: tuple[float, float]
+    cost: float
+    empty: float
     userspace: float
     """Share of the measured packets that met the queue rule: what an engine would have seen."""
 
 
 class Window(NamedTuple):
-    """Units a second out of wan0, and the share of its packets that met the queue rule."""
+    """Units a second out of wan0, the sender's processor time for each (ns), and the share of its packets that met the
+    queue rule."""
 
     rate: float
+    cost: float
     queued: float
+
+
+EMPTY = """table inet appid-empty {
+  chain early {
+    type filter hook forward priority mangle - 1
+  }
+}
+table ip mangle {
+  chain FORWARD {
+    type filter hook forward priority mangle
+  }
+}
+table ip filter {
+  chain FORWARD {
+    type filter hook forward priority filter
+  }
+}
+"""
+"""The hooks that our rule sets have in the way of a forwarded packet, without a rule."""
+Rules = Literal["none", "empty", "ours"]
 
 
 def apply() -> None:
@@ -130,6 +159,15 @@ class Road:
         finally:
             self._change("remove")
 
+    @contextlib.contextmanager
+    def empty(self) -> Iterator[None]:
+        self.exec("gw", "nft", "-f", "-", stdin=EMPTY)
+        try:
+            yield
+        finally:
+            for table in ("inet appid-empty", "ip mangle", "ip filter"):
+                self.exec("gw", "nft", "delete", "table", *table.split())
+
     def _change(self, what: str) -> None:
         self.exec("gw", sys.executable, "-c", f"from tests.bench import forwarding; forwarding.{what}()")
 
@@ -149,6 +187,7 @@ class Road:
                 if sender.poll() is not None:  # the server was not ready
                     sender = self._spawn("client", *command)
                 time.sleep(0.2)
+            self._sender = sender.pid
             yield
         finally:
             for child in (sender, server):
@@ -163,16 +202,21 @@ class Road:
         self.exec("gw", "conntrack", "-U", *match, "--mark", f"{ALLOW:#x}")
         return True
 
-    def rate(self, traffic: str, seconds: float, with_chains: bool) -> Window:
+    def rate(self, traffic: str, seconds: float, rules: Rules) -> Window:
         """One window of a running stream."""
-        with self.chains() if with_chains else contextlib.nullcontext():
+        with self.chains() if rules == "ours" else self.empty() if rules == "empty" else contextlib.nullcontext():
             time.sleep(0.1)
-            before = self._queued() if with_chains else 0
+            before, begun = self._queued() if rules == "ours" else 0, self._spent()
             packets, units, elapsed = self._count("packets" if traffic == "udp" else "bytes", seconds)
-            queued = self._queued() - before if with_chains else 0
+            spent = self._spent() - begun
+            queued = self._queued() - before if rules == "ours" else 0
         if not packets:
             raise RuntimeError(f"{traffic}: nothing was forwarded")
-        return Window(units / elapsed, queued / packets)
+        return Window(units / elapsed, spent / units, queued / packets)
+
+    def _spent(self) -> int:
+        """Nanoseconds of processor time that the sender has had: forwarding is done in it."""
+        return int(Path(f"/proc/{self._sender}/schedstat").read_text().split()[0])
 
     def _count(self, unit: str, seconds: float) -> tuple[int, int, float]:
         """(packets, units, seconds) that wan0 sent while a shell in the gateway slept."""
@@ -186,31 +230,41 @@ class Road:
         return sum(int(count) for count in re.findall(r"^\s*(\d+)\s+\d+\s+NFQUEUE", listing, re.MULTILINE))
 
 
-def measure(rounds: int = 5, seconds: float = 1.0) -> list[Row]:
-    """Needs root and iperf3. A round is four windows of one stream: plain, decided, decided, plain (drift cancels)."""
+ROUND: tuple[Rules, ...] = ("none", "empty", "ours", "ours", "empty", "none")
+
+
+def measure(rounds: int = 5, seconds: float = 0.7) -> list[Row]:
+    """Needs root and iperf3. A round is six windows of one stream, there and back again, so that drift cancels."""
     with Road() as road:
         return [_traffic(road, traffic, rounds, seconds) for traffic in ("udp", "tcp")]
 
 
 def _traffic(road: Road, traffic: str, rounds: int, seconds: float) -> Row:
-    plain: list[float] = []
-    decided: list[float] = []
-    shares: list[float] = []
+    found: list[dict[Rules, Window]] = []
     with road.stream(traffic):
         for _ in range(rounds):
-            first, second, third, last = (road.rate(traffic, seconds, ours) for ours in (False, True, True, False))
-            plain.append((first.rate + last.rate) / 2)
-            decided.append((second.rate + third.rate) / 2)
-            shares += [second.queued, third.queued]
-    ratios = [ours / bare for ours, bare in zip(decided, plain, strict=True)]
+            windows = [road.rate(traffic, seconds, rules) for rules in ROUND]
+            found.append({rules: _mean(windows[at], windows[-1 - at]) for at, rules in enumerate(ROUND[:3])})
+    ratios = [each["ours"].rate / each["none"].rate for each in found]
     middle = statistics.median
-    return Row(traffic, middle(plain), middle(decided), middle(ratios), (min(ratios), max(ratios)), max(shares))
+    return Row(
+        traffic, middle(each["none"].rate for each in found), middle(each["ours"].rate for each in found),
+        middle(ratios), (min(ratios), max(ratios)),
+        middle(each["none"].cost / each["ours"].cost for each in found),
+        middle(each["none"].cost / each["empty"].cost for each in found), max(each["ours"].queued for each in found),
+    )  # fmt: skip
+
+
+def _mean(one: Window, other: Window) -> Window:
+    return Window(*((here + there) / 2 for here, there in zip(one, other, strict=True)))
 
 
 def report(rows: list[Row]) -> str:
     """A table for people."""
     lines = ["forwarding, client - gateway - server in namespaces, source NAT in both, medians", ""]
-    lines.append(f"  {'traffic':<22}{'plain':>14}{'decided':>14}{'ratio':>8}{'range':>14}   goal {GOAL}")
+    lines.append(
+        f"  {'traffic':<22}{'plain':>14}{'decided':>14}{'ratio':>8}{'range':>14}   goal {GOAL}   processor (empty)"
+    )
     for row in rows:
         udp = row.traffic == "udp"
         what = "UDP, 200 bytes" if udp else "TCP stream"
@@ -218,7 +272,8 @@ def report(rows: list[Row]) -> str:
         low, high = row.spread
         lines.append(
             f"  {what:<22}{row.plain / scale:>8.1f} {unit:<6}{row.decided / scale:>7.1f} {unit:<6}{row.ratio:>7.3f}"
-            f"{f'{low:.2f}-{high:.2f}':>14}   {'held' if row.ratio >= GOAL else 'missed'}"
+            f"{f'{low:.2f}-{high:.2f}':>14}   {'held' if row.ratio >= GOAL else 'missed':<9}"
+            f"   {row.cost:.3f} ({row.empty:.3f})"
             f"{f', {row.userspace:.1%} QUEUED' if row.userspace > 0.01 else ''}"
         )
     return "\n".join(lines)
