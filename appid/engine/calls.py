@@ -19,7 +19,8 @@ from appid.alg.lessons import Lesson, Lessons
 from appid.alg.media import MediaPort, agreed, described
 from appid.dataplane.command import BindNat, ClosePinhole, Command, CutFlow, OpenPinhole, Report
 from appid.decode.sdp import Description
-from appid.engine.nat import OPENS_MEDIA, NatKeeper
+from appid.engine.due import Due
+from appid.engine.nat import AT_ONCE, OPENS_MEDIA, REFRESH, ROUNDS, NatKeeper
 from appid.engine.record import FlowRecord, Settings, Topology
 from appid.engine.report import AnomalyReport, PinholeReport, told_call
 from appid.flow.call import Call, Calls, End
@@ -35,8 +36,6 @@ LIFETIME = 14400.0
 """Seconds after which an expectation goes, whatever its call says."""
 PINHOLE_TIMEOUT = 300
 """Seconds the kernel keeps a pinhole or binding without hearing of it again: the bound if the engine is gone."""
-REFRESH = 100.0
-"""Seconds between two renewals of a call's pinholes."""
 MAX_DENIED = 4096
 """Refused datagram flows that are remembered, should a call announce them."""
 CALL = "call"
@@ -65,8 +64,7 @@ class CallKeeper:
         self.bound: dict[int, BindNat] = {}
         self.decisions: dict[int, Decision] = {}
         self.situations: dict[int, Situation] = {}
-        self.refresh_at: float | None = None
-        self.renew_at = 0.0
+        self.due: Due[int] = Due()
         self.deadline: float | None = None
 
     def reload(
@@ -343,26 +341,27 @@ class CallKeeper:
     def _renew(self, number: int, expectation: Expectation, now: float) -> Iterator[Command]:
         """The same place for the same call, on other grounds or for longer."""
         self.book.replace(number, expectation)
-        self._look_at(expectation.expires)
-        yield from self._bind(number, expectation)
+        self.look_at(number, expectation, now)
+        yield from self._bind(number, expectation, now)
         yield self._pinhole(number, expectation, now)
 
-    def _bind(self, number: int, expectation: Expectation) -> Iterator[Command]:
+    def _bind(self, number: int, expectation: Expectation, now: float) -> Iterator[Command]:
         if expectation.outside is not None:
             inside = Endpoint(expectation.inside, expectation.port)
             outside = Endpoint(expectation.outside, expectation.outside_port)
-            yield from self.nat.bind(expectation.proto, inside, outside, expectation.peer, (expectation.announced,))
+            peer, ports = expectation.peer, (expectation.announced,)
+            yield from self.nat.bind(expectation.proto, inside, outside, peer, now, ports)
             self.bound[number] = self.nat.standing[expectation.proto, inside, expectation.peer]
 
     def _pinhole(self, number: int, expectation: Expectation, now: float) -> OpenPinhole:
         timeout = max(1, min(PINHOLE_TIMEOUT, ceil(expectation.expires - now)))
         return OpenPinhole(number, expectation, self.pinhole_mark(expectation), timeout)
 
-    def _look_at(self, time: float) -> None:
-        """Nothing is late that ends at this time."""
-        if self.refresh_at is None or time < self.refresh_at:
-            self.refresh_at = time
-            self._sooner(time)
+    def look_at(self, number: int, expectation: Expectation, now: float) -> None:
+        """When it ends, or is to be renewed."""
+        time = min(now + REFRESH, expectation.expires)
+        self.due.put(number, time)
+        self._sooner(time)
 
     def _sooner(self, time: float) -> None:
         """A deadline may be too early, never too late: the tick looks at all calls, a packet must not."""
@@ -477,7 +476,7 @@ class CallKeeper:
             if full is not None:
                 yield Report("anomaly", AnomalyReport(0, packet, "alg", f"not opened: {full}"))
             return
-        yield from self._bind(number, expectation)
+        yield from self._bind(number, expectation, now)
         for place in (
             (expectation.proto, expectation.inside, expectation.port, expectation.peer),
             (expectation.proto, expectation.peer, expectation.announced, expectation.inside),
@@ -487,7 +486,7 @@ class CallKeeper:
                 yield CutFlow(early)  # what came too early was refused, and the kernel would go on refusing it
         yield self._pinhole(number, expectation, now)
         yield from self.tell(number, expectation, None)
-        self._look_at(min(now + REFRESH, expectation.expires))
+        self.look_at(number, expectation, now)
 
     def _inherit(self, expectation: Expectation, packet: int) -> Iterator[Command]:
         """The same place may still be held by a call that is ending: it is handed over, not closed and opened again."""
@@ -497,6 +496,7 @@ class CallKeeper:
         owner = self.calls.open.get(self.book.open[number].call)
         if owner is not None and not owner.ending:
             return
+        self.due.drop(number)
         yield from self.tell(number, self.book.remove(number), packet)
         self.bound.pop(number, None)
 
@@ -512,6 +512,7 @@ class CallKeeper:
         return self.settings.marks.encode("allow", application.number, watch=application.watch, qos=qos)
 
     def _close(self, number: int, packet: int, now: float) -> Iterator[Command]:
+        self.due.drop(number)
         expectation = self.book.remove(number, now)
         yield ClosePinhole(number, expectation)
         if self.bound.pop(number, None) is not None:
@@ -541,9 +542,8 @@ class CallKeeper:
                 yield from self.nat.release((call.call_id, host))
         yield told_call(call)
 
-    def resume(self, refresh_at: float | None) -> None:
+    def resume(self) -> None:
         """Calls were put back: somebody must look after them."""
-        self.refresh_at = refresh_at
         self.deadline = self._next_deadline()
 
     def tick(self, packet: int, now: float) -> Iterator[Command]:
@@ -554,8 +554,7 @@ class CallKeeper:
                 yield from self.end(call, change.end, packet, now, answered=False)
         for call in self.calls.silent(now):
             yield from self.end(call, "bye" if call.ending else "lost", packet, now, answered=False)
-        if self.refresh_at is not None and now >= self.refresh_at:
-            yield from self._refresh(packet, now)
+        yield from self._refresh(packet, now)
         self.deadline = self._next_deadline()
 
     def _make_room(self, packet: int, now: float) -> Iterator[Command]:
@@ -564,17 +563,15 @@ class CallKeeper:
             yield from self.end(overflow, "lost", packet, now)
 
     def _refresh(self, packet: int, now: float) -> Iterator[Command]:
-        """Close what has had its time; renew what the kernel holds, once in REFRESH seconds."""
-        for number, expectation in list(self.book.open.items()):
+        """Close what has had its time; renew what the kernel holds, each once in REFRESH seconds."""
+        for number in self.due.take(now, max(AT_ONCE, len(self.due) // ROUNDS)):
+            expectation = self.book.open[number]
             if now >= expectation.expires:
                 yield from self._close(number, packet, now)
-        if now >= self.renew_at:
-            self.renew_at = now + REFRESH
-            for number, expectation in self.book.open.items():
+            else:
+                self.due.put(number, min(now + REFRESH, expectation.expires))
                 yield self._pinhole(number, expectation, now)
-            yield from self.nat.standing.values()
-        next_end = min((e.expires for e in self.book.open.values()), default=self.renew_at)
-        self.refresh_at = min(self.renew_at, next_end) if self.book.open or self.nat.standing else None
+        yield from self.nat.renew(now)
 
     def _wake(self, now: float) -> None:
         """A new call may be the only one: see that somebody looks after it."""
@@ -582,7 +579,7 @@ class CallKeeper:
             self.deadline = self._next_deadline()
 
     def _next_deadline(self) -> float | None:
-        times = (self.dialogs.next_deadline(), self.calls.next_deadline(), self.refresh_at)
+        times = (self.dialogs.next_deadline(), self.calls.next_deadline(), self.due.next(), self.nat.due.next())
         return min((t for t in times if t is not None), default=None)
 
 

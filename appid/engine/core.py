@@ -440,7 +440,7 @@ class Engine:
                 carried = nat.carry(record, packet.payload, layer, description, peer or b"", by_host, number, host)
                 yield from carried.commands
                 yield from self.calls.signal(record, layer, carried.description, peer or b"", by_host, number, now)
-                yield from nat.settle(carried)
+                yield from nat.settle(carried, now)
 
     def _learn(self, record: FlowRecord, asked: Asked, number: int) -> None:
         """What a flow whose name can not shift any more teaches about its peers, those of before it had it included."""

@@ -15,7 +15,7 @@ from appid.alg.dialog import Dialog
 from appid.alg.expectation import Expectation
 from appid.alg.relay import Relay
 from appid.dataplane.command import BindNat, Command, OpenPinhole
-from appid.engine.calls import PINHOLE_TIMEOUT, REFRESH, CallKeeper
+from appid.engine.calls import PINHOLE_TIMEOUT, CallKeeper
 from appid.engine.record import FlowRecord
 from appid.engine.report import told_call
 from appid.flow.call import SILENCE, Call, CallMedia
@@ -181,11 +181,11 @@ def restore(engine: Engine, kept: KeptCall, now: float) -> Iterator[Command]:
         engine.follow_again(record)
         calls.records.setdefault(call.id, {})[record.id] = record
     for binding in kept.bindings[:MAX_LISTED]:
-        calls.nat.restore(binding, (call.call_id or "", binding.inside))
+        calls.nat.restore(binding, (call.call_id or "", binding.inside), now)
         yield binding
     for pinhole in kept.pinholes[:MAX_LISTED]:
         yield from _restore_pinhole(calls, pinhole, call, now)
-    calls.resume(now + REFRESH if calls.book.open else None)
+    calls.resume()
     yield told_call(call)
 
 
@@ -230,8 +230,9 @@ def _restore_pinhole(calls: CallKeeper, kept: KeptPinhole, call: Call, now: floa
         return
     if kept.binding is not None:
         calls.bound[kept.number] = kept.binding
-        calls.nat.restore(kept.binding, (call.call_id or "", expectation.inside))
+        calls.nat.restore(kept.binding, (call.call_id or "", expectation.inside), now)
         yield kept.binding
+    calls.look_at(kept.number, expectation, now)
     yield OpenPinhole(kept.number, expectation, calls.pinhole_mark(expectation), PINHOLE_TIMEOUT)
     yield from calls.tell(kept.number, expectation, None)
 

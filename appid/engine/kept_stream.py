@@ -72,8 +72,9 @@ def go_on(engine: Engine, kept: KeptStream, now: float) -> Iterator[Command]:
     nat.mappings.note(TCP, natted.inside, kept.outside, record.remote, record.id)
     for binding in kept.bindings:
         if binding.inside == record.host:
-            nat.restore(binding, record.id)
+            nat.restore(binding, record.id, now)
             yield binding
+    engine.calls.resume()
 
 
 def torn(engine: Engine, kept: Iterable[Kept]) -> Iterator[Command]:

@@ -25,6 +25,7 @@ from appid.dataplane.command import BindNat, Command, RelaxTcp, Report, RewriteP
 from appid.dataplane.rewrite import Numbers, tcp_numbers
 from appid.decode import sdp, sip
 from appid.decode.sdp import Description
+from appid.engine.due import Due
 from appid.engine.record import FlowRecord, Settings, Topology
 from appid.engine.report import TranslationReport
 from appid.packet import ACK, SYN, Packet
@@ -35,6 +36,10 @@ BINDING_TIMEOUT = 300
 """Seconds the kernel keeps a binding without hearing of it again: the bound if the engine is gone."""
 MAX_CONTACTS = 4
 """Ports beside its own that one signalling flow may name for later requests (Contact, Via)."""
+REFRESH = 100.0
+"""Seconds between two renewals of a binding or a pinhole."""
+AT_ONCE, ROUNDS = 64, 50
+"""So many are renewed at a tick, or one in so many of all, if that is more: what began together does not stay so."""
 FIRST_PACKET = 10
 """Seconds for which the binding of a signalling flow's own port stands."""
 MAX_PLACES = 65536
@@ -66,6 +71,7 @@ class NatKeeper:
         self.touched: dict[int, FlowRecord] = {}
         """Spliced streams, by number, that moved or ended since somebody emptied this."""
         self.standing: dict[tuple[int, Endpoint, bytes], BindNat] = {}
+        self.due: Due[tuple[int, Endpoint, bytes]] = Due()
         self._flows: OrderedDict[tuple[int, Endpoint, bytes], tuple[int, ...]] = OrderedDict()
         self.reload(settings, topology)
 
@@ -119,12 +125,12 @@ class NatKeeper:
             return Outward(self.neighbours, natted)
         return Inward(self.neighbours, natted, Asking(host), peer, call_id)
 
-    def settle(self, carried: Carried) -> Iterator[Command]:
+    def settle(self, carried: Carried, now: float) -> Iterator[Command]:
         """The message has counted: what it named is bound before it goes on, so that what the other side sends at once
         comes to us, behind its answer, and not to the gateway itself."""
         for inside, outside, peer in carried.bound:
             if self.mappings.outside_of(UDP, inside, peer) == outside:
-                yield from self.bind(UDP, inside, outside, peer)
+                yield from self.bind(UDP, inside, outside, peer, now)
 
     def _rewrite(
         self, record: FlowRecord, payload: memoryview, names: Outward | Inward, packet: int
@@ -261,12 +267,12 @@ class NatKeeper:
         for inside in others[:MAX_CONTACTS]:
             ports = self._hold(proto, inside, address, remote, owner, host)
             if ports is not None:
-                commands += self.bind(proto, inside, Endpoint(address, ports[0]), remote.address)
+                commands += self.bind(proto, inside, Endpoint(address, ports[0]), remote.address, record.last_seen)
 
     # -- bindings ------------------------------------------------------------------------------------------------
 
     def bind(
-        self, proto: int, inside: Endpoint, outside: Endpoint, peer: bytes, peer_ports: tuple[int, ...] = ()
+        self, proto: int, inside: Endpoint, outside: Endpoint, peer: bytes, now: float, peer_ports: tuple[int, ...] = ()
     ) -> Iterator[Command]:
         """The mapping into the kernel, if it is not there. `peer_ports`: what the peer has announced."""
         key = (proto, inside, peer)
@@ -274,6 +280,13 @@ class NatKeeper:
         if standing is None or (standing.outside, standing.outside_port) != outside:
             known = (*peer_ports, *self._flows.get(key, ()))
             self.standing[key] = BindNat(proto, *inside, *outside, peer, BINDING_TIMEOUT, known)
+            self.due.put(key, now + REFRESH)
+            yield self.standing[key]
+
+    def renew(self, now: float) -> Iterator[Command]:
+        """The kernel hears again of what it holds."""
+        for key in self.due.take(now, max(AT_ONCE, len(self.due) // ROUNDS)):
+            self.due.put(key, now + REFRESH)
             yield self.standing[key]
 
     def held(self, owner: Owner) -> list[BindNat]:
@@ -281,15 +294,17 @@ class NatKeeper:
         mine = ((each.proto, each.inside, each.peer) for each in self.mappings.held(owner))
         return [self.standing[key] for key in mine if key in self.standing]
 
-    def restore(self, binding: BindNat, owner: Owner) -> None:
+    def restore(self, binding: BindNat, owner: Owner, now: float) -> None:
         """One known from before: its mapping holds again."""
         inside, outside = Endpoint(binding.inside, binding.port), Endpoint(binding.outside, binding.outside_port)
         if self.mappings.note(binding.proto, inside, outside, binding.peer, owner):
             self.standing[binding.proto, inside, binding.peer] = binding
+            self.due.put((binding.proto, inside, binding.peer), now + REFRESH)
 
     def unbind(self, proto: int, inside: Endpoint, peer: bytes) -> Iterator[Command]:
         """It is not needed any more."""
         gone = self.standing.pop((proto, inside, peer), None)
+        self.due.drop((proto, inside, peer))
         if gone is not None:
             yield UnbindNat(gone.proto, gone.inside, gone.port, gone.outside, gone.outside_port, gone.peer)
 

@@ -9,9 +9,10 @@ import pytest
 from appid.alg.book import PER_HOST
 from appid.dataplane.command import BindNat, ClosePinhole, Command, CutFlow, OpenPinhole, SetVerdict, UnbindNat
 from appid.engine import AnomalyReport, CallReport, FlowReport, PinholeReport, Settings
-from appid.engine.calls import LIFETIME, PINHOLE_TIMEOUT, REFRESH
+from appid.engine.calls import LIFETIME, PINHOLE_TIMEOUT
 from appid.engine.event import Activity
 from appid.engine.limits import Limits
+from appid.engine.nat import AT_ONCE, REFRESH
 from appid.flow.key import FlowKey
 from appid.policy.rule import PolicyRule
 from appid.wire import UDP, packed, text
@@ -139,6 +140,23 @@ def test_pinholes_are_renewed_while_the_call_lives_and_have_a_hard_end() -> None
         now += 40.0
         commands = play.tick(now, Activity(key, now))
     assert places(play) == []
+
+
+def test_renewals_are_spread() -> None:
+    """Calls that came up in one second, or by one restart: the gateway does not stand still for all of them at once."""
+    play = Play(ALL)
+    for number in range(200):
+        play.call(End(f"172.16.42.{number + 1}", 16402), call_id=f"c{number}").connect()
+    seen: list[set[int]] = []
+    for second in range(1, int(2 * REFRESH)):
+        keys = [
+            Activity(FlowKey(UDP, packed(f"172.16.42.{n + 1}"), 16402, packed(PEER.host), PEER.port), second)
+            for n in range(200)
+        ]
+        seen.append({again.id for again in of(play.tick(float(second), *keys), OpenPinhole)})
+    assert max(map(len, seen)) <= AT_ONCE
+    assert set().union(*seen[: int(REFRESH) + 5]) == set(play.engine.calls.book.open)
+    assert len(play.engine.calls.book.open) == 200
 
 
 def test_a_denied_application_opens_nothing() -> None:

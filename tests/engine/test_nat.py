@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from appid.alg.mappings import LOWEST
 from appid.dataplane.command import BindNat, ClosePinhole, OpenPinhole, RewritePayload, SetVerdict
 from appid.engine import FlowEnded, TranslationReport
+from appid.engine.nat import REFRESH
 from appid.wire import UDP, Endpoint, FlowKey, packed
 from tests.corpus.writer import End
 from tests.engine.phones import GATE, PROVIDER, Phone, bindings, body, gateway, named, rewritten, unbound
@@ -212,6 +214,31 @@ def test_the_end_of_a_call_takes_its_bindings_and_the_end_of_the_flow_takes_the_
     ended = phone.play.engine.handle(FlowEnded(key, 0, (5, 5), (500, 500)), 200.0)
     assert unbound(ended) == [], "the entry of the flow kept that mapping, no binding"
     assert (len(keeper.mappings), keeper.standing) == (0, {})
+
+
+def test_a_binding_without_a_call_is_renewed_too() -> None:
+    """A phone's Contact, where its provider calls it: for as long as its flow is followed."""
+    phone = Phone(gateway(), End(A.host, 40001))
+    phone.out(phone.head("REGISTER sip:198.51.100.20 SIP/2.0", "1 REGISTER", "", b"", "", f"{A.host}:5060"))
+    assert bindings(phone.play.tick(REFRESH - 1)) == []
+    assert bindings(phone.play.tick(REFRESH + 1)) == [(A.host, 5060, 5060, PROVIDER.host)]
+
+
+def test_a_port_that_another_hosts_plain_flow_has_is_not_given() -> None:
+    """The host has masqueraded it before; the far side's answer would go to the wrong one."""
+
+    class Asked(Phone):
+        def taken(self, proto: int, outside: bytes, peer: bytes) -> Mapping[int, Endpoint]:
+            return {16403: Endpoint(packed(B.host), 16403)} if peer == packed(PROVIDER.host) else {}
+
+        def behind(self, proto: int, outside: Endpoint, peer: Endpoint) -> Endpoint | None:
+            return Endpoint(packed(B.host), 5060) if (outside.port, peer.port) == (5060, 5060) else None
+
+    out = rewritten(Asked(gateway(), A).invite())
+    assert named(out, "Contact") == f"<sip:x@{GATE}:{LOWEST}>"
+    assert int(named(out, "m=").split()[1]) not in (16402, 16403)
+    own = rewritten(Asked(gateway(), B).invite())
+    assert [named(own, "Contact"), named(own, "m=")] == [f"<sip:x@{GATE}:5060>", "audio 16402 RTP/AVP 0"]
 
 
 def test_an_offer_that_becomes_no_call_keeps_no_ports() -> None:
