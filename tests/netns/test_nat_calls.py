@@ -182,6 +182,21 @@ def test_a_signalling_flow_that_the_host_has_mapped_before(bare: Net, tmp_path: 
         assert far.from_ == (PUBLIC4, mapped)
 
 
+def test_a_port_that_the_host_gave_to_another_stays_his(bare: Net, tmp_path: Path) -> None:
+    """A plain flow to the far side's media port, masqueraded by the host itself: the phone gets other ports."""
+    bare.masquerade()
+    bare.client.run("ip", "addr", "add", f"{SECOND4}/24", "dev", "lan")
+    far = Agent(bare.peer, PEER4, 30000)
+    plain = bare.client.udp(SECOND4, 16402)
+    plain.sendto(b"plain", (PEER4, 30000))
+    assert far.media[0].recvfrom(100) == (b"plain", (PUBLIC4, 16402))
+    with live(bare, tmp_path, POLICY, "nft"):
+        phone = Agent(bare.client, CLIENT4, 16402)
+        talk(phone, far, "one")
+        assert received(plain) == [], "what is the phone's"
+        hang_up(phone, far, "one")
+
+
 # ---- TCP -------------------------------------------------------------------------------------------------------------
 
 
