@@ -21,6 +21,10 @@ class Host:
         """Who stands behind an outside endpoint, towards that peer: by any process's binding, or by a flow to it."""
         return None
 
+    def signals(self, inside: bytes, peer: bytes) -> bool:
+        """Whether an inside host has an allowed signalling flow with that peer, whichever process follows it."""
+        return False
+
     def taken(self, proto: int, outside: bytes, peer: bytes) -> Mapping[int, Endpoint]:
         """The ports of an outside address that flows to that peer have now, and who has them. May be a moment old."""
         return {}

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from appid.alg.host import Host
 from appid.dataplane.chain import NAT_TABLE
+from appid.dataplane.marks import Marks
 from appid.edge.conntrack import Conntrack, TupleFilter
 from appid.edge.netlink import KernelError, Socket, attribute, attributes, nested
 from appid.wire import Endpoint, FlowKey
@@ -27,8 +28,9 @@ MAX_KNOWN = 256
 class Kernel(Host):
     """Of this network namespace."""
 
-    def __init__(self, conntrack: Conntrack) -> None:
+    def __init__(self, conntrack: Conntrack, marks: Marks) -> None:
         self._conntrack = conntrack
+        self._marks = marks
         self._socket = Socket()
         self._taken: dict[tuple[int, bytes, bytes], tuple[float, Mapping[int, Endpoint]]] = {}
         self._walk_at = 0.0
@@ -65,6 +67,13 @@ class Kernel(Host):
         if body is None or len(body) < size + 2:
             return None
         return Endpoint(bytes(body[:size]), int.from_bytes(body[size : size + 2], "big"))
+
+    def signals(self, inside: bytes, peer: bytes) -> bool:
+        marks = self._marks
+        watched = marks.encode("allow", watch=True)
+        family = 4 if len(inside) == 4 else 6
+        entries = self._conntrack.entries(family, watched, marks.state | marks.watch)
+        return any({entry.key.src, entry.key.dst} == {inside, peer} for entry in entries)
 
     def taken(self, proto: int, outside: bytes, peer: bytes) -> Mapping[int, Endpoint]:
         """A walk takes no more than a tenth of the time: between two, what was found last has to do."""

@@ -14,6 +14,7 @@ from math import ceil
 from appid.alg.book import Book
 from appid.alg.dialog import BYE_TIMEOUT, Change, Dialog, Dialogs, Signal
 from appid.alg.expectation import Expectation
+from appid.alg.host import NOBODY, Host
 from appid.alg.lessons import LIFETIME as LESSON
 from appid.alg.lessons import Lesson, Lessons
 from appid.alg.media import MediaPort, agreed, described
@@ -65,6 +66,7 @@ class CallKeeper:
         self.decisions: dict[int, Decision] = {}
         self.situations: dict[int, Situation] = {}
         self.due: Due[int] = Due()
+        self.host: Host = NOBODY
         self.deadline: float | None = None
 
     def reload(
@@ -419,11 +421,16 @@ class CallKeeper:
 
     def _strange(self, place: MediaPort, dialog: Dialog) -> bool:
         """One guard more: media comes only from an address that the call itself has shown."""
-        known = place.peer == dialog.peer or place.peer in dialog.peers
-        known |= any(
-            other.host == place.peer != dialog.host and not other.ended for other in self.dialogs.views(dialog.call_id)
-        )
-        return not known and not self.nat.faces(Endpoint(place.peer, place.peer_port), dialog.peer)
+        if place.peer == dialog.peer or place.peer in dialog.peers:
+            return False
+        if self.nat.faces(Endpoint(place.peer, place.peer_port), dialog.peer):
+            return False
+        if not self.topology.inside(place.peer) or place.peer == dialog.host:
+            return True
+        if any(other.host == place.peer and not other.ended for other in self.dialogs.views(dialog.call_id)):
+            return False
+        # Of another worker's calls only the kernel tells: with whom the same far end signals, that may be the other.
+        return self.settings.share[1] == 1 or not self.host.signals(place.peer, dialog.peer)
 
     def _teach(self, call: Call, place: MediaPort, record: FlowRecord, packet: int, now: float) -> None:
         """A server for media alone: nothing is opened for it, but what the host sends there is known to be media. Calls

@@ -402,6 +402,7 @@ class Engine:
         host: Host,
     ) -> Iterator[Command]:  # fmt: skip
         """The ALG's part: what TURN, STUN and SIP on this flow teach about calls."""
+        self.calls.host = host
         by_host = outward == record.host_first
         peer: bytes | None = record.remote
         port = record.key.dport if record.host_first else record.key.sport

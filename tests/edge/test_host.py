@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appid.dataplane.command import BindNat
+from appid.dataplane.marks import Marks
 from appid.dataplane.render import nat_text
 from appid.edge.conntrack import Conntrack
 from appid.edge.host import Kernel
@@ -20,7 +21,7 @@ def at(host: str, port: int) -> Endpoint:
 
 
 def kernel(net: Net) -> Kernel:
-    return net.gateway.call(lambda: Kernel(Conntrack()))
+    return net.gateway.call(lambda: Kernel(Conntrack(), Marks()))
 
 
 @pytest.mark.parametrize("ends", [(CLIENT4, PUBLIC4, PEER4), (CLIENT6, PUBLIC6, PEER6)], ids=["v4", "v6"])
@@ -35,6 +36,24 @@ def test_a_binding_of_another_process_is_found(bare: Net, ends: tuple[str, str, 
     assert known.behind(UDP, at(public, 16404), at(peer, 9)) == at(inside, 16402), "whatever the peer's port"
     assert known.behind(UDP, at(public, 16402), at(peer, 5060)) is None
     assert known.behind(6, at(public, 16404), at(peer, 5060)) is None
+    known.close()
+
+
+@pytest.mark.parametrize("ends", [(CLIENT4, PEER4), (CLIENT6, PEER6)], ids=["v4", "v6"])
+def test_who_signals_with_whom_is_in_the_marks(bare: Net, ends: tuple[str, str]) -> None:
+    inside, peer = ends
+    bare.masquerade()
+    phone, far = bare.client.udp(inside, 5060), bare.peer.udp(peer, 5060)
+    phone.sendto(b"x", (peer, 5060))
+    far.recvfrom(10)
+    known, marks = kernel(bare), Marks()
+    key = FlowKey(UDP, *at(inside, 5060), *at(peer, 5060))
+    assert not known.signals(packed(inside), packed(peer))
+    known._conntrack.set_mark(key, marks.encode("allow", 4), marks.saved)
+    assert not known.signals(packed(inside), packed(peer)), "allowed, but nothing that is watched"
+    known._conntrack.set_mark(key, marks.encode("allow", 4, watch=True), marks.saved)
+    assert known.signals(packed(inside), packed(peer))
+    assert not known.signals(packed(inside), packed(PUBLIC4 if len(packed(inside)) == 4 else PUBLIC6))
     known.close()
 
 

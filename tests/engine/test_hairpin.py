@@ -7,7 +7,7 @@ never hears an inside address, and finds its own words unchanged in what comes b
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -259,6 +259,23 @@ def test_each_at_a_provider_of_his_own() -> None:
     assert [named(back, "c="), named(back, "m=")] == ["IN IP4 172.16.42.185", "audio 17000 RTP/AVP 0"]
     media = play.engine.calls.book.foreseen(FlowKey(UDP, packed(ALICE.host), 16402, packed(BOB.host), 17000))
     assert media is not None
+
+
+def test_without_nat_another_workers_call_is_told_by_the_kernel() -> None:
+    """The far end names an inside host: only if that has a signalling flow with it may it be the call's other end."""
+    sip = PolicyRule("sip", "allow", applications=frozenset({"sip"}), service="any")
+    for share, told, opened in (((0, 2), True, 4), ((0, 2), False, 0), ((0, 1), True, 0)):
+        settings = replace(gateway(sip).settings, masqueraded=(), share=share)
+
+        class Asked(Phone):
+            def signals(self, inside: bytes, peer: bytes, told: bool = told) -> bool:
+                return told and (inside, peer) == (packed(BOB.host), packed(PROVIDER.host))
+
+        alice = Asked(Play(settings), ALICE)
+        alice.invite()
+        content = body(BOB.host, 17000)
+        answer = alice.head("SIP/2.0 200 OK", "1 INVITE", ";tag=314159", content, "", PROVIDER.host)
+        assert len(of(alice.back(answer), OpenPinhole)) == opened
 
 
 def test_whose_it_is_may_not_be_guessed() -> None:
