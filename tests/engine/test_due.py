@@ -37,7 +37,8 @@ def test_a_key_has_one_time_and_may_be_dropped() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 50), st.booleans())), st.integers(1, 5))
 def test_as_a_table_of_times_would_have_it(moves: list[tuple[int, int, bool]], limit: int) -> None:
-    due, times = Due[int](), {}
+    due = Due[int]()
+    times: dict[int, float] = {}
     for key, time, gone in moves:
         due.drop(key)
         times.pop(key, None)
