@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from appid.cli import shown
-from appid.cli.shown import COLUMNS, Column
+from appid.cli.shown import COLUMNS, Column, printable
 from appid.edge.config import load_config
 from appid.edge.control import ask
 
@@ -20,8 +20,9 @@ from appid.edge.control import ask
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", dest="config", metavar="FILE", type=Path, help="appid.toml of the gateway")
     parser.add_argument("--json", action="store_true", help="JSON lines")
-    if not parser.prog.endswith("stats"):
-        shown.add_arguments(parser)
+    view = parser.prog.rpartition(" ")[2]
+    if view in COLUMNS:
+        shown.add_arguments(parser, view)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -40,11 +41,30 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         for answer in answers:
             for name, value in answer.items():
-                print(f"{name}: {value}")
+                print(f"{name}: {plain(value)}")
     for answer in told:
         if answer.get("type") == "error":
             print(f"appid: {answer.get('reason')}", file=sys.stderr)
     return 1 if refused else 0
+
+
+def plain(value: object) -> str:
+    """A count, a table of counts in one line, or a list with a line for each."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:,.3f}"
+        case int():
+            return f"{value:,}"
+        case dict():
+            inner = (f"{name} ({plain(one)})" if isinstance(one, dict) else f"{name} {plain(one)}"
+                     for name, one in value.items())  # fmt: skip
+            return ", ".join(inner) or "none"
+        case list():
+            return "".join(f"\n  {plain(one)}" for one in value) or "none"
+        case _:
+            return "-" if value is None else printable(value)
 
 
 def _table(columns: tuple[Column, ...], answers: list[dict[str, Any]]) -> None:

@@ -53,10 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.live:
-        story = of_gateway(arguments)
-        return 2 if story is None else _tell(arguments, story, None)
-    return _tell(arguments, *of_capture(arguments))
+    return _tell(arguments, *(of_gateway(arguments) if arguments.live else of_capture(arguments)))
 
 
 def _tell(arguments: argparse.Namespace, story: Story, error: object) -> int:
@@ -79,16 +76,20 @@ def _tell(arguments: argparse.Namespace, story: Story, error: object) -> int:
     return 0
 
 
-def of_gateway(arguments: argparse.Namespace) -> Story | None:
-    """What the running gateway remembers; None, and a line that says so, if it refuses."""
+def of_gateway(arguments: argparse.Namespace) -> tuple[Story, object]:
+    """What the running gateway remembers, and why some of it is missing."""
     control = load_config(arguments.config).control
-    flows, calls, pinholes = (ask(control, {"ask": what}) for what in ("flows", "calls", "pinholes"))
-    for line in (*flows, *calls, *pinholes):
-        if line.get("type") == "error":
-            print(f"appid: {line.get('reason')}", file=sys.stderr)
-            return None
+    told = [ask(control, {"ask": what}) for what in ("flows", "calls", "pinholes")]
+    faults = [str(line["reason"]) for lines in told for line in lines if line["type"] == "error"]
+    flows, calls, pinholes = ([line for line in lines if line["type"] != "error"] for lines in told)
+    wanted = [call["id"] for call in calls if arguments.call in (None, call["id"])]
+    if arguments.flow is not None:
+        wanted = [flow["call"] for flow in flows if flow["id"] == arguments.flow and flow["call"] is not None]
+    messages = {call: ask(control, {"ask": "tale", "call": call}) for call in wanted}
+    faults += [str(line["reason"]) for lines in messages.values() for line in lines if line["type"] == "error"]
     inside = Topology(tuple(arguments.inside or ()) or DEFAULT_INSIDE).inside
-    return recall(flows, calls, pinholes, inside, arguments.call, arguments.flow)
+    story = recall(flows, calls, pinholes, inside, arguments.call, arguments.flow, messages)
+    return story, "; ".join(dict.fromkeys(faults)) or None
 
 
 def of_capture(arguments: argparse.Namespace) -> tuple[Story, object]:

@@ -194,9 +194,17 @@ def _tale(tale: Tale, width: int, ascii_only: bool) -> Iterator[Text]:
     yield ladder.head()
     for item in tale.items:
         yield from ladder.fold(item) if isinstance(item, Fold) else ladder.step(item)
-    if tale.untold:
-        yield Text(f"  {tale.untold:,} more messages are counted with their flows, and not told")
+    for words in left_out(tale):
+        yield Text(f"  {words}")
     yield from _streams(tale, width)
+
+
+def left_out(tale: Tale) -> Iterator[str]:
+    """What the ladder does not show."""
+    if tale.untold:
+        yield f"{counted(tale.untold, 'more message')}, counted with the flows, not told"
+    if tale.unseen:
+        yield f"{counted(tale.unseen, 'packet')} went through the kernel alone: counted with the flows, not read"
 
 
 def _title(told: dict[str, Any]) -> str:

@@ -33,12 +33,22 @@ class Filter(NamedTuple):
         )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that make a Filter."""
+STATES = {
+    "flows": ("undecided", "allow", "deny", "drop", "ended"),
+    "calls": ("open", "bye", "cancelled", "refused", "lost"),
+    "pinholes": ("open", "closed"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser, *views: str) -> None:
+    """The options that make a Filter, for what is shown in these views."""
+    states = {view: STATES[view] for view in views or STATES}
     parser.add_argument("--application", metavar="NAME", help="of this application")
     parser.add_argument("--host", metavar="ADDRESS", type=_network, help="with this end, or one in this network")
-    parser.add_argument("--state", metavar="STATE", help="flows: undecided, allow, deny, drop, ended; "
-                        "calls: open, bye, cancelled, refused, lost; pinholes: open, closed")  # fmt: skip
+    parser.add_argument(
+        "--state", metavar="STATE", choices=list(dict.fromkeys(each for known in states.values() for each in known)),
+        help="; ".join(f"{view}: {', '.join(known)}" for view, known in states.items()),
+    )  # fmt: skip
     parser.add_argument("--call", metavar="N", type=int, help="of this call")
 
 
@@ -58,7 +68,7 @@ def _within(address: object, network: Network) -> bool:
 
 
 def application(answer: Answer) -> str | None:
-    """A pinhole names none: it is its call's."""
+    """A pinhole's is its call's."""
     named = answer.get("application")
     return named if isinstance(named, str) else None
 

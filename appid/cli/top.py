@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from textwrap import wrap
 from typing import ClassVar
 
 from rich.text import Text
@@ -25,6 +26,7 @@ from appid.cli.shown import LIVE, Answer, Filter, end, printable, size
 from appid.edge.config import load_config
 from appid.edge.control import ask
 from appid.story.plain import described
+from appid.story.words import recounted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -183,7 +185,18 @@ class Inside(Screen[None]):
         self.refill()
 
     def refill(self) -> None:
-        self.query_one("#inside", Static).update("\n".join(inside(self._board, self._answer)))
+        room = max(self.app.size.width - 4, 40)
+        lines = (piece for line in inside(self._board, self._answer) for piece in hung(line, room))
+        self.query_one("#inside", Static).update("\n".join(lines))
+
+    def on_resize(self) -> None:
+        self.refill()
+
+
+def hung(line: str, room: int) -> list[str]:
+    """A line in pieces of at most `room` characters; what goes on stands further in, and names stay whole."""
+    margin = " " * (len(line) - len(line.lstrip()) + 2)
+    return wrap(line, room, subsequent_indent=margin, break_on_hyphens=False) or [""]
 
 
 def inside(board: Board, answer: Answer) -> list[str]:
@@ -226,8 +239,7 @@ def _flow_lines(flow: Answer) -> list[str]:
         f"{flow['userspace_packets']} of them to userspace",
     ]
     for reason in flow["because"]:
-        facts = printable(", ".join(f"{name} {value}" for name, value in reason["facts"].items()))
-        lines.append(f"  packet {reason['packet']}: {reason['signature']}: {facts}")
+        lines.append(f"  packet {reason['packet']}: {reason['signature']}: {recounted(reason['facts'])}")
     return lines
 
 

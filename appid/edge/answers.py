@@ -11,6 +11,7 @@ from appid.edge.conntrack import Entry
 from appid.edge.gateway import Gateway
 from appid.edge.halves import Halves
 from appid.edge.told import Told, Totals
+from appid.edge.witness import Witness
 from appid.engine import Engine, FlowEnded, FlowReport
 from appid.packet import id_of, reversed_id
 
@@ -23,11 +24,11 @@ def counts_of(stats: dict[str, Any]) -> dict[str, Any]:
 
 
 class Answers:
-    """`flows`, `calls`, `pinholes`, `stats`: an iterator of objects each. `enforced`: False in monitor mode."""
+    """`flows`, `calls`, `pinholes`, `tale`, `stats`: an iterator of objects each. `enforced`: False in monitor mode."""
 
     def __init__(
         self, engine: Engine, gateway: Gateway, told: Told, halves: Halves | None = None, enforced: bool = True,
-        lost: Callable[[], int] = lambda: 0,
+        lost: Callable[[], int] = lambda: 0, witness: Witness | None = None,
     ) -> None:  # fmt: skip
         self.engine = engine
         self.gateway = gateway
@@ -35,6 +36,7 @@ class Answers:
         self.halves = halves or Halves(None, 0)
         self.enforced = enforced
         self.lost = lost
+        self.witness = witness
 
     def answer(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         match request.get("ask"):
@@ -43,7 +45,9 @@ class Answers:
             case "calls":
                 yield from self._calls()
             case "pinholes":
-                yield from (self._named(telling.pinhole(pinhole), "call") for pinhole in self.told.pinholes.values())
+                yield from self._pinholes()
+            case "tale":
+                yield from self.witness.lines(request.get("call")) if self.witness is not None else ()
             case "stats":
                 yield self.stats()
             case other:
@@ -52,6 +56,12 @@ class Answers:
     def _named(self, told: dict[str, Any], key: str) -> dict[str, Any]:
         """By the number that the gateway tells of the call."""
         return {**told, key: self.halves.name(told[key])}
+
+    def _pinholes(self) -> Iterator[dict[str, Any]]:
+        for pinhole in self.told.pinholes.values():
+            wanted = pinhole.expectation
+            moments = self.told.moments(wanted.checked_at, wanted.opened_at, pinhole.closed_at)
+            yield {**self._named(telling.pinhole(pinhole), "call"), "times": moments}
 
     def _calls(self) -> Iterator[dict[str, Any]]:
         """Each with what its flows carried: those that ended, and those that live."""
@@ -63,7 +73,8 @@ class Answers:
         for call in self.told.calls.values():
             totals = carried.get(call.call, Totals())
             told = self._named(telling.call(call, list(call.flows)), "id")
-            yield {**told, "packets": totals.packets, "bytes": totals.bytes}
+            moments = self.told.moments(call.started_at, call.answered_at, call.ended_at)
+            yield {**told, "packets": totals.packets, "bytes": totals.bytes, "times": moments}
 
     def flows(self) -> Iterator[dict[str, Any]]:
         entries = {id_of(entry.key): entry for entry in self.gateway.execute.conntrack.entries()}
@@ -89,7 +100,10 @@ class Answers:
             "call": self.halves.name(report.call) if report.call is not None else None,
             "seconds": round(counted.seconds, 3) if counted is not None and counted.seconds else None,
             "community_id": telling.community_id(report.key), "alive": entry is not None,
-            "decision": telling.decision(report.decision, self.enforced),
+            "decision": telling.decision(report.decision, self.enforced), "times": self.told.moments(
+                *(because.packet for because in report.identification.because),
+                *(packet for packet, _ in report.identification.shifts), report.packet,
+            ),
         }  # fmt: skip
 
     def counts(self) -> dict[str, Any]:

@@ -36,6 +36,8 @@ from appid.wire import UDP
 REMEMBERED = 1 << 16
 """Flows and calls whose reports are known to repeat."""
 KINDS = ("audio", "video")
+RESULTS = ("translated", "unparseable", "integrity", "too-long", "no-port", "partial")
+"""Of a translation (engine/nat.py); each is there from the beginning, at 0: the first one is an increase."""
 SHARED = "shared"
 """The media kind of a port that carries audio and video alike, or of which nobody said."""
 
@@ -67,6 +69,8 @@ class Metrics:
             "appid_media_bytes", "Bytes of ended media flows of calls", ["application", "kind"], **made
         )
         self.translations = Counter("appid_nat_translations", "Addresses translated in payloads", ["result"], **made)
+        for result in RESULTS:
+            self.translations.labels(result)
         self.errors = Counter("appid_decode_errors", "Packets that broke their protocol", ["protocol"], **made)
         self.decisions = Counter("appid_policy_decisions", "Decisions", ["rule", "action"], **made)
         self.dropped = Counter("appid_queue_dropped", "Packets lost in the queue", ["queue", "reason"], **made)

@@ -44,7 +44,7 @@ LOCK_PATIENCE = 5.0
 """Seconds in which the workers of a supervisor that was killed have to be gone."""
 CHAINS_EVERY = 10.0
 """Seconds between two looks at the chains: at their counters, and whether they stand as they should."""
-_ASKED = ("flows", "calls", "pinholes", "stats")
+_ASKED = ("flows", "calls", "pinholes", "tale", "stats")
 
 log = logging.getLogger("appid")
 

@@ -144,4 +144,5 @@ def pinhole(report: PinholeReport) -> dict[str, Any]:
         "checked_at": wanted.checked_at,
         "closed_at": report.closed_at,
         "call": wanted.call,
+        "application": wanted.application,
     }

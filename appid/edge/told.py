@@ -58,12 +58,17 @@ class Told:
         self.totals: dict[str, Totals] = {}
         self.of_call: OrderedDict[int, Totals] = OrderedDict()
         self.counts: Counter[str] = Counter()
+        self.times: OrderedDict[int, float] = OrderedDict()
+        """Of packets that changed something."""
         self.exceptions: Counter[Cause] = Counter()
 
     def report(self, report: Report) -> None:
         self.counts[report.kind] += 1
         match report.body:
             case FlowReport() as flow:
+                before = self.of(flow.key)
+                if before is not None and before.flow != flow.flow:
+                    self._begins_anew(flow)
                 _remember(self.flows, id_of(flow.key), flow)
                 if flow.decision is not None:
                     self.counts[f"decision {flow.decision.action}"] += 1
@@ -90,9 +95,28 @@ class Told:
         if totals is not None:
             self.of_call[into] = totals.plus(self.of_call.get(into, Totals()))
 
+    def _begins_anew(self, flow: FlowReport) -> None:
+        """Its 5-tuple had another life: what that carried, and how often it was seen, is not this one's."""
+        identity = id_of(flow.key)
+        self.flows.pop(reversed_id(identity), None)
+        for either in (identity, reversed_id(identity)):
+            self.ended.pop(either, None)
+            if either in self.userspace:
+                self.userspace[either] = flow.userspace_packets - 1  # this packet is counted after its verdict
+
+    def changed(self, packet: int, now: float) -> None:
+        """Something is told of this packet, or of what time did after it."""
+        if packet not in self.times:
+            _remember(self.times, packet, now)
+
+    def moments(self, *packets: int | None) -> list[tuple[int, float]]:
+        """When these packets came, as far as that is known: (packet, seconds since 1970)."""
+        wanted = dict.fromkeys(packet for packet in packets if packet is not None)
+        return [(packet, self.times[packet]) for packet in wanted if packet in self.times]
+
     def judged(self, report: DecisionReport) -> bool:
         """Take over a decision about a flow known already; whether that is news."""
-        known = self.flows.get(id_of(report.key)) or self.flows.get(id_of(report.key.reversed()))
+        known = self.of(report.key)
         if known is None or known.decision == report.decision:
             return report.changed
         self.flows[id_of(known.key)] = known._replace(decision=report.decision)
@@ -111,10 +135,14 @@ class Told:
             while len(self.of_call) > REMEMBERED:
                 self.of_call.popitem(last=False)
 
+    def of(self, key: FlowKey) -> FlowReport | None:
+        """What was told last of a flow, either way."""
+        identity = id_of(key)
+        return self.flows.get(identity) or self.flows.get(reversed_id(identity))
+
     def call_of(self, key: FlowKey) -> int | None:
         """The call that a flow served or serves: by what was told of it, or by the pinhole that let it in."""
-        identity = id_of(key)
-        known = self.flows.get(identity) or self.flows.get(reversed_id(identity))
+        known = self.of(key)
         if known is not None and known.call is not None:
             return known.call
         return self.media.get((key.src, key.sport, key.dst)) or self.media.get((key.dst, key.dport, key.src))
@@ -144,14 +172,15 @@ class Counted:
 
     def __init__(
         self, engine: Engine, metrics: Metrics, told: Told, media: frozenset[str],
-        keep: Callable[[], None] = lambda: None,
+        keep: Callable[[], None] = lambda: None, witness: Callable[[Event, float, list[Command]], None] | None = None,
     ) -> None:  # fmt: skip
-        """`keep` is called after each event, before its commands are carried out."""
+        """`keep` is called after each event, before its commands are carried out; and `witness` with it and them."""
         self.engine = engine
         self.metrics = metrics
         self.told = told
         self.media = media
         self.keep = keep
+        self.witness = witness
 
     @property
     def deadline(self) -> float | None:
@@ -161,6 +190,8 @@ class Counted:
         commands = self.engine.handle(event, now)
         self.keep()
         self.metrics.commands(commands)
+        if self.witness is not None:
+            self.witness(event, now, commands)
         if isinstance(event, FlowEnded):
             self.metrics.ended(event, self.media, self.told.kind(event.key))
             self.told.end(event, self.metrics.name_of(event.mark))

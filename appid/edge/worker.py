@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from appid.dataplane.command import Report
+from appid.dataplane.command import Command, Report
 from appid.edge import metrics
 from appid.edge.answers import Answers
 from appid.edge.channel import Channel, send_last
@@ -38,7 +38,18 @@ from appid.edge.tally import Tally
 from appid.edge.told import Counted, Told
 from appid.edge.too_big import TooBig
 from appid.edge.unknown import UnknownFlows
-from appid.engine import CallReport, DecisionReport, Engine, ExceptionReport, FlowReport, Kept, Restored, RulesLoaded
+from appid.edge.witness import Witness
+from appid.engine import (
+    CallReport,
+    DecisionReport,
+    Engine,
+    Event,
+    ExceptionReport,
+    FlowReport,
+    Kept,
+    Restored,
+    RulesLoaded,
+)
 from appid.engine.event import nowhere
 from appid.engine.kept import kept_call
 from appid.engine.kept_stream import kept_stream
@@ -107,14 +118,15 @@ class Worker:
             opened.callback(self.events.close)
             self.metrics = metrics.Metrics(plan.marks, plan.numbers)
             self.engine = Engine(plan.settings(self.index), self.index + 1, plan.config.workers)
-            self._counted = Counted(self.engine, self.metrics, self.told, plan.media, self._keep)
+            self.witness = Witness(self.engine, self.told, self.halves)
+            self._counted = Counted(self.engine, self.metrics, self.told, plan.media, self._keep, self._witnessed)
             if self._too_big is not None:
                 opened.callback(self._too_big.close)
             self.gateway = self._gateway()
             opened.callback(self.gateway.close)
             self.answers = Answers(
                 self.engine, self.gateway, self.told, self.halves, enforced=not plan.monitor,
-                lost=lambda: self.events.lost,
+                lost=lambda: self.events.lost, witness=self.witness,
             )  # fmt: skip
             self.channel = Channel(self.gateway.loop, self._connection, self._asked, self.gateway.stop)
             self._take_over(opened)
@@ -294,6 +306,10 @@ class Worker:
         if self.unknown is not None:
             self.unknown.saw(data, time.time_ns())
         self.metrics.verdict.observe(seconds)
+        self.witness.packet(data, self.gateway.stats.packets)
+
+    def _witnessed(self, event: Event, now: float, commands: list[Command]) -> None:
+        self.witness.commands(event, now, commands, self.gateway.stats.packets)
 
     def _rescued(self) -> None:
         verdict = self.gateway.options.on_error
@@ -319,11 +335,13 @@ class Worker:
         if isinstance(body, ExceptionReport):
             self.told.exceptions[body.cause] += 1
             return  # as many as there are packets: counted, not told
+        now = time.time()
+        self.told.changed(self.gateway.stats.packets, now)
         self.told.report(report)
         if self.unknown is not None and isinstance(body, FlowReport):
             self.unknown.report(body, self.plan.wanted)
         if self.plan.logged(body):
-            self.events.write(self.halves.named(report), time.time())
+            self.events.write(self.halves.named(report), now)
 
     def _say(self) -> None:
         """One line for each cause of the exception policy, at most every SAY_EVERY seconds."""

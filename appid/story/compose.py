@@ -42,19 +42,20 @@ def compose(lines: Iterable[dict[str, Any]], teller: Storyteller, call: int | No
     story = Story(capture, [], others, summary, times=teller.times, pinholes=pinholes)
     if teller.wanted is not None:
         if teller.flow is not None and teller.wanted in flows:
-            story.tales.append(_tale(flows[teller.wanted], teller.flow, [flows[teller.wanted]], []))
+            story.tales.append(tale(flows[teller.wanted], teller.flow, [flows[teller.wanted]], []))
     else:
         for told in calls:
             telling = teller.calls.get(told["id"])
             if telling is not None and call in (None, told["id"]):
                 mine = [flow for flow in flows.values() if flow["id"] in set(told["flows"])]
-                story.tales.append(_tale(told, telling, mine, [p for p in pinholes if p["call"] == told["id"]]))
+                story.tales.append(tale(told, telling, mine, [p for p in pinholes if p["call"] == told["id"]]))
     shown = {flow["id"] for tale in story.tales for flow in tale.flows} | {flow["id"] for flow in others}
     story.spans = {number: (note.first, note.last) for number, note in teller.notes.items() if number in shown}
     return story
 
 
-def _tale(told: dict[str, Any], telling: Telling, flows: list[dict[str, Any]], pinholes: list[dict[str, Any]]) -> Tale:
+def tale(told: dict[str, Any], telling: Telling, flows: list[dict[str, Any]], pinholes: list[dict[str, Any]]) -> Tale:
+    """`told`: the JSON line of the call, or of the flow."""
     caller = told.get("caller")
     parties, lanes = telling.cast.parties(packed(caller) if caller else None)
     streams = [each.done(telling.kinds) for each in telling.streams.values() if each.packets >= VALID]

@@ -74,8 +74,8 @@ def told(tale: Tale) -> Iterator[Line]:
         yield {**of, **_stream(tale, stream)}
     for description in tale.descriptions:
         yield {**of, **_description(description)}
-    if tale.untold:
-        yield {"type": "untold", **of, "messages": tale.untold}
+    if tale.untold or tale.unseen:
+        yield {"type": "untold", **of, "messages": tale.untold, "unseen": tale.unseen}
 
 
 def _step(tale: Tale, step: Step) -> Line:
@@ -84,7 +84,14 @@ def _step(tale: Tale, step: Step) -> Line:
         "type": "step", "packet": step.frame, "time": seconds(step.time or None), "flow": step.flow or None,
         "from": here, "to": there, "through": through, "protocol": step.kind, "what": step.what,
         "details": list(step.details), "effects": [_effect(effect) for effect in step.effects], "bytes": step.bytes,
+        **_addresses(step),
     }  # fmt: skip
+
+
+def _addresses(told: Step | FoldLine) -> Line:
+    """The packet's own ends, and the peer behind a relay."""
+    return {name: str(end) if end is not None else None
+            for name, end in (("src", told.src), ("dst", told.dst), ("via", told.via))}  # fmt: skip
 
 
 def _effect(effect: Effect) -> Line:
@@ -105,7 +112,8 @@ def _line(tale: Tale, line: FoldLine) -> Line:
     return {
         "flow": line.flow or None, "from": here, "to": there, "through": through, "what": line.what,
         "types": sorted(line.types), "packets": line.count, "bytes": line.bytes, "first_packet": line.first,
-        "last_packet": line.last, "frames": line.frames,
+        "last_packet": line.last, "frames": line.frames, "first": seconds(line.first_time),
+        "last": seconds(line.last_time), **_addresses(line),
     }  # fmt: skip
 
 

@@ -1,17 +1,19 @@
-"""What a running gateway remembers -> Story. It keeps no packets: of each flow the reasons of its name, of each call
-where it began and ended, of pinholes where they opened and closed; numbers are the gateway's own count of packets.
+"""What a running gateway remembers -> Story. Of calls that ran under this process it has the messages (retell.py); of
+others, and of flows of no call, the reasons of names, where calls began and ended, where pinholes opened and closed.
+Numbers are the gateway's own count of packets.
 
-In: the answers `flows`, `calls`, `pinholes` of its control socket. Out: tales without times, told as a capture's are.
+In: the answers `flows`, `calls`, `pinholes`, `tale` of its control socket. Out: tales, told as a capture's are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from appid.story.lanes import Cast
-from appid.story.step import Effect, Step, Story, Tale
+from appid.story.retell import retold
+from appid.story.step import Effect, Fold, Step, Story, Tale
 from appid.story.words import recounted, say
 from appid.wire import Endpoint, Fact, Layer, packed
 
@@ -27,20 +29,67 @@ def recall(
     inside: Callable[[bytes], bool],
     call: int | None = None,
     flow: int | None = None,
+    messages: Mapping[int, list[Line]] | None = None,
 ) -> Story:
-    """All calls, or the one call, or the one flow, and the flows of no call (where neither was asked for)."""
-    story = Story({}, [], [], {}, pinholes=pinholes)
+    """All calls, or the one call, or the one flow, and the flows of no call (where neither was asked for). `messages`:
+    of calls, as far as the gateway has them."""
+    story, known = Story({}, [], [], {}, pinholes=pinholes), messages or {}
+    for told in (*flows, *calls, *pinholes):
+        story.times.update((packet, round(seconds * 1e9)) for packet, seconds in told.get("times", ()))
     if flow is not None:
-        story.tales = [_tale(each, [each], [], inside) for each in flows if each["id"] == flow]
-        return story
-    for told in calls:
-        if call in (None, told["id"]):
-            mine = [each for each in flows if each["call"] == told["id"]]
-            holes = [hole for hole in pinholes if hole["call"] == told["id"]]
-            story.tales.append(_tale(told, mine, holes, inside))
-    if call is None:
-        story.others = [each for each in flows if each["call"] is None]
+        for each in (each for each in flows if each["id"] == flow):
+            lines = known.get(each["call"], [])
+            story.tales.append(
+                retold(each, lines, [each], [], inside, flow) if lines else _tale(each, [each], [], inside)
+            )
+    else:
+        for told in calls:
+            if call in (None, told["id"]):
+                mine = [each for each in flows if each["call"] == told["id"]]
+                holes = [hole for hole in pinholes if hole["call"] == told["id"]]
+                lines = known.get(told["id"], [])
+                tale = retold(told, lines, mine, holes, inside) if lines else _tale(told, mine, holes, inside)
+                story.tales.append(tale)
+        if call is None:
+            story.others = [each for each in flows if each["call"] is None]
+    for tale in story.tales:
+        tale.items = [_timed(item, story.times) for item in tale.items]
+    story.spans = spans(story)
     return story
+
+
+def _timed(item: Step | Fold, times: Mapping[int, int]) -> Step | Fold:
+    return (
+        replace(item, time=times[item.frame])
+        if isinstance(item, Step) and not item.time and item.frame in times
+        else item
+    )
+
+
+def spans(story: Story) -> dict[int, tuple[int, int]]:
+    """From when to when a flow was seen: its messages, and, where the kernel forwarded more, as long as it lived."""
+    found: dict[int, tuple[int, int]] = {}
+    for tale in story.tales:
+        for item in tale.items:
+            for one, first, last in _moments(item):
+                if one and first:
+                    begin, until = found.get(one, (first, last))
+                    found[one] = min(begin, first), max(until, last)
+    for flow in (*(flow for tale in story.tales for flow in tale.flows), *story.others):
+        named = story.times.get(flow["identified_at"] or 0)
+        known = found.get(flow["id"]) or ((named, named) if named is not None else None)
+        unseen = flow["packets"] > flow["userspace_packets"]  # else it only waited for its end
+        if known is not None:
+            lived = round((flow.get("seconds") or 0) * 1e9) if unseen else 0
+            found[flow["id"]] = known[0], max(known[1], known[0] + lived)
+    return found
+
+
+def _moments(item: Step | Fold) -> Iterator[tuple[int, int, int]]:
+    if isinstance(item, Step):
+        yield item.flow, item.time, item.time
+    else:
+        yield from ((line.flow, line.first_time, line.last_time) for line in item.lines.values())
 
 
 def _tale(told: Line, flows: list[Line], pinholes: list[Line], inside: Callable[[bytes], bool]) -> Tale:

@@ -165,6 +165,8 @@ class Tale:
     """Packed address -> index into `parties`."""
     untold: int = 0
     """Messages beyond what one tale keeps: counted, not shown."""
+    unseen: int = 0
+    """Packets that the kernel of a running gateway let through alone: nobody read them."""
 
     @property
     def start(self) -> int:

@@ -23,6 +23,7 @@ from appid.engine import (
     FlowReport,
     PacketQueued,
     PinholeReport,
+    Settings,
     TranslationReport,
 )
 from appid.engine.record import FlowRecord
@@ -63,10 +64,14 @@ OTHERWISE = Said("time", "time passed")
 class Life(Protocol):
     """What the replay knows of a flow."""
 
-    id: int
-    key: FlowKey
-    report: FlowReport | None
-    call: int | None
+    @property
+    def id(self) -> int: ...
+    @property
+    def key(self) -> FlowKey: ...
+    @property
+    def report(self) -> FlowReport | None: ...
+    @property
+    def call(self) -> int | None: ...
 
 
 Raw = tuple[int, int, int, Packet, tuple[Layer, ...], tuple[Effect, ...]]
@@ -95,15 +100,14 @@ class Storyteller:
 
     def __init__(self, engine: Engine, wanted: int | None = None) -> None:
         self.inside = engine.topology.inside
-        self.judged = engine.settings.judge is not None
-        self.applications = engine.settings.applications
         self.wanted = wanted
         self.calls: dict[int, Telling] = {}
         self.budget = Budget()
         self.flow: Telling | None = None
         self.notes: dict[int, _Note] = {}
         self.times: dict[int, int] = {}
-        self._serving = _serving(self.applications)
+        self.most_waiting, self.most_pending = WAITING, PENDING
+        self.learn(engine.settings)
         self._couriers: dict[bytes, deque[_Note]] = {}
         self._open: dict[bytes, Telling] = {}
         self._layers: tuple[Layer, ...] | None = None
@@ -114,6 +118,12 @@ class Storyteller:
         self._waiting: deque[_Note] = deque()
         self._time = 0
         engine.on_read = self.read
+
+    def learn(self, settings: Settings) -> None:
+        """These applications and this policy are in force."""
+        self.judged = settings.judge is not None
+        self.applications = settings.applications
+        self._serving = _serving(self.applications)
 
     # -- what the replay tells -----------------------------------------------------------------------------------
 
@@ -165,7 +175,7 @@ class Storyteller:
             self._tell(note.telling, raw)
         elif note.courier is not None:
             self._courier(note, life, raw)
-        elif note.pending is not None and len(note.pending) < PENDING:
+        elif note.pending is not None and len(note.pending) < self.most_pending:
             self._keep(note, raw)
 
     def _keep(self, note: _Note, raw: Raw) -> None:
@@ -174,7 +184,7 @@ class Storyteller:
         if not note.pending:
             note.pending = []
             self._waiting.append(note)
-            if len(self._waiting) > WAITING:
+            if len(self._waiting) > self.most_waiting:
                 self._waiting.popleft().pending = None
         note.pending.append(raw)
 
@@ -195,8 +205,11 @@ class Storyteller:
         number = call or life.call or 0
         telling = self.calls.get(number)
         if telling is None and self.budget.take("tales"):
-            telling = self.calls[number] = Telling(self.inside, self.budget, number)
+            telling = self.calls[number] = self._new(number)
         return telling
+
+    def _new(self, number: int) -> Telling:
+        return Telling(self.inside, self.budget, number)
 
     def _strange(self, telling: Telling, named: str | None, layers: tuple[Layer, ...] | None) -> bool:
         """SIP of another dialog than the call's; and after its end, what keeps the flow alive and says nothing."""
@@ -273,6 +286,7 @@ class Storyteller:
         application = self.applications.get(named.application)
         known = {s.name for s in application.signatures} if application is not None else set()
         now = [because for because in named.because if because.packet == number]
+        now = now or ([] if was else list(named.because))  # of packets that were not seen
         counted = [because for because in now if because.signature in known] or now
         new = named.path[len(was) :]
         way = f" ({' > '.join(named.path)})" if len(new) > 1 or was else ""

@@ -29,6 +29,7 @@ CALL = {
 PINHOLE = {
     "type": "pinhole", "id": 1, "proto": "udp", "inside": "10.0.0.2", "port": 16402, "peer": "198.51.100.7",
     "peer_port": None, "reason": "sdp-answer", "opened_at": 9, "closed_at": None, "call": 1,
+    "application": "facetime",
 }  # fmt: skip
 STATS = {
     "type": "stats", "packets": 80, "flows": 3, "calls": 1, "pinholes": 1, "monitor": False, "events_lost": 0,

@@ -24,7 +24,9 @@ def answer(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         case "flows":
             yield FLOW
         case "stats":
-            yield {"type": "stats", "packets": 12, "flows": 3}
+            yield {"type": "stats", "packets": 12, "flows": 3, "refused": {"deny": 6, "drop": 0}, "monitor": False,
+                   "applications": {"dns": {"flows": 2, "seconds": 0.25}}, "policy_warnings": ["one", "two"],
+                   "dropped": {}}  # fmt: skip
         case "pinholes":
             yield {"type": "error", "reason": "the kernel does not answer"}
 
@@ -55,7 +57,20 @@ def test_an_empty_answer_and_single_values(config: Path, capsys: pytest.CaptureF
     assert main(["calls", "-c", str(config)]) == 0
     assert main(["calls", "-c", str(config), "--json"]) == 0
     assert main(["stats", "-c", str(config)]) == 0
-    assert "packets: 12" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[-10:] == [
+        "type: stats", "packets: 12", "flows: 3", "refused: deny 6, drop 0", "monitor: no",
+        "applications: dns (flows 2, seconds 0.250)", "policy_warnings: ", "  one", "  two", "dropped: none",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("view", "state"), [("flows", "open"), ("calls", "deny"), ("pinholes", "nonsense")])
+def test_a_state_that_cannot_be_is_a_fault_of_usage(
+    view: str, state: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not an empty answer, which would say that there is none."""
+    assert main([view, "-c", str(config), "--state", state]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"invalid choice: '{state}'" in line
 
 
 def test_an_error_is_told_and_is_the_status(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ def _parsed() -> Any:
 
 
 def test_by_application() -> None:
-    assert kept("--application", "facetime") == [RELAY, DIRECT, CALL]
+    assert kept("--application", "facetime") == [RELAY, DIRECT, CALL, PINHOLE]
     assert kept("--application", "dns") == [LOOKUP]
 
 

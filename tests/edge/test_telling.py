@@ -127,7 +127,7 @@ def test_a_pinhole_has_the_interfaces_keys() -> None:
     assert telling.pinhole(PinholeReport(1, wanted, 5790)) == {
         "type": "pinhole", "id": 1, "proto": "udp", "inside": "172.16.42.187", "port": 16402, "peer": "71.230.89.52",
         "peer_port": None, "reason": "sdp-answer", "opened_at": 172, "checked_at": None, "closed_at": 5790,
-        "call": 1,
+        "call": 1, "application": "facetime",
     }  # fmt: skip
 
 

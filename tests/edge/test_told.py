@@ -90,3 +90,27 @@ def test_a_call_that_is_anothers_other_end_is_told_of_no_more() -> None:
     assert list(told.calls) == [7]
     assert {report.call for report in told.flows.values()} == {7}
     assert told.of_call == {7: Totals(2, 4, 240, 2.0)}
+
+
+def test_another_life_of_a_5_tuple_does_not_inherit_counts() -> None:
+    """The relay's flow of a long call: the kernel forgot it while media went directly, and the BYE begins it anew."""
+    told = Told()
+    first = flow(7)
+    data = udp(End("172.16.42.187", 7), End("17.173.254.35", 3478), b"x")
+    for _ in range(25):
+        told.saw(data)
+    told.report(Report("flow", first._replace(userspace_packets=25)))
+    told.end(FlowEnded(first.key, 0, (100, 90), (9000, 8000), 2.5), "facetime")
+    told.report(Report("flow", first._replace(flow=9, userspace_packets=1)))
+    told.saw(data)
+    assert told.userspace[id_of(first.key)] == 1
+    assert told.ended == {}
+    assert told.of(first.key.reversed()) is not None
+
+
+def test_moments_of_packets_that_changed_something() -> None:
+    told = Told()
+    told.changed(60, 100.5)
+    told.changed(60, 130.0)  # a timer, before another packet came
+    told.changed(172, 101.0)
+    assert told.moments(60, None, 172, 60, 999) == [(60, 100.5), (172, 101.0)]

@@ -97,6 +97,42 @@ def test_what_changed_is_told_in_the_same_words(told: Told) -> None:
     assert opened(told.live) == opened(told.capture) != []
 
 
+def test_each_message_that_userspace_saw_with_its_time(told: Told) -> None:
+    """Beside what tcpdump caught: the same words, a moment apart; media nobody read, and it is counted."""
+
+    def steps(lines: list[Line]) -> list[Line]:
+        return [s for s in told.of(lines, "step") if s["protocol"] in ("stun", "sip", "http") and s["from"]]
+
+    def marked(step: Line) -> tuple[Any, ...]:
+        return step["what"], step["from"], step["to"], step["through"], step["bytes"]
+
+    live, seen = steps(told.live), steps(told.capture)
+    assert len(live) > 20
+    assert {"SIP INVITE, SDP offer", "SIP 200 OK, SDP answer", "SIP BYE"} <= {step["what"] for step in live}
+    times: dict[tuple[Any, ...], list[float]] = {}
+    for step in seen:
+        times.setdefault(marked(step), []).append(step["time"])
+    late = [s for s in live if min((abs(s["time"] - t) for t in times.get(marked(s), ())), default=9.0) > 0.5]
+    assert late == []
+    assert [step["time"] for step in live] == sorted(step["time"] for step in live)
+    texts = [[line["text"] for line in told.of(lines, "description")] for lines in (told.live, told.capture)]
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == 2
+    (untold,) = told.of(told.live, "untold")
+    (call,) = told.of(told.live, "call")
+    flows = [flow for flow in told.of(told.live, "flow") if flow["call"] == call["id"]]
+    assert untold["unseen"] == sum(max(flow["packets"] - flow["userspace_packets"], 0) for flow in flows) > 100
+
+
+def test_flows_calls_and_pinholes_say_when(told: Told) -> None:
+    (call,) = told.of(told.live, "call")
+    seen = {step["packet"]: step["time"] for step in told.of(told.live, "step")}
+    when = dict(call["times"])
+    assert set(when) == {call["started_at"], call["answered_at"], call["ended_at"]}
+    for packet, moment in when.items():
+        assert abs(moment - seen[packet]) < 0.5
+
+
 def test_a_ladder_and_a_page(told: Told) -> None:
     assert "│──────" in told.text
     assert "TURN Allocate request" in told.text

@@ -13,7 +13,7 @@ from tests.story import tell
 INSIDE = Topology(DEFAULT_INSIDE).inside
 
 
-def remembered(**asked: int) -> Story:
+def remembered(**asked: Any) -> Story:
     told = tell.told(1)
     kinds = {kind: [line for line in told if line["type"] == kind] for kind in ("flow", "call", "pinhole")}
     return recall(kinds["flow"], kinds["call"], kinds["pinhole"], INSIDE, **asked)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from appid.cli.ladder import folded
+from appid.cli.ladder import folded, left_out
 from appid.cli.page.markup import Html, el, join
 from appid.story import Effect, Fold, FoldLine, Step, Tale
 from appid.story.plain import ends
@@ -115,8 +115,8 @@ def draw(tale: Tale, number: int) -> Iterator[Html]:
         else:
             yield _step(lanes, item, name, define, frames)
     yield Html("</ol></div></div>\n")
-    if tale.untold:
-        yield el("p", f"{tale.untold:,} more messages are counted with their flows, and not told.", class_="quiet")
+    for words in left_out(tale):
+        yield el("p", f"{words}.", class_="quiet")
 
 
 def _controls(number: int) -> Html:

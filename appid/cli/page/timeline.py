@@ -85,7 +85,7 @@ def draw(story: Story, tale: Tale, colours: Colours) -> Html | None:
     rows = []
     for flow in tale.flows[:ROWS]:
         if flow["id"] in story.spans:
-            mine = [hole for hole in tale.pinholes if _uses(flow, hole)]
+            mine = [hole for hole in tale.pinholes if _uses(story, flow, hole)]
             unused = [hole for hole in unused if hole not in mine]
             rows.append(_row(story, flow, scale, colours, mine, clients))
     rows += [_unused(story, hole, scale) for hole in unused]
@@ -124,9 +124,10 @@ def _legend(names: dict[str, None], colours: Colours, pinholes: bool) -> Html:
     return join(parts)
 
 
-def _uses(flow: Line, hole: Line) -> bool:
+def _uses(story: Story, flow: Line, hole: Line) -> bool:
     """Whether the flow is between the pinhole's inside port and its peer, while it was open."""
-    if flow["last_packet"] < _opened(hole) or (hole["closed_at"] or flow["first_packet"]) < flow["first_packet"]:
+    first, last = story.spans[flow["id"]]
+    if last < story.times.get(_opened(hole), first) or story.times.get(hole["closed_at"], last) < first:
         return False
     there = (flow["proto"], flow["src"], flow["sport"], flow["dst"])
     back = (flow["proto"], flow["dst"], flow["dport"], flow["src"])
