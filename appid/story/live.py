@@ -59,6 +59,16 @@ class Kept(Telling):
         self.given_up += len(self.recent) == RECENT
         self.recent.append(entry)
 
+    def join(self, other: Telling) -> None:
+        """Another call was the other end of this one."""
+        assert isinstance(other, Kept)
+        entries = sorted((*self.begun, *self.recent, *other.begun, *other.recent), key=_frame)
+        self.given_up += other.given_up
+        self.begun, self.recent = [], deque(maxlen=RECENT)
+        other.let_go()
+        for entry in entries:
+            self.keep(entry)
+
     def let_go(self) -> None:
         self.gone = True
         self.begun.clear()
@@ -67,6 +77,10 @@ class Kept(Telling):
     def add(self, step: Step, said: Said, often: int = SAID_OFTEN) -> None:
         """What is no message: time that passed, what was seen elsewhere."""
         self.keep(step)
+
+
+def _frame(entry: tuple[Raw, bool] | Step) -> int:
+    return entry.frame if isinstance(entry, Step) else entry[0][1]
 
 
 class LiveTeller(Storyteller):

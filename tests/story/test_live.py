@@ -140,5 +140,14 @@ def test_of_a_long_call_the_first_and_the_last_messages_are_kept() -> None:
     assert kept.given_up == 1000 - live.MESSAGES - live.RECENT
 
 
+def test_two_calls_that_are_one_are_remembered_in_order() -> None:
+    one, other = live.Kept(INSIDE, 1), live.Kept(INSIDE, 2)
+    for number in range(1, 11):
+        (one if number % 3 else other).add(Step(number, 1, 0, None, None, None, "time", "time passed"), OTHERWISE)
+    one.join(other)
+    assert [entry.frame for entry in one.begun if isinstance(entry, Step)] == list(range(1, 11))
+    assert other.gone
+
+
 def test_an_empty_answer_is_an_empty_tale() -> None:
     assert isinstance(retold({"type": "call", "id": 1}, [], [], [], INSIDE), Tale)
