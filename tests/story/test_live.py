@@ -16,10 +16,8 @@ from appid.flow.key import FlowKey
 from appid.story import live, plain
 from appid.story.compose import tale
 from appid.story.live import LiveTeller
-from appid.story.retell import end, retold
-from appid.story.step import Step, Tale
+from appid.story.step import Step
 from appid.story.teller import OTHERWISE
-from appid.wire import Endpoint, packed
 from tests.corpus import sessions
 from tests.corpus.variation import Variation
 from tests.story import tell
@@ -82,36 +80,6 @@ def test_descriptions_are_remembered_inflated() -> None:
     assert "o=GKVoiceChatService 0 0 IN IP4 71.15.163.132" in found[169]
 
 
-def test_lines_become_the_same_tale_again() -> None:
-    """plain.told and retold are each other's opposite, addresses of both families and relayed messages included."""
-    for session, v6 in ((1, False), (4, True), (5, False)):
-        first = remembered(lived(session, v6))
-        again = retold({"type": "call", "id": 1}, first, [], [], INSIDE)
-        assert [line for line in plain.told(again) if line["type"] != "stream"] == [
-            line for line in first if line["type"] != "stream"
-        ]
-
-
-def test_one_flow_of_a_call_alone() -> None:
-    lines = remembered(lived(1))
-    flow = next(line["flow"] for line in lines if line["type"] == "step" and line["packet"] == 64)
-    alone = retold({"type": "flow", "id": flow}, lines, [], [], INSIDE, flow)
-    assert [item.frame for item in alone.items] == [64, 66]
-    assert [party.role for party in alone.parties] == ["client", "web"]
-
-
-def test_packets_that_nobody_read_are_counted() -> None:
-    flow = {"id": 1, "packets": 5463, "userspace_packets": 3}
-    assert retold({"type": "call", "id": 1}, [], [flow, {**flow, "packets": 2}], [], INSIDE).unseen == 5460
-
-
-def test_ends() -> None:
-    assert end("192.0.2.1:5") == Endpoint(packed("192.0.2.1"), 5)
-    assert end("[2001:db8::1]:65535") == Endpoint(packed("2001:db8::1"), 65535)
-    assert end("192.0.2.1:0") == Endpoint(packed("192.0.2.1"), 0)
-    assert end(None) is None
-
-
 def test_what_is_kept_is_bounded(monkeypatch: Any) -> None:
     """Of too many calls the one that is over gives way, and what it kept is let go."""
     monkeypatch.setattr(live, "CALLS", 2)
@@ -147,7 +115,3 @@ def test_two_calls_that_are_one_are_remembered_in_order() -> None:
     one.join(other)
     assert [entry.frame for entry in one.begun if isinstance(entry, Step)] == list(range(1, 11))
     assert other.gone
-
-
-def test_an_empty_answer_is_an_empty_tale() -> None:
-    assert isinstance(retold({"type": "call", "id": 1}, [], [], [], INSIDE), Tale)
