@@ -23,7 +23,7 @@ from appid.edge.rule_files import load_applications
 from appid.engine import Engine, Settings
 from appid.engine.record import DEFAULT_INSIDE
 from appid.policy.evaluate import Judge
-from appid.policy.places import with_sides, without_interfaces
+from appid.policy.places import likely_sides, with_sides, without_interfaces
 from appid.policy.rule import Network
 from appid.wire import TCP
 
@@ -75,7 +75,16 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     inside = tuple(arguments.inside or ())
     if not arguments.policy:
         return Settings(applications, inside=inside or DEFAULT_INSIDE)
-    policy = without_interfaces(with_sides(load_policy(Path(arguments.policy), applications)), inside or DEFAULT_INSIDE)
+    known = with_sides(load_policy(Path(arguments.policy), applications))
+    likely = likely_sides(known)
+    if likely is not known:
+        (first,) = (name for name, zone in likely.zones.items() if not zone.outside)
+        print(
+            f"appid: {arguments.policy}: which zone is outside a capture does not show (write outside = true): "
+            f"taken for inside: {first}",
+            file=sys.stderr,
+        )
+    policy = without_interfaces(likely, inside or DEFAULT_INSIDE)
     zoned = tuple(network for zone in policy.zones.values() if not zone.outside for network in zone.networks)
     return Settings(applications, Judge(policy, applications), inside or zoned or DEFAULT_INSIDE)
 

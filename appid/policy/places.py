@@ -85,6 +85,17 @@ def empty_zones(policy: Policy) -> list[str]:
     return sorted(zone.name for zone in open_[1:] if not zone.interfaces)
 
 
+def likely_sides(policy: Policy) -> Policy:
+    """For a capture, which has no default route: where nothing tells any zone's side, the zone that rules allow from
+    more than to is inside (of several the first), the others outside."""
+    zones = policy.zones
+    if not zones or any(zone.outside is not None for zone in zones.values()):
+        return policy
+    allowing = [rule for rule in policy.rules if rule.action == "allow"]
+    inside = max(zones, key=lambda name: sum((name in rule.from_) - (name in rule.to) for rule in allowing))
+    return replace(policy, zones={name: replace(zone, outside=name != inside) for name, zone in zones.items()})
+
+
 def without_interfaces(policy: Policy, inside: tuple[Network, ...]) -> Policy:
     """The policy for traffic whose interfaces are not known (a capture). Where no zone has networks, `inside` are those
     of the first inside zone, and the first other one is everywhere else."""

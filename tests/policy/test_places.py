@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appid.policy.places import Zones, with_sides, without_interfaces
-from appid.policy.rule import Network, Policy, Zone, holds
+from appid.policy.places import Zones, likely_sides, with_sides, without_interfaces
+from appid.policy.rule import Network, Policy, PolicyRule, Zone, holds
 from appid.wire import packed
 from tests.policy.random_policies import NETWORKS, V4, V6
 
@@ -99,3 +99,17 @@ def test_a_capture_has_no_interfaces() -> None:
     assert (zones.of(packed("10.1.1.1")), zones.of(packed("17.1.1.1"))) == ("lan", "wan")
     unknown = with_sides(Policy(zones={"lan": LAN, "wan": WAN}))
     assert without_interfaces(unknown, NET) == unknown
+
+
+def test_a_captures_inside_is_the_zone_that_rules_allow_from() -> None:
+    out = PolicyRule("out", "allow", from_=("lan",), to=("wan",))
+    for zones in ([LAN, WAN], [WAN, LAN]):
+        policy = Policy((out,), {zone.name: zone for zone in zones})
+        likely = likely_sides(with_sides(policy)).zones
+        assert (likely["lan"].outside, likely["wan"].outside) == (False, True)
+        found = Zones(without_interfaces(likely_sides(with_sides(policy)), NET).zones.values())
+        assert (found.of(packed("10.1.1.1")), found.of(packed("17.1.1.1"))) == ("lan", "wan")
+    assert not likely_sides(with_sides(Policy(zones={"lan": LAN, "wan": WAN}))).zones["lan"].outside
+    stated = with_sides(Policy((out,), {"lan": LAN, "wan": Zone("wan", ("wan0",), outside=True)}))
+    assert likely_sides(stated) is stated
+    assert likely_sides(Policy()) == Policy()
