@@ -158,7 +158,7 @@ def net() -> Iterator[Net]:
         made.remove()
 
 
-def until(condition: Callable[[], Any], seconds: float = 3.0) -> bool:
+def until(condition: Callable[[], Any], seconds: float = 10.0) -> bool:
     """Wait for something that another thread or the kernel does."""
     end = time.monotonic() + seconds
     while not (done := condition()) and time.monotonic() < end:
@@ -166,12 +166,12 @@ def until(condition: Callable[[], Any], seconds: float = 3.0) -> bool:
     return bool(done)
 
 
-def received(sock: socket.socket, wait: float = 0.3) -> list[bytes]:
-    """All datagrams that come until `wait` seconds of silence."""
-    sock.settimeout(wait)
-    got = []
+def received(sock: socket.socket, wait: float = 0.3, least: int = 0) -> list[bytes]:
+    """All datagrams that come until `wait` seconds of silence; for the first `least` ones a busy machine has longer."""
+    got: list[bytes] = []
     try:
         while True:
+            sock.settimeout(wait if len(got) >= least else 10)
             got.append(sock.recv(65535))
     except (TimeoutError, ConnectionError):
         return got

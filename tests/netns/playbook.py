@@ -64,7 +64,7 @@ class Playbook:
         return [SetVerdict(event.packet, "repeat", told)] if isinstance(told, int) else told
 
 
-def _waiting(net: Net) -> int:
+def waiting(net: Net) -> int:
     """Packets that userspace has not answered (/proc/net/netfilter/nfnetlink_queue: number, port, waiting, ...)."""
 
     def read() -> str:
@@ -88,7 +88,7 @@ def running(net: Net, answer: Answer, **options: Any) -> Iterator[Playbook]:
 
     execute.sweep = watched  # type: ignore[method-assign]
     book.idle = lambda: (
-        _waiting(net) == 0 and book.answered == len(book.packets) and not execute.closed and not cutting.locked()
+        waiting(net) == 0 and book.answered == len(book.packets) and not execute.closed and not cutting.locked()
     )
     thread = net.gateway.start(gateway.run)
     try:

@@ -18,6 +18,7 @@ import pytest
 from tests.engine.test_room import BROKEN_STUN
 from tests.netns.live import ALL, Live
 from tests.netns.net import CLIENT4, PEER4, Net, received, until
+from tests.netns.playbook import waiting
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 FAULT = b"\xff a fault of ours"
@@ -53,17 +54,18 @@ class Blind:
         options = OPTIONS + "".join(f'{cause} = "{failure}"\n' for cause in CAUSES)
         self.gateway = Live(net, folder, ALL, "nft", gateway=options)
 
-    def send(self, count: int, payload: bytes = b"\xff") -> int:
-        """New flows, each of one datagram. Out: the port of the first."""
+    def send(self, count: int, payload: bytes = b"\xff", served: bool = True) -> int:
+        """New flows, each of one datagram; the queue is a short one. Out: the port of the first."""
         first = self.port
         for self.port in range(first, first + count):
+            assert not served or until(lambda: waiting(self.net) == 0)
             self.net.client.udp(CLIENT4, self.port).sendto(payload, (PEER4, 6000))
-            time.sleep(0.005)  # the queue is a short one
         self.port += 1
         return first
 
-    def came(self) -> int:
-        return len(received(self.peer))
+    def came(self, count: int) -> bool:
+        """So many, and no more."""
+        return len(received(self.peer, least=count)) == count
 
     def counts(self, cause: str) -> int:
         told: dict[str, Any] = self.gateway.ask("stats")[0]
@@ -122,24 +124,24 @@ def mid_stream(blind: Blind) -> None:
 
 def undecodable(blind: Blind) -> None:
     blind.send(3, BROKEN_STUN)
-    assert blind.came() == (3 if blind.opens else 0)
+    assert blind.came(3 if blind.opens else 0)
     told(blind, "undecodable", 3)
 
 
 def internal_error(blind: Blind) -> None:
     blind.send(2, FAULT)
-    assert blind.came() == (2 if blind.opens else 0)
+    assert blind.came(2 if blind.opens else 0)
     told(blind, "internal-error", 2)
     blind.send(1)
-    assert blind.came() == 1, "the queue goes on"
+    assert blind.came(1), "the queue goes on"
 
 
 def queue_full(blind: Blind) -> None:
     """The queue takes LENGTH, 20 find it full."""
     with stopped(blind.worker()):
-        blind.send(LENGTH + 20)
-        assert blind.came() == (20 if blind.opens else 0)
-    assert blind.came() == LENGTH
+        blind.send(LENGTH + 20, served=False)
+        assert blind.came(20 if blind.opens else 0)
+    assert blind.came(LENGTH)
     told(blind, "queue-full", 20)
 
 
@@ -147,11 +149,11 @@ def table_full(blind: Blind) -> None:
     """All undecided; those that give way are decided, and are no flow of ours any more."""
     before = blind.counts("table-full")
     first = blind.send(FLOWS + 10)
-    assert blind.came() == FLOWS + 10, "the first packet passes, undecided"
+    assert blind.came(FLOWS + 10), "the first packet passes, undecided"
     assert until(lambda: blind.gateway.ask("stats")[0]["flows"] <= FLOWS)
     assert blind.counts("table-full") - before >= 10
     blind.net.client.udp(CLIENT4, first).sendto(b"\xff", (PEER4, 6000))
-    assert blind.came() == (1 if blind.opens else 0)
+    assert blind.came(1 if blind.opens else 0)
 
 
 def worker_down(blind: Blind) -> None:
@@ -161,8 +163,8 @@ def worker_down(blind: Blind) -> None:
     with stopped(supervisor):  # or it would be replaced at once
         os.kill(worker, signal.SIGKILL)
         time.sleep(0.2)
-        blind.send(12)
-        assert blind.came() == (12 if blind.opens else 0)
+        blind.send(12, served=False)
+        assert blind.came(12 if blind.opens else 0)
     assert until(lambda: blind.gateway.ask("stats")[0]["workers"][0]["alive"], 10)
     told(blind, "engine-down", before + 12)
 
@@ -172,9 +174,9 @@ def gateway_down(blind: Blind) -> None:
     for end in (signal.SIGTERM, signal.SIGKILL):
         blind.gateway.process.send_signal(end)
         blind.gateway.process.wait(20)
-        blind.send(15)
-        assert blind.came() == (15 if blind.opens else 0)
+        blind.send(15, served=False)
+        assert blind.came(15 if blind.opens else 0)
         blind.gateway.begin()
         told(blind, "engine-down", 15)
         blind.send(1)
-        assert blind.came() == 1, "served again"
+        assert blind.came(1), "served again"

@@ -142,7 +142,7 @@ def test_sip_over_tcp_goes_on_under_nat(bare: Net, tmp_path: Path) -> None:
             assert f"Call-ID: call-{number}\r" in stream.take(stream.phone).decode()
         media, far = bare.client.udp(CLIENT4, 16402), bare.peer.udp(PEER4, 30000)
         far.sendto(b"\x80in", (PUBLIC4, 16402))
-        assert received(media) == [b"\x80in"]
+        assert received(media, least=1) == [b"\x80in"]
         stream.close()
 
 

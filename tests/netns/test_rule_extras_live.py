@@ -68,6 +68,7 @@ def shape(net: Net, variant: str) -> None:
 def tos_received(peer: socket.socket, v6: bool, count: int) -> list[int]:
     option = (socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS) if v6 else (socket.IPPROTO_IP, 13)  # IP_RECVTOS
     peer.setsockopt(*option, 1)
+    peer.settimeout(10)
     found = []
     for _ in range(count):
         _, ancillary, _, _ = peer.recvmsg(2048, 64)
@@ -136,7 +137,7 @@ def test_the_budget_of_a_zone_is_its_own(bare: Net, variant: Variant, tmp_path: 
                 peer, client = bare.peer.udp(ends[1], 6000), bare.client.udp(ends[0])
                 for _ in range(15):
                     client.sendto(unsure, (ends[1], 6000))
-                assert len(received(peer)) == passed
+                assert len(received(peer, least=passed)) == passed
                 peer.close()
                 assert asked(bare, ends, 53, QUERY, b"yes") == [QUERY], "named by its first packet"
 
@@ -148,7 +149,7 @@ def test_unknown_flows_are_captured(bare: Net, variant: Variant, tmp_path: Path)
             peer, client = bare.peer.udp(ends[1], 6000), bare.client.udp(ends[0])
             for number in range(20):
                 client.sendto(b"\xff%d" % number, (ends[1], 6000))
-            assert len(received(peer)) == 20
+            assert len(received(peer, least=20)) == 20
             peer.close()
             assert asked(bare, ends, 53, QUERY, b"yes") == [QUERY]
     payloads = [bytes(frame[28 if frame[0] >> 4 == 4 else 48 :]) for _, _, _, frame in frames(path)]
@@ -198,9 +199,9 @@ def test_a_shift_is_judged_again_both_ways(bare: Net, variant: Variant, tmp_path
         for ends in ENDS:
             peer, client = bare.peer.udp(ends[1], 3478), bare.client.udp(ends[0], 16402)
             client.sendto(binding(), (ends[1], 3478))
-            assert received(peer) == [binding()], "it may still become either"
+            assert received(peer, least=1) == [binding()], "it may still become either"
             client.sendto(allocate(ends[1]), (ends[1], 3478))
-            assert len(received(peer)) == (0 if shifted == "denied" else 1)
+            assert len(received(peer, least=shifted != "denied")) == (0 if shifted == "denied" else 1)
             flow = gateway.flow(3478)
             assert flow["application"] == "facetime"
             assert flow["decision"] == {"action": "deny" if shifted == "denied" else "allow", "rule": "calls"}
