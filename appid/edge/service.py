@@ -355,20 +355,25 @@ class Service:
             iptables.apply(topology, iptables.variant_of(self.config.iptables))
         self.applied = topology
 
-    def _turn(self) -> AbstractContextManager[int]:
-        return turn.taken(turn.beside(self.config.control), "appid run")
+    def _turn(self, patience: float | None = None) -> AbstractContextManager[int]:
+        return turn.taken(turn.beside(self.config.control), "appid run", patience)
 
     def _stand(self) -> None:
         """Without our jumps, or with those of others before them, packets pass that nobody judged."""
         assert self.applied is not None
-        try:
-            with self._turn():
+        with ExitStack() as opened:
+            try:
+                opened.enter_context(self._turn(0.0))
+            except KernelError:  # a change by an admin is under way: another time
+                return
+            try:
                 done = iptables.mend(self.applied, iptables.variant_of(self.config.iptables))
-            if done:
-                log.warning("another program had changed our rules: put back by %s", ", ".join(map(str, done)))
-                self.metrics.mended.inc()
-        except KernelError as error:
-            log.error("another program has changed our rules, and they cannot be put back: %s", error)
+            except KernelError as error:
+                log.error("another program has changed our rules, and they cannot be put back: %s", error)
+                return
+        if done:
+            log.warning("another program had changed our rules: put back by %s", ", ".join(map(str, done)))
+            self.metrics.mended.inc()
 
     def _swapped(self, plan: Plan, answers: dict[int, Answer], reply: Reply) -> None:
         for index, answer in answers.items():

@@ -12,7 +12,7 @@ import pytest
 
 from appid.edge.netlink import KernelError
 from appid.edge.nfqueue import Held, Queue
-from tests.netns.net import Namespace
+from tests.netns.net import Namespace, until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(60)]
 PORT = 6000
@@ -169,3 +169,21 @@ def test_a_queue_has_one_reader(queueing: Namespace) -> None:
         opened(queueing, passing)
     first.close()
     opened(queueing, passing).close()
+
+
+@pytest.mark.parametrize("fail_open", [True, False])
+def test_what_the_socket_has_no_room_for_is_seen_by_its_missing_numbers(queueing: Namespace, fail_open: bool) -> None:
+    """ENOBUFS: the library swallows it. The kernel counts the packets, or, with the flag, lets them pass uncounted."""
+    sender, receiver = pair(queueing)
+    queue = opened(queueing, passing, fail_open=fail_open)
+    queue._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    for _ in range(100):
+        sender.sendto(b"x", ("127.0.0.1", PORT))
+    with reading(queueing, queue):
+        assert until(lambda: queue.overruns > 0)
+        arrived = count(receiver)
+        sender.sendto(b"one more", ("127.0.0.1", PORT))  # shows which numbers are missing before it
+        assert count(receiver) == 1
+        dropped = int(queueing.run("cat", "/proc/net/netfilter/nfnetlink_queue").split()[6])
+        assert 0 < queue.tally.missed == 101 - queue.seen
+        assert (arrived, dropped) == ((100, 0) if fail_open else (queue.seen - 1, queue.tally.missed))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 import time
@@ -15,6 +17,7 @@ from tests.netns.net import CLIENT4, PEER4, Net, until
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(200)]
 FLOOD = 15_000
 COUNTED = "-p udp --dport 10000:60000"
+DOWN = 'on_stop = "remove"\n[exceptions]\nengine-down = "closed"'
 FULL = 'on_stop = "remove"\nqueue_length = 64\n[exceptions]\nengine-down = "{down}"\nqueue-full = "{full}"'
 
 
@@ -98,3 +101,38 @@ def test_of_twice_as_many_as_it_can_answer(bare: Net, tmp_path: Path, full: str,
         assert gateway.metric(f'appid_exceptions_total{{action="{full}",cause="queue-full"}}') == counted
         if full == "closed":
             assert gateway.ask("stats")[0]["dropped"] == {"full": counted}
+
+
+def test_segments_are_whole_and_hide_nothing(bare: Net, tmp_path: Path) -> None:
+    """The rules see one packet of 60,000 bytes (generic segmentation offload), the queue forty: what is lost later is
+    counted all the same."""
+    with live(bare, tmp_path, ALL, "nft", gateway=DOWN) as gateway:
+        listener = bare.peer.listen(PEER4, 7000)
+        sender = bare.client.tcp(CLIENT4)
+        sender.connect((PEER4, 7000))
+        receiver, _ = listener.accept()
+        before = gateway.ask("stats")[0]["packets"]
+        data = bytes(range(256)) * 200
+        threading.Thread(target=sender.sendall, args=(data,)).start()
+        came = b""
+        while len(came) < len(data):
+            came += receiver.recv(65536)
+        assert came == data
+        queued = gateway.ask("stats")[0]["packets"] - before
+        assert queued >= 10, "undecided, it was asked about"
+        time.sleep(0.3)
+        (stats,) = gateway.ask("stats")
+        assert not any(stats["exceptions"].values()), stats["exceptions"]
+        worker, supervisor = stats["workers"][0]["pid"], gateway_pid(stats["workers"][0]["pid"])
+        os.kill(supervisor, signal.SIGSTOP)  # or it would be replaced at once
+        try:
+            os.kill(worker, signal.SIGKILL)
+            time.sleep(0.2)
+            flood(bare, 12)
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
+        assert until(lambda: gateway.ask("stats")[0]["exceptions"]["engine-down"] == 12, 10)
+
+
+def gateway_pid(worker: int) -> int:
+    return int(Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[1])
