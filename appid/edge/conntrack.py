@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import socket
 import struct
@@ -43,6 +44,7 @@ _PROTOINFO, _BE_LIBERAL = 4, 8  # CTA_PROTOINFO, IP_CT_TCP_FLAG_BE_LIBERAL
 _FILTER_ORIG, _FILTER_REPLY = 1, 2
 _IP_SRC, _IP_DST, _PROTO_NUM, _SRC_PORT, _DST_PORT = 1, 2, 8, 16, 32  # CTA_FILTER_F_*
 _WITH_PORTS = frozenset((TCP, UDP, 33, 47, 132, 136))  # DCCP, GRE (its keys), SCTP, UDP-Lite
+log = logging.getLogger("appid")
 DENIED_TIMEOUT = 60
 """Seconds that the entry of a flow denied on its first packet lives without traffic."""
 
@@ -369,11 +371,16 @@ class FlowEnds:
 
 
 def prepare(root: Path = Path("/proc/sys/net/netfilter")) -> None:
-    """Accounting, and destroy events for every flow (2, the default, gives none for flows older than the listener)."""
+    """Accounting, and destroy events for every flow (2, the default, gives none for flows older than the listener).
+    What had been off is told: flows that began before have no counters. KernelError names what cannot be set."""
     for name in ("nf_conntrack_acct", "nf_conntrack_events"):
         try:
-            (root / name).write_text("1\n")
+            before = (root / name).read_text().strip()
+            if before != "1":
+                (root / name).write_text("1\n")
         except OSError as error:
             raise KernelError(f"sysctl {name}", str(error)) from error
+        if before == "0":
+            log.warning("%s was off, and is on now: of flows that began before, the statistics are not whole", name)
     with contextlib.suppress(OSError):  # not every kernel keeps times
         (root / "nf_conntrack_timestamp").write_text("1\n")

@@ -25,6 +25,7 @@ from appid.edge import iptables, metrics, notify, preflight, state, turn, worker
 from appid.edge.answers import counts_of
 from appid.edge.children import Child
 from appid.edge.config import Config
+from appid.edge.conntrack import prepare
 from appid.edge.control import ControlSocket, Reply
 from appid.edge.errors import RuleErrors
 from appid.edge.events import Events
@@ -359,7 +360,8 @@ class Service:
         return turn.taken(turn.beside(self.config.control), "appid run", patience)
 
     def _stand(self) -> None:
-        """Without our jumps, or with those of others before them, packets pass that nobody judged."""
+        """Without our jumps, or with those of others before them, packets pass that nobody judged; without accounting,
+        nobody counts them."""
         assert self.applied is not None
         with ExitStack() as opened:
             try:
@@ -367,6 +369,7 @@ class Service:
             except KernelError:  # a change by an admin is under way: another time
                 return
             try:
+                prepare()
                 done = iptables.mend(self.applied, iptables.variant_of(self.config.iptables))
             except KernelError as error:
                 log.error("another program has changed our rules, and they cannot be put back: %s", error)

@@ -101,3 +101,14 @@ def test_no_end_is_lost_to_a_small_buffer(bare: Net) -> None:
 def test_a_setting_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(KernelError, match="nf_conntrack_acct"):
         prepare(tmp_path / "nowhere")
+
+
+def test_accounting_that_was_off_or_cannot_be_on_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "nf_conntrack_acct").write_text("0\n")
+    (tmp_path / "nf_conntrack_events").write_text("2\n")
+    prepare(tmp_path)
+    assert [(tmp_path / name).read_text() for name in ("nf_conntrack_acct", "nf_conntrack_events")] == ["1\n", "1\n"]
+    assert "nf_conntrack_acct was off" in caplog.text
+    (tmp_path / "nf_conntrack_events").unlink()
+    with pytest.raises(KernelError, match="nf_conntrack_events"):
+        prepare(tmp_path)

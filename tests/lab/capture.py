@@ -7,7 +7,11 @@ import signal
 from pathlib import Path
 from subprocess import Popen
 
-from tests.lab.net import Lab
+from tests.lab.net import Lab, nobody_else
+
+_TCPDUMP = ("tcpdump", "-n", "-U", "-s", "0", "-B", "16384", "-Z", "root")
+_DUMPCAP = ("dumpcap", "-q", "-P", "-B", "16")
+"""Where tcpdump, as root, could not become root (it sets its groups)."""
 
 
 class Capture:
@@ -20,16 +24,15 @@ class Capture:
 
     async def __aenter__(self) -> Capture:
         log = self.lab.directory / f"tcpdump-{self.device}.log"
-        self.child = self.lab.spawn(
-            self.place, "tcpdump", "-n", "-U", "-s", "0", "-B", "16384", "-Z", "root", "-i", self.device,
-            "-w", str(self.path), "ip or ip6",
-            log=log,
-        )  # fmt: skip
+        program, begun = (_DUMPCAP, b"File: ") if nobody_else() else (_TCPDUMP, b"listening on")
+        command = (*program, "-i", self.device, "-w", str(self.path))
+        matching = ("-f", "ip or ip6") if program is _DUMPCAP else ("ip or ip6",)
+        self.child = self.lab.spawn(self.place, *command, *matching, log=log)
         for _ in range(200):
-            if log.exists() and b"listening on" in log.read_bytes():
+            if log.exists() and begun in log.read_bytes():
                 return self
             await asyncio.sleep(0.02)
-        raise RuntimeError(f"tcpdump on {self.device}: {log.read_text()}")
+        raise RuntimeError(f"{program[0]} on {self.device}: {log.read_text()}")
 
     async def __aexit__(self, *_: object) -> None:
         """tcpdump writes what its buffer holds when it is interrupted; give the last packets a moment to get there."""

@@ -55,6 +55,12 @@ def run(*argv: str, stdin: str | None = None, check: bool = True) -> str:
     return done.stdout
 
 
+def nobody_else() -> bool:
+    """Whether this is a user namespace that knows root alone, as an ordinary user's does: programs that find
+    themselves root cannot become another user there."""
+    return Path("/proc/self/uid_map").read_text().split()[2] == "1"
+
+
 class Lab:
     """A context manager: the network stands inside the `with`, and nothing of it is left after."""
 

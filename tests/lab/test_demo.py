@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import sysconfig
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,40 @@ def test_on_iptables_legacy(tmp_path: Path) -> None:
 def test_in_full(seed: int | None, tmp_path: Path) -> None:
     """20 s of media: here userspace must see less than one packet of the call in 50."""
     _held(_demo(tmp_path, *([] if seed is None else ["--seed", str(seed)])))
+
+
+_AS_USER = r"""
+set -e
+mount --make-rprivate /
+cd "$1"
+mkdir python packages appid demo
+mount --bind "$2" python
+mount --bind "$3" packages
+mount --bind "$4" appid
+chown 12345 demo
+cd appid
+export HOME="$1/demo" LD_LIBRARY_PATH="$1/python/lib" PYTHONPATH="$1/appid:$1/packages" PYTHONDONTWRITEBYTECODE=1
+exec setpriv --reuid 12345 --regid 12345 --clear-groups --inh-caps=-all --bounding-set=-all \
+    "$1/python/bin/$5" -m tests.lab.demo --plain --seconds 4 --directory "$1/demo"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_an_ordinary_user_may_run_it_too() -> None:
+    """In a user namespace, without a single capability outside. Python and the tree are put where he may read them."""
+    with tempfile.TemporaryDirectory(prefix="appid-user-") as place:
+        Path(place).chmod(0o755)
+        program = f"python3.{sys.version_info.minor}"
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", _AS_USER, "user", place, sys.base_prefix,
+             sysconfig.get_path("purelib"), str(ROOT), program],
+            capture_output=True, text=True, check=False, timeout=380,
+        )  # fmt: skip
+    if "needs root, or user namespaces" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAILED" not in done.stdout
 
 
 def test_claims_that_do_not_hold_fail_the_demo() -> None:

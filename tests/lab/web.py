@@ -9,7 +9,7 @@ import asyncio
 from pathlib import Path
 from subprocess import Popen
 
-from tests.lab.net import Lab
+from tests.lab.net import Lab, nobody_else
 from tests.lab.wire_facetime import Address
 
 _PATIENCE = 5.0
@@ -20,6 +20,7 @@ _HEADERS = Path("/usr/lib/nginx/modules/ngx_http_headers_more_filter_module.so")
 
 _CONFIG = """\
 {module}
+{user}
 daemon off;
 worker_processes 1;
 pid {directory}/nginx.pid;
@@ -58,6 +59,7 @@ def start_web(lab: Lab) -> Popen[bytes]:
     config.write_text(
         _CONFIG.format(
             module=f"load_module {_HEADERS};" if apache else "",
+            user="user root;" if nobody_else() else "",
             server='more_set_headers "Server: Apache";' if apache else "",
             directory=directory,
             address=f"[{lab.scenario.web}]" if lab.scenario.v6 else lab.scenario.web,

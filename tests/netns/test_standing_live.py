@@ -160,6 +160,9 @@ def test_rules_that_others_moved_or_took_away_stand_again(bare: Net, tmp_path: P
         gateway.hang_up(ALL)
         assert until(lambda: jumps() == [standing[0], "ACCEPT", *standing[1:]], 10)
         bare.gateway.run(program, "-F", "FORWARD")
+        bare.gateway.run("sysctl", "-qw", "net.netfilter.nf_conntrack_acct=0")
         assert until(lambda: jumps() == standing, 15)
         assert until(lambda: "another program had changed our rules" in gateway.text())
+        assert until(lambda: "nf_conntrack_acct was off" in gateway.text())
+        assert bare.gateway.run("sysctl", "-n", "net.netfilter.nf_conntrack_acct").strip() == "1"
         assert gateway.metric("appid_rules_mended_total")
