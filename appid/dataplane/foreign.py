@@ -119,6 +119,21 @@ def _parts(value: Any) -> Iterator[Any]:
         yield from _parts(each)
 
 
+def stopping(objects: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Chains at the forward hook that drop or reject all that reaches their end, by policy or by their last rule."""
+    last: dict[tuple[str, str, str], Any] = {}
+    bases = {}
+    for each in objects:
+        if (chain := each.get("chain")) is not None and chain.get("hook") == "forward":
+            bases[chain["family"], chain["table"], chain["name"]] = chain.get("policy") == "drop"
+        elif (rule := each.get("rule")) is not None:
+            last[rule["family"], rule["table"], rule["chain"]] = rule["expr"]
+    for place, drops in bases.items():
+        left = [statement for statement in last.get(place, ()) if not {"counter", "log"} & statement.keys()]
+        if drops or (len(left) == 1 and {"drop", "reject"} & left[0].keys()):
+            yield f"{place[0]} {place[1]} chain {place[2]}"
+
+
 def free_mask(taken: int) -> int | None:
     """A mark mask that leaves the bits `taken` alone: four neighbouring ones, above them eight or more; None where
     there is no room."""

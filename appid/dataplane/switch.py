@@ -87,7 +87,8 @@ def _table(now: RuleSets, place: Place, held: Held, needless: list[str]) -> Iter
     home, there = home_of(place.family, place.table), now.held(place)
     moved = _moved(there, held)
     yield from _jumps(home, now.builtin.get(home), there, held, moved)
-    old = [*(name for name in moved if name in there.chains), *needless]
+    coming = {name + STAGED for name in moved}  # also where an apply that was killed had left one
+    old = [*(name for name in moved if name in there.chains), *(name for name in needless if name not in coming)]
     yield from (f"flush chain {home} {name}" for name in old)
     yield from (f"delete chain {home} {name}" for name in old)
     yield from (f"rename chain {home} {name}{STAGED} {name}" for name in moved)

@@ -2,11 +2,13 @@
 
 What stands in the way of the rule sets (preflight.py), what passes without being inspected (policy point 11: the
 gateway's own traffic, bridged frames that do not pass FORWARD, flows that hardware or a flowtable has taken over), what
-the kernel aggregates before we see it, and whether the host forwards at all.
+the kernel aggregates before we see it, what other firewalls of the host stop though policy allows it, and whether the
+host forwards at all.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,11 +16,15 @@ from typing import Literal, NamedTuple
 from pyroute2 import Ethtool, IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from appid.dataplane.chain import FAMILIES
+from appid.dataplane.converge import program
 from appid.dataplane.diff import differences
-from appid.dataplane.ruleset import NOTHING, wanted
+from appid.dataplane.foreign import stopping
+from appid.dataplane.ruleset import NOTHING, VARIANTS, Variant, wanted
 from appid.edge import iptables, preflight
 from appid.edge.netlink import KernelError
 from appid.edge.plan import Plan
+from appid.edge.preflight import OF_IPTABLES
 
 Weight = Literal["problem", "warning", "note"]
 AGGREGATION = ("rx-udp-gro-forwarding", "rx-gro-list")
@@ -38,6 +44,7 @@ def examine(plan: Plan, root: Path = Path("/proc/sys/net")) -> list[Finding]:
     """All there is to say."""
     found = list(_rules(plan))
     names = tuple(dict.fromkeys(name for zone in plan.policy.zones.values() for name in zone.interfaces))
+    found += _elsewhere(iptables.variant_of(plan.config.iptables))
     found += _interfaces(names, root)
     found += _offloads(names)
     found += _taken_over()
@@ -64,6 +71,23 @@ def _rules(plan: Plan) -> Iterator[Finding]:
         yield Finding("warning", "rules", f"not as configured: `appid rules diff` lists {different} differences")
     else:
         yield Finding("note", "rules", f"in the kernel as configured ({variant})")
+
+
+def _elsewhere(ours: Variant) -> Iterator[Finding]:
+    """Chains that drop what nobody accepted in them: a packet has to please each chain of the FORWARD hook, and ours
+    accept it in the tables of one variant of iptables alone."""
+    where = []
+    try:
+        (other,) = (variant for variant in VARIANTS if variant != ours)
+        for family in FAMILIES:
+            if ":FORWARD DROP" in iptables.saved(other, family, "filter"):
+                where.append(f"{program(family, other, 'save').removesuffix('-save')} (FORWARD's policy)")
+        listing = json.loads(iptables.run(["nft", "-j", "-t", "list", "ruleset"]))["nftables"]
+        where += [f"nft, {each}" for each in stopping(listing) if not OF_IPTABLES.match(each)]
+    except KernelError:  # a program that is missing is told of elsewhere
+        pass
+    for each in where:
+        yield Finding("warning", "stopped", f"{each}: drops what it does not accept itself, also what policy allows")
 
 
 def _interfaces(names: tuple[str, ...], root: Path) -> Iterator[Finding]:

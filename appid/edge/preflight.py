@@ -27,7 +27,8 @@ from appid.edge.netlink import KernelError, Socket, attribute
 
 PROBE = "appid-probe"
 _OURS = ("inet " + CLEAR_TABLE, "inet " + NAT_TABLE)
-_OF_IPTABLES = re.compile(r"ip6? (raw|mangle|nat|filter|security)")
+OF_IPTABLES = re.compile(r"ip6? (raw|mangle|nat|filter|security)\b")
+"""Tables of nft that are iptables-nft's."""
 _CONNTRACK, _QUEUE = 1, 3
 _GET_STATS, _CONFIG, _PF_BIND = 5, 2, 3
 
@@ -169,7 +170,7 @@ def _rules() -> Iterator[Foreign]:
             yield from _iptables_rules(variant, family)
     for table in run(["nft", "list", "tables"]).splitlines():
         name = table.removeprefix("table ").strip()
-        if name not in _OURS and not _OF_IPTABLES.fullmatch(name):
+        if name not in _OURS and not OF_IPTABLES.fullmatch(name):
             listing: dict[str, Any] = json.loads(run(["nft", "-j", "-t", "list", "table", *name.split()]))
             yield from (Foreign(f"nft: {where}", use) for where, use in nft_uses(listing["nftables"]))
     with IPRoute() as netlink:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from appid.dataplane.foreign import ALL, Use, collides, free_mask, nft_uses, uses
+from appid.dataplane.foreign import ALL, Use, collides, free_mask, nft_uses, stopping, uses
 from appid.dataplane.marks import Marks
 
 OURS = Marks().mask
@@ -95,3 +95,23 @@ def test_a_free_mask_is_a_mask_that_marks_can_use(taken: int) -> None:
 def test_there_may_be_no_room() -> None:
     assert free_mask(ALL) is None
     assert free_mask(0x11111111) is None
+
+
+def test_chains_that_stop_what_reaches_their_end() -> None:
+    """By policy, or by a last rule without a condition, as firewalld has it."""
+
+    def chain(name: str, **more: Any) -> dict[str, Any]:
+        return {"chain": {"family": "inet", "table": "t", "name": name, "handle": 1, **more}}
+
+    def rule(name: str, *expr: Any) -> dict[str, Any]:
+        return {"rule": {"family": "inet", "table": "t", "chain": name, "handle": 2, "expr": list(expr)}}
+
+    asked = {"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "lo"}}
+    rejected = {"reject": {"type": "icmpx", "expr": "admin-prohibited"}}
+    counted = {"counter": {"packets": 0, "bytes": 0}}
+    assert list(stopping([
+        {"metainfo": {}}, chain("policy", hook="forward", policy="drop"), chain("in", hook="input", policy="drop"),
+        chain("last", hook="forward", policy="accept"), rule("last", {"accept": None}), rule("last", counted, rejected),
+        chain("some", hook="forward", policy="accept"), rule("some", {"drop": None}), rule("some", asked, rejected),
+        chain("empty", hook="forward", policy="accept"), chain("plain"), rule("plain", {"drop": None}),
+    ])) == ["inet t chain policy", "inet t chain last"]  # fmt: skip

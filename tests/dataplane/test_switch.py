@@ -69,6 +69,10 @@ def test_what_was_staged_and_never_used_goes() -> None:
     now = there(**{"-NEXT": ("-j RETURN",)})
     assert stale(now, ONE, PLACE) == ["APPID-NEXT"]
     assert mangle([*switched(now, ONE)])[-2:] == ["flush chain APPID-NEXT", "delete chain APPID-NEXT"]
+    again = there(**{"": (), "-NEXT": ("-j RETURN",)})
+    assert mangle([*switched(again, ONE)])[-3:] == [
+        "flush chain APPID", "delete chain APPID", "rename chain APPID-NEXT APPID"
+    ]  # fmt: skip
 
 
 def test_base_chains_come_with_the_first_jump_and_keep_their_policy() -> None:

@@ -42,6 +42,19 @@ def test_a_gateway_in_order(bare: Net, plan: Plan) -> None:
     assert said(bare.gateway, plan, "warning") == ["rules: not as configured: `appid rules diff` lists 1 differences"]
 
 
+def test_other_firewalls_of_the_host_that_stop_what_policy_allows(bare: Net, plan: Plan) -> None:
+    """docker's policy in our own variant does not: there ours accept it."""
+    bare.gateway.run("iptables-nft", "-P", "FORWARD", "DROP")
+    assert said(bare.gateway, plan, "warning") == []
+    bare.gateway.run("ip6tables-legacy", "-P", "FORWARD", "DROP")
+    chain = "type filter hook forward priority 10\nct state established accept\nreject with icmpx admin-prohibited\n"
+    bare.gateway.run("nft", "-f", "-", text=f"table inet fire {{\nchain forward {{\n{chain}}}\n}}\n")
+    drops = "drops what it does not accept itself, also what policy allows"
+    assert said(bare.gateway, plan, "warning") == [
+        f"stopped: ip6tables-legacy (FORWARD's policy): {drops}", f"stopped: nft, inet fire chain forward: {drops}"
+    ]  # fmt: skip
+
+
 def test_a_host_that_is_no_gateway(space: Namespace, plan: Plan) -> None:
     space.run("sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0")
     assert said(space, plan, "warning") == [

@@ -80,6 +80,24 @@ def test_those_who_come_after_stay_as_they_are(bare: Net, variant: Variant, name
     assert without_empty(theirs(bare)) == without_empty(before)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_those_of_the_other_variant_stay_as_they_are(bare: Net, variant: Variant) -> None:
+    """docker in one variant, we in the other, firewalld in nft itself."""
+    (other,) = (each for each in VARIANTS if each != variant)
+    for name in ("docker", "firewalld-nft"):
+        move_in(bare, name, other)
+    install(bare, variant)  # makes legacy's tables, which stay
+    before = theirs(bare)
+    install(bare, variant, CHANGED)
+    assert differing(bare, CHANGED, variant) == []
+    assert theirs(bare) == before
+    install(bare, other, TOPOLOGY)
+    assert differing(bare, TOPOLOGY, other) == []
+    assert without_empty(theirs(bare)) == without_empty(before)
+    bare.gateway.call(iptables.remove)
+    assert without_empty(theirs(bare)) == without_empty(before)
+
+
 def without_empty(saved: str) -> str:
     """Built-in chains without rules and with policy ACCEPT are what iptables prints of a table that does not exist."""
     return re.sub(r"(?m)^\*\w+\nCOMMIT\n?", "", re.sub(r"(?m)^:\w+ ACCEPT \n", "", saved))

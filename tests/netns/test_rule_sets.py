@@ -7,9 +7,10 @@ import re
 import pytest
 
 from appid.dataplane.chain import Topology
+from appid.dataplane.converge import steps
 from appid.dataplane.diff import differences
 from appid.dataplane.marks import Marks
-from appid.dataplane.ruleset import Variant, wanted
+from appid.dataplane.ruleset import Variant, remembering, wanted
 from appid.edge import iptables
 from appid.policy.rule import PacketMark, Qos
 from tests.netns.net import Net
@@ -125,3 +126,24 @@ def test_a_jump_that_slipped_comes_first_again(bare: Net, variant: Variant) -> N
     install(bare, variant)
     assert differing(bare, TOPOLOGY, variant) == []
     assert "-p tcp -j ACCEPT" in bare.gateway.run(f"iptables-{variant}-save")
+
+
+def test_one_that_was_killed_half_way_has_changed_nothing_and_the_next_one_tidies(bare: Net) -> None:
+    """kill -9 between staging and the one transaction: what is in force is whole."""
+    install(bare, "nft", SEVERAL)
+
+    def half() -> None:
+        now = iptables.read()
+        *staging, last = steps(now, remembering(wanted(CLASSES, "nft"), now))
+        iptables.carry_out(staging)
+        assert str(last) == "nft -f -"
+
+    bare.gateway.call(half)
+    left = differing(bare, SEVERAL, "nft")
+    assert left
+    assert all(re.match(r"- (ip6?tables-nft (mangle|filter): -[NA] APPID\S*-NEXT|ipset: )", line) for line in left), (
+        left
+    )
+    install(bare, "nft", CLASSES)
+    assert differing(bare, CLASSES, "nft") == []
+    assert "-NEXT" not in state(bare)
