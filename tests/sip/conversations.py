@@ -216,7 +216,7 @@ def declined() -> tuple[Leg, ...]:
         return [p.invite(), ignore(100), p.answered(183), *_talk("caller"), p.answered(603), p.refused_ack()]
 
     def callee(p: Party) -> list[str]:
-        return [p.asked(), p.respond(183, "Session Progress", sdp()), play("callee", 1), pause(300),
+        return [p.asked(), p.respond(183, "Session Progress", sdp()), play("callee", 1), pause(600),
                 p.respond(603, "Decline", retransmit=True), p.told("ACK")]  # fmt: skip
 
     return (Leg(caller, callee),)

@@ -32,18 +32,19 @@ from tests.sip.witness import Seen, Witness
 
 _WHO = re.compile(rb"(caller|callee)-(\d)-")
 LATE_IN, LATE_OUT = (b"\x80" + bytes(11) + text for text in (b"late in", b"late out"))
+NEVER_SENT = "never sent"
 _VIA = re.compile(rb"^(?:Via|v):[^\r\n]*?SIP/2.0/\w+ ([^;\r\n]+)", re.MULTILINE | re.IGNORECASE)
 
 
 class Wire:
-    """What of a witness's packets is to or from one party of a place."""
+    """What of a witness's packets is to or from one party of a place, from now on."""
 
     def __init__(self, witness: Witness, party: str) -> None:
-        self._witness, self._party = witness, party
+        self._witness, self._party, self._start = witness, party, len(witness.seen)
 
     @property
     def seen(self) -> list[Seen]:
-        return [seen for seen in self._witness.seen if self._party in (seen.src, seen.dst)]
+        return [seen for seen in self._witness.seen[self._start :] if self._party in (seen.src, seen.dst)]
 
 
 class Played:
@@ -255,8 +256,9 @@ class Played:
 
     def judge(self) -> None:
         """Media: each packet that a party sent came to the other, once, unchanged; with two phones, to both of them."""
+        sent = _media(self.inside, self.outside, False)
         for who, phase in self.lost():
-            self.faults.append(f"media of {who} {phase} is lost")
+            self.faults.append(f"media of {who} {phase} is {'lost' if sent.get((who, phase)) else NEVER_SENT}")
         phones = {leg.phone for leg in self.case.legs}
         if len(phones) > 1 and not self.forked:
             self._both_hear(phones)
@@ -314,7 +316,14 @@ def _media(inside: Wire, outside: Wire, arriving: bool) -> dict[tuple[str, int],
 
 
 def run(case: Case, where: Town, place: Place, way: str, folder: Path) -> list[str]:
-    """The faults of one case."""
+    """The faults of one case. On a busy machine sipp now and then keeps a phase's media to itself: then once more."""
+    faults = _run(case, where, place, way, folder)
+    if faults and all(fault.endswith(NEVER_SENT) for fault in faults):
+        return _run(case, where, place, way, folder / "again")
+    return faults
+
+
+def _run(case: Case, where: Town, place: Place, way: str, folder: Path) -> list[str]:
     played = Played(case, where, place, way, folder)
     try:
         played.play()

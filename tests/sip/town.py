@@ -131,7 +131,7 @@ outside = { interfaces = ["wan0"] }
             for proto in ("udp", "tcp"):
                 to = ("-p", proto, "-m", "multiport", "--dports", "5060,5062", "-j")
                 self.gateway.run(program, "-t", "raw", "-A", "PREROUTING", *to, "CT", "--helper", "sip")
-                self.gateway.run(program, "-A", "FORWARD", "-i", "lan0", *to, "ACCEPT")
+                self.gateway.run(program, "-A", "FORWARD", "-i", "lan+", *to, "ACCEPT")
             self.gateway.run(program, "-P", "FORWARD", "DROP")
             established = ("-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "-j", "ACCEPT")
             self.gateway.run(program, "-A", "FORWARD", *established)
