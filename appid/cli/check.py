@@ -59,14 +59,19 @@ def run(arguments: argparse.Namespace) -> int:
             sys.stdout.writelines(_ENCODE(line) + "\n" for line in told)
         else:
             table(replayed, arguments.drops)
-        for linktype, count in replayed.unread.items():
-            print(
-                f"appid: {printable(capture)}: {count} frames of link type {linktype} cannot be read", file=sys.stderr
-            )
+        say_unread(replayed)
         if replayed.error is not None:
             print(f"appid: {printable(replayed.error)}", file=sys.stderr)
             status = 2
     return status
+
+
+def say_unread(replayed: Replayed) -> None:
+    """Frames in which nobody looked for IP."""
+    for linktype, count in replayed.unread.items():
+        print(
+            f"appid: {printable(replayed.file)}: {count} frames of link type {linktype} cannot be read", file=sys.stderr
+        )
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:

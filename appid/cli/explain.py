@@ -57,13 +57,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _tell(arguments: argparse.Namespace, story: Story, error: object) -> int:
-    if arguments.html is not None:
+    nothing = error is not None and bool(story.capture) and not story.capture["packets"]
+    if arguments.html is not None and not nothing:
         with arguments.html.open("w", encoding="utf-8") as out:
             out.writelines(page(story))
     if arguments.json:
         for line in lines(story):
             print(json.dumps(line, separators=(",", ":")))
-    elif arguments.html is None:
+    elif arguments.html is None and not nothing:
         draw(Console(highlight=False, markup=False, emoji=False), story)
     if error is not None:
         print(f"appid: {printable(error)}", file=sys.stderr)
@@ -99,6 +100,7 @@ def of_capture(arguments: argparse.Namespace) -> tuple[Story, object]:
     gc.set_threshold(50_000)
     teller, replayed = _replayed(arguments, settings)
     _cleared(replayed)
+    check.say_unread(replayed)
     story = compose(check.lines(replayed, False), teller, arguments.call)
     if arguments.call is not None or arguments.flow is not None:
         story.others.clear()

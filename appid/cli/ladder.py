@@ -27,6 +27,7 @@ ROOMY = 44
 WIDEST = 16
 """Columns between two lanes at most."""
 OTHERS = 40
+NOTHING = "Nothing to tell: no flow was seen."
 COLOURS = {"named": "bold green", "decided": "yellow", "call": "bold", "pinhole": "bold cyan", "translated": "magenta",
            "anomaly": "bold red", "media": "blue"}  # fmt: skip
 
@@ -169,6 +170,8 @@ def draw(console: Console, story: Story) -> None:
         show(console, Text())
         for line in _tale(tale, width, console.options.ascii_only):
             show(console, line)
+    if story.capture and not story.tales and not story.others:
+        show(console, Text(NOTHING))
     _others(console, story)
 
 

@@ -48,6 +48,8 @@ class Telling:
         self.untold = 0
         self.over = False
         self.inside = inside
+        self._described_by: dict[tuple[bool, str], str] = {}
+        """(whether by a response, text) -> role."""
         self._often: dict[tuple[object, ...], int] = {}
         self._fold: Fold | None = None
         self._ways: dict[bytes, tuple[Path, int]] = {}
@@ -183,17 +185,19 @@ class Telling:
 
     def _described(self, frame: int, message: sip.Message, found: Sdp) -> str:
         body = message.inflated[:MAX_TEXT].decode("utf-8", "replace")
-        known = next((d for d in self.descriptions if d.text == body), None)
-        if known is not None:
-            return f"SDP {known.role}"
+        answers = message.method is None
+        known = self._described_by.get((answers, body))
+        if known is not None:  # sent again; the other side may well say the same words
+            return f"SDP {known}"
         offered = [d for d in self.descriptions if d.role == "offer"]
         answered = [d for d in self.descriptions if d.role == "answer"]
-        first_in_answer = message.method is None and len(offered) == len(answered)
-        answers = (message.method is None and not first_in_answer) or message.method in ("ACK", "PRACK")
-        role: Literal["offer", "answer"] = "answer" if answers else "offer"
+        first_in_answer = answers and len(offered) == len(answered)
+        replies = (answers and not first_in_answer) or message.method in ("ACK", "PRACK")
+        role: Literal["offer", "answer"] = "answer" if replies else "offer"
         self._learn(found)
         if len(self.descriptions) < MAX_DESCRIPTIONS and self.budget.take("characters", len(body)):
             self.descriptions.append(Description(frame, role, message.encoding, body))
+            self._described_by[answers, body] = role
         return f"SDP {role}"
 
     def _learn(self, found: Sdp) -> None:

@@ -379,6 +379,7 @@ class Storyteller:
         details = () if said.media else tuple(telling.exchange.details(flow, number, time, key.src, layers))
         if not any(detail.startswith(AGAIN) for detail in details):
             details = (*said.details, *details)
+        effects = tuple(dict.fromkeys(effects))  # a fault in each of two descriptions is said once
         step = Step(number, time, flow, src, dst, via, said.kind, said.what, details, effects, size)
         self._cast(telling, key, layers, courier)
         if said.kind == "rtp":

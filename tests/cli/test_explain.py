@@ -17,6 +17,7 @@ from appid.edge.capture import Writer
 from tests.bench.captures import shared_captures
 from tests.bench.replicate import replicate
 from tests.corpus import sessions
+from tests.corpus.writer import Capture, End
 
 SMALL, LARGE = 30_000, 1_000_000
 LIMIT = 500_000_000
@@ -185,3 +186,69 @@ def test_memory_stays_small_and_progress_is_shown(packets: int, mixed: bool, tmp
         if not more and not mixed:
             assert (tmp_path / "out").read_text().count("\ncall ") >= packets // 10_000
     assert mixed or (tmp_path / "page.html").read_text().count('<section class="tale" id="t') >= packets // 10_000
+
+
+TERMINAL = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202eevil\u2066 \x00\x7f\u2028"
+"""Clears the screen, names the window, turns words round (U+202E), ends a line where no newline is."""
+
+
+def obeyed(folder: Path) -> Path:
+    """Every text that a sender chooses, as a terminal would obey it: SIP, SDP, HTTP, STUN, DNS."""
+    capture = Capture(1_700_000_000.0)
+    client, server = End("10.0.0.2", 5060), End("198.51.100.9", 5060)
+    body = f"v=0\r\no={TERMINAL} 0 0 IN IP4 10.0.0.2\r\ns={TERMINAL}\r\nc=IN IP4 10.0.0.2\r\n"
+    body += f"m=audio 5000 RTP/AVP 0\r\na=rtpmap:0 {TERMINAL}/8000\r\na={TERMINAL}\r\n"
+    head = (
+        f"v: SIP/2.0/UDP 10.0.0.2;branch=z9hG4bK1\r\nf: <sip:a@b>;tag=1\r\ni: {TERMINAL}\r\nUser-Agent: {TERMINAL}\r\n"
+    )
+    rest = f"CSeq: 1 INVITE\r\nc: application/sdp\r\nl: {len(body.encode())}\r\n\r\n{body}"
+    capture.udp(client, server, f"INVITE sip:a@b SIP/2.0\r\n{head}t: <sip:c@d>\r\n{rest}".encode())
+    capture.udp(server, client, f"SIP/2.0 200 {TERMINAL}\r\n{head}t: <sip:c@d>;tag=2\r\n{rest}".encode())
+    text = TERMINAL.encode()[:60]
+    software = (0x8022).to_bytes(2, "big") + len(text).to_bytes(2, "big") + text + bytes(-len(text) % 4)
+    stun = b"\0\1" + len(software).to_bytes(2, "big") + b"\x21\x12\xa4\x42" + b"t" * 12 + software
+    capture.udp(End("10.0.0.2", 5000), End("198.51.100.9", 3478), stun)
+    query = bytes.fromhex("1b5f01000001000000000000") + bytes([len(text)]) + text + b"\0\0\1\0\1"
+    capture.udp(End("10.0.0.2", 5001), End("198.51.100.9", 53), query)
+    path = folder / "hostile.pcap"
+    capture.save(path)
+    return path
+
+
+@pytest.mark.parametrize("asked", [[], ["--flow", "1"], ["--flow", "2"], ["--flow", "3"], ["--json"]])
+def test_a_sender_s_text_commands_no_terminal_and_no_page(
+    asked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, html = obeyed(tmp_path), tmp_path / "page.html"
+    assert main(["explain", str(path), *asked]) == 0
+    assert main(["explain", str(path), "--html", str(html), *asked]) == 0
+    told = capsys.readouterr()
+    for text in (told.out, told.err, html.read_text()):
+        assert [c for c in set(text) if not c.isprintable() and c != "\n"] == []
+        assert "\u202e" not in text
+    assert "owned" in told.out, "it is shown, only not obeyed"
+
+
+def test_an_answer_in_the_words_of_the_offer_is_an_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = [line["what"] for line in told(capsys, obeyed(tmp_path)) if line["type"] == "step"]
+    assert steps[0] == "SIP INVITE, SDP offer"
+    assert steps[1].endswith(", SDP answer")
+
+
+def test_where_nothing_is_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No frame, frames of no known link type, no file: the last leaves an earlier page alone."""
+    empty, foreign, page = tmp_path / "empty.pcap", tmp_path / "foreign.pcap", tmp_path / "page.html"
+    with Writer(empty, 1):
+        pass
+    with Writer(foreign, 147) as writer:
+        writer.write(1_700_000_000_000_000_000, b"abcdefgh")
+    for path in (empty, foreign):
+        assert main(["explain", str(path)]) == 0
+        assert main(["explain", str(path), "--html", str(page)]) == 0
+        assert "Nothing to tell" in page.read_text()
+    out, err = capsys.readouterr()
+    assert out.count("Nothing to tell: no flow was seen.") == 2
+    assert err.splitlines()[0].endswith("1 frames of link type 147 cannot be read")
+    before = page.read_text()
+    assert main(["explain", str(tmp_path / "none.pcap"), "--html", str(page)]) == 2
+    assert page.read_text() == before

@@ -13,6 +13,7 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
+from appid.cli.ladder import NOTHING
 from appid.cli.page import ladder, media, timeline
 from appid.cli.page.markup import Html, el, join
 from appid.story import Story, Tale
@@ -44,7 +45,8 @@ def page(story: Story) -> Iterator[str]:
         el("style", Html(style)),
     )
     yield "\n<body>\n"
-    yield el("a", "Skip to the first call", class_="skip", href="#t1")
+    first = ("call", "#t1") if story.tales or not story.others else ("flow", "#others")
+    yield el("a", f"Skip to the first {first[0]}", class_="skip", href=first[1])
     yield _head(story)
     yield "<main>\n"
     colours = timeline.Colours(story)
@@ -52,6 +54,8 @@ def page(story: Story) -> Iterator[str]:
         yield from _tale(story, tale, number, colours)
     if story.others:
         yield _others(story, colours)
+    if not story.tales and not story.others:
+        yield el("p", NOTHING, id="t1")
     yield "</main>\n"
     yield el("footer", "Written by appid. Packet numbers are the capture's frame numbers.")
     yield el("script", Html(script))
