@@ -27,6 +27,14 @@ def _place(expectation: Expectation) -> _Place:
     return (expectation.proto, expectation.inside, expectation.port, expectation.peer)
 
 
+def across(expectation: Expectation) -> Expectation:
+    """The same media at its other end, which is inside as well."""
+    return replace(
+        expectation, inside=expectation.peer, port=expectation.announced, peer=expectation.inside,
+        outside_port=expectation.announced, announced=expectation.port,
+    )  # fmt: skip
+
+
 class Book:
     """Expectations by number, by call, and by the place where their first packet will be seen."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import ceil
 
-from appid.alg.book import Book
+from appid.alg.book import Book, across
 from appid.alg.dialog import BYE_TIMEOUT, Change, Dialog, Dialogs, Signal
 from appid.alg.expectation import Expectation
 from appid.alg.host import NOBODY, Host
@@ -104,13 +104,12 @@ class CallKeeper:
     def named(self, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:
         """The flow has a (new) name: the call it serves, if its application is one of calls."""
         name = record.naming.name
-        if name is None or record.call is not None:
+        if name is None or record.call is not None or CALL not in self.settings.applications[name].characteristics:
             return
-        if CALL not in self.settings.applications[name].characteristics:
-            return
-        call = self.calls.find(name, self._hosts(record), record.remote)
+        hosts = self._hosts(record)
+        call = self.calls.find(name, hosts, record.remote) or self.calls.leaving(name, hosts, record.remote)
         if call is None:
-            call = self.calls.start(name, self._hosts(record), now, packet)
+            call = self.calls.start(name, hosts, now, packet)
             self._wake(now)
         self._add(call, record)
         call.touch(now, packet)
@@ -136,16 +135,24 @@ class CallKeeper:
             self.denied.popitem(last=False)
 
     def moved(self, record: FlowRecord, packet: int, now: float) -> None:
-        """A packet of the flow was seen."""
-        if record.call is not None and (call := self.calls.open.get(record.call)) is not None:
-            call.touch(now, packet)
-            self.touched.add(call.id)
+        """A packet of the flow was seen. One of a call that is over may serve the next, as soon as that foresees it."""
+        call = self.calls.open.get(record.call or 0)
+        if call is None:
+            call = self._foreseeing(record.key)
+            if call is None or record.call is None:
+                return
+            self._add(call, record)
+        call.touch(now, packet)
+        self.touched.add(call.id)
 
     def moved_foreseen(self, key: FlowKey, packet: int, now: float) -> None:
         """The same for a flow that the kernel let through a pinhole, unseen by the engine."""
-        found = self.book.foreseen(key)
-        if found is not None and (call := self.calls.open.get(found[1].call)) is not None:
+        if (call := self._foreseeing(key)) is not None:
             call.touch(now, packet)
+
+    def _foreseeing(self, key: FlowKey) -> Call | None:
+        found = self.book.foreseen(key)
+        return None if found is None else self.calls.open.get(found[1].call)
 
     def refused(self, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:
         """The flow's name shifted to one that policy refuses: what its signalling opened before is shut."""
@@ -393,7 +400,7 @@ class CallKeeper:
             if self.topology.inside(place.peer) and not self.topology.inside(dialog.peer):
                 call.add_peer(place.peer)  # it may speak to the host itself from now on
                 if self.settings.share[1] > 1:  # what it sends at once may be another worker's, who has not heard yet
-                    there = _across(expectation)
+                    there = across(expectation)
                     wanted[there.inside, there.port, there.peer] = there
         ours = {record.host, *(inside for inside, _, _ in wanted)}
         standing = {
@@ -588,11 +595,3 @@ class CallKeeper:
     def _next_deadline(self) -> float | None:
         times = (self.dialogs.next_deadline(), self.calls.next_deadline(), self.due.next(), self.nat.due.next())
         return min((t for t in times if t is not None), default=None)
-
-
-def _across(expectation: Expectation) -> Expectation:
-    """The same media at its other end, which is inside as well."""
-    return replace(
-        expectation, inside=expectation.peer, port=expectation.announced, peer=expectation.inside,
-        outside_port=expectation.announced, announced=expectation.port,
-    )  # fmt: skip

@@ -218,7 +218,7 @@ class Engine:
     ) -> None:
         """One packet of a flow: what it shows, what it changes."""
         number = event.packet
-        before, decided = (record.naming.name, record.naming.confidence), record.decision
+        before, decided, served = (record.naming.name, record.naming.confidence), record.decision, record.call
         layers: tuple[Layer, ...] = ()
         if record.userspace_packets == 1:
             self._foresee(record, number)
@@ -249,7 +249,7 @@ class Engine:
         refused = record.decision is not None and record.decision.action != "allow" and not self.settings.monitor
         if refused and record.decision != decided and record.call is not None:
             out.extend(self.calls.refused(record, number, now))
-        if record.decision != decided or named != before:
+        if record.decision != decided or named != before or record.call != served:
             record.mark = self._mark(record)
             out.append(self._report(record, number))
 
@@ -269,6 +269,7 @@ class Engine:
             if left is not None and left[0] in self.settings.applications:
                 # a call that is over cut it: what goes on is no new flow
                 record.naming.take(left[0], "conclusive", [Because(number, f"left by call {left[1]}", ())], number)
+                record.call = left[1]
             return
         pinhole, expectation = found
         record.foreseen = pinhole

@@ -114,6 +114,12 @@ class Calls:
             return None
         return self._quietest()
 
+    def leaving(self, application: str, hosts: Iterable[bytes], remote: bytes) -> Call | None:
+        """The call that is just ending, if a flow of these inside hosts goes to its own peer: it begins no other."""
+        ids = {number for host in hosts for number in self._by_host.get(host, ())}
+        calls = (self.open[number] for number in sorted(ids))
+        return next((c for c in calls if c.application == application and c.ending and remote in c.peers), None)
+
     def find(self, application: str, hosts: Iterable[bytes], remote: bytes) -> Call | None:
         """The open call that a flow of these inside hosts to `remote` serves: by its peer, else the last one active.
         Seen from outside a NAT, who sent first to a private address is the `remote`, and its call is meant."""

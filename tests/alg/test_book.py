@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appid.alg.book import PER_CALL, PER_HOST, Book
+from appid.alg.book import PER_CALL, PER_HOST, Book, across
 from appid.alg.expectation import Expectation
 from appid.flow.key import FlowKey
 from appid.wire import TCP, UDP, packed
@@ -98,3 +98,21 @@ def test_a_dialog_that_takes_over_what_a_check_opened_keeps_when_that_was() -> N
     assert book.open[number].checked_at is None, "the same grounds, for longer"
     book.replace(number, replace(opened, reason="sdp-answer", opened_at=172))
     assert (book.open[number].opened_at, book.open[number].checked_at) == (172, 162)
+
+
+def test_an_expectation_may_become_another_calls() -> None:
+    book = Book()
+    number = book.add(MEDIA)
+    assert number is not None
+    book.give(number, 2)
+    assert book.of_call(1) == []
+    assert book.of_call(2) == [(number, replace(MEDIA, call=2))]
+    assert book.remove(number).call == 2
+    assert book.open == {}
+
+
+def test_the_other_end_expects_the_same_from_the_other_side() -> None:
+    wanted = replace(MEDIA, announced=16393, outside_port=16402)
+    there = across(wanted)
+    assert (there.inside, there.port, there.peer, there.announced) == (PEER, 16393, CLIENT, 16402)
+    assert across(there) == wanted

@@ -21,7 +21,7 @@ from tests.corpus import stun_bytes as stun
 from tests.corpus.expected import Case, Expected, FlowTruth
 from tests.corpus.legs import Leg, Pair
 from tests.corpus.media import Media
-from tests.corpus.scene import Scene
+from tests.corpus.scene import Dialog, Direct, Scene
 from tests.corpus.stage import Stage
 from tests.corpus.variation import Variation
 from tests.corpus.writer import End, Tcp
@@ -347,3 +347,40 @@ def test_what_is_left_of_a_relayed_call_counts_at_apples_relay(
     is nobody's."""
     assert middle(what, End(APPLES, port), folder)["application"] == "facetime"
     assert middle(what, End(ANOTHERS, port), folder)["application"] == otherwise
+
+
+def over(s: Scene, leg: Leg, direct: Direct, calls: int, by_direct: bool) -> list[Dialog]:
+    """So many calls one after the other, their media direct; when one is over, three packets are under way."""
+    back, dialogs = Direct(s, direct.dst, direct.src), []
+    leg.allocate(s.transaction())
+    leg.bind(s.transaction())
+    for _ in range(calls):
+        dialog = s.dialog(s.public, s.peer)
+        dialogs.append(dialog)
+        leg.out(dialog.invite())
+        leg.into(dialog.response(200, "OK", answer=True))
+        direct(Pair(s, True).check(s.transaction()), "stun")
+        there, here = (direct, back) if by_direct else (leg, leg.back())
+        there(dialog.bye(), "sip")
+        here(dialog.bye_answer(), "sip")
+        for sequence in range(3):
+            back(b"\x80\x68" + sequence.to_bytes(2, "big") + bytes(60), "audio")
+        there(dialog.bye(), "sip")
+        direct(Pair(s, True).check(s.transaction()), "stun")
+        s.tick(4.0)
+    return dialogs
+
+
+@pytest.mark.parametrize("by_direct", [False, True], ids=["relay", "direct"])
+def test_what_is_under_way_when_a_call_ends_begins_no_other(by_direct: bool, tmp_path: Path) -> None:
+    """Media, a BYE sent again, a check: they are the call's that is over, and then the next call's."""
+    s = Scene(1, Variation())
+    leg = Leg(s, s.client, End(s.h.relay, 3478), s.peer, s.public, 0x4001)
+    dialogs = over(s, leg, Direct(s, s.client, s.peer), 2, by_direct)
+    s.cap.save(tmp_path / "over.pcap")
+    output = check(tmp_path / "over.pcap")
+    calls = [line for line in output if line["type"] == "call"]
+    assert [(line["call_id"], line["end"], line["flows"]) for line in calls] == [
+        (dialog.call_id, "bye", [1, 2]) for dialog in dialogs
+    ]
+    assert [(line["application"], line["call"]) for line in output if line["type"] == "flow"] == [("facetime", 2)] * 2
