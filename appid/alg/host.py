@@ -21,8 +21,8 @@ class Host:
         """Who stands behind an outside endpoint, towards that peer: by any process's binding, or by a flow to it."""
         return None
 
-    def signals(self, inside: bytes, peer: bytes) -> bool:
-        """Whether an inside host has an allowed signalling flow with that peer, whichever process follows it."""
+    def signals(self, inside: bytes, far: Endpoint) -> bool:
+        """Whether an inside host has a flow with that endpoint, at which a call is signalled; whoever follows it."""
         return False
 
     def taken(self, proto: int, outside: bytes, peer: bytes) -> Mapping[int, Endpoint]:

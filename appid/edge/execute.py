@@ -56,7 +56,7 @@ class Executor:
         self.marks = marks
         self.desired = Desired()
         self.conntrack = Conntrack()
-        self.host = Kernel(self.conntrack, marks)
+        self.host = Kernel(self.conntrack)
         self.pinholes = Pinholes()
         self.bindings = Bindings(self.conntrack)
         self._on_report = on_report

@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from appid.alg.headers import DEFAULT_PORT
 from appid.alg.host import Host
 from appid.dataplane.chain import NAT_TABLE
-from appid.dataplane.marks import Marks
-from appid.edge.conntrack import Conntrack, TupleFilter
+from appid.edge.conntrack import Conntrack, Entry, TupleFilter
 from appid.edge.netlink import KernelError, Socket, attribute, attributes, nested
-from appid.wire import Endpoint, FlowKey
+from appid.wire import TCP, UDP, Endpoint, FlowKey
 
 _NFTABLES, _GET_ELEMENT, _INET = 10, 13, 1
 _TABLE, _SET, _ELEMENTS, _ELEMENT, _KEY, _DATA, _VALUE = 1, 2, 3, 1, 1, 2, 1
@@ -28,9 +28,8 @@ MAX_KNOWN = 256
 class Kernel(Host):
     """Of this network namespace."""
 
-    def __init__(self, conntrack: Conntrack, marks: Marks) -> None:
+    def __init__(self, conntrack: Conntrack) -> None:
         self._conntrack = conntrack
-        self._marks = marks
         self._socket = Socket()
         self._taken: dict[tuple[int, bytes, bytes], tuple[float, Mapping[int, Endpoint]]] = {}
         self._walk_at = 0.0
@@ -68,30 +67,40 @@ class Kernel(Host):
             return None
         return Endpoint(bytes(body[:size]), int.from_bytes(body[size : size + 2], "big"))
 
-    def signals(self, inside: bytes, peer: bytes) -> bool:
-        marks = self._marks
-        watched = marks.encode("allow", watch=True)
-        family = 4 if len(inside) == 4 else 6
-        entries = self._conntrack.entries(family, watched, marks.state | marks.watch)
-        return any({entry.key.src, entry.key.dst} == {inside, peer} for entry in entries)
+    def signals(self, inside: bytes, far: Endpoint) -> bool:
+        """At its usual ports that is seen at once; else by a walk, if there may be one now."""
+        for proto in (UDP, TCP):
+            for own in {DEFAULT_PORT, far.port}:
+                if self._conntrack.entry(FlowKey(proto, inside, own, *far)) is not None:
+                    return True
+        wanted = (TupleFilter(proto, inside, None, *far) for proto in (UDP, TCP))
+        return any(self._walk(each) for each in wanted)
+
+    def _walk(self, wanted: TupleFilter, reply: bool = False) -> list[Entry]:
+        """All that match; nothing while it must rest."""
+        begun = time.monotonic()
+        if begun < self._walk_at:
+            return []
+        try:
+            return self._conntrack.find(wanted, reply)
+        except KernelError:
+            return []
+        finally:
+            end = time.monotonic()
+            self._walk_at = end + REST * (end - begun)
 
     def taken(self, proto: int, outside: bytes, peer: bytes) -> Mapping[int, Endpoint]:
         """A walk takes no more than a tenth of the time: between two, what was found last has to do."""
-        place, begun = (proto, outside, peer), time.monotonic()
+        place, now = (proto, outside, peer), time.monotonic()
         known = self._taken.get(place)
         if len(outside) == 16:  # kernels up to 6.18 compare IPv6 addresses wrongly: they would send all they have
             return {}
-        if (known is not None and begun - known[0] < FRESH) or begun < self._walk_at:
+        if (known is not None and now - known[0] < FRESH) or now < self._walk_at:
             return known[1] if known is not None else {}
-        try:
-            entries = self._conntrack.find(TupleFilter(proto, peer, None, outside), reply=True)
-        except KernelError:
-            entries = []
+        entries = self._walk(TupleFilter(proto, peer, None, outside), reply=True)
         found = {entry.reply.dport: entry.orig.source for entry in entries if entry.orig.src != peer}
         self._taken.pop(place, None)
-        self._taken[place] = (begun, found)
+        self._taken[place] = (now, found)
         if len(self._taken) > MAX_KNOWN:
             del self._taken[next(iter(self._taken))]
-        end = time.monotonic()
-        self._walk_at = end + REST * (end - begun)
         return found

@@ -388,7 +388,7 @@ class CallKeeper:
             if self.topology.inside(dialog.peer):
                 place = replace(place, peer=dialog.peer)  # both inside: media takes the path of the signalling
             refusal = self._refusal(place, dialog, call)
-            if refusal is None and self._strange(place, dialog):
+            if refusal is None and self._strange(place, dialog, record.far):
                 refusal = f"media from {text(place.peer)}, which is not the peer"
                 self._teach(call, place, record, packet, now)
             if refusal is not None:
@@ -426,7 +426,7 @@ class CallKeeper:
             return f"media at port {place.port}, which is outside the range of {call.application}"
         return None
 
-    def _strange(self, place: MediaPort, dialog: Dialog) -> bool:
+    def _strange(self, place: MediaPort, dialog: Dialog, far: Endpoint) -> bool:
         """One guard more: media comes only from an address that the call itself has shown."""
         if place.peer == dialog.peer or place.peer in dialog.peers:
             return False
@@ -437,7 +437,7 @@ class CallKeeper:
         if any(other.host == place.peer and not other.ended for other in self.dialogs.views(dialog.call_id)):
             return False
         # Of another worker's calls only the kernel tells: with whom the same far end signals, that may be the other.
-        return self.settings.share[1] == 1 or not self.host.signals(place.peer, dialog.peer)
+        return self.settings.share[1] == 1 or not self.host.signals(place.peer, far)
 
     def _teach(self, call: Call, place: MediaPort, record: FlowRecord, packet: int, now: float) -> None:
         """A server for media alone: nothing is opened for it, but what the host sends there is known to be media. Calls

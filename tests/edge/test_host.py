@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from appid.dataplane.command import BindNat
-from appid.dataplane.marks import Marks
 from appid.dataplane.render import nat_text
 from appid.edge.conntrack import Conntrack
 from appid.edge.host import Kernel
@@ -21,7 +20,7 @@ def at(host: str, port: int) -> Endpoint:
 
 
 def kernel(net: Net) -> Kernel:
-    return net.gateway.call(lambda: Kernel(Conntrack(), Marks()))
+    return net.gateway.call(lambda: Kernel(Conntrack()))
 
 
 @pytest.mark.parametrize("ends", [(CLIENT4, PUBLIC4, PEER4), (CLIENT6, PUBLIC6, PEER6)], ids=["v4", "v6"])
@@ -40,20 +39,17 @@ def test_a_binding_of_another_process_is_found(bare: Net, ends: tuple[str, str, 
 
 
 @pytest.mark.parametrize("ends", [(CLIENT4, PEER4), (CLIENT6, PEER6)], ids=["v4", "v6"])
-def test_who_signals_with_whom_is_in_the_marks(bare: Net, ends: tuple[str, str]) -> None:
+@pytest.mark.parametrize("port", [5060, 7000])
+def test_who_has_a_flow_with_the_far_end_of_a_call(bare: Net, ends: tuple[str, str], port: int) -> None:
     inside, peer = ends
     bare.masquerade()
-    phone, far = bare.client.udp(inside, 5060), bare.peer.udp(peer, 5060)
+    phone, far = bare.client.udp(inside, port), bare.peer.udp(peer, 5060)
     phone.sendto(b"x", (peer, 5060))
     far.recvfrom(10)
-    known, marks = kernel(bare), Marks()
-    key = FlowKey(UDP, *at(inside, 5060), *at(peer, 5060))
-    assert not known.signals(packed(inside), packed(peer))
-    known._conntrack.set_mark(key, marks.encode("allow", 4), marks.saved)
-    assert not known.signals(packed(inside), packed(peer)), "allowed, but nothing that is watched"
-    known._conntrack.set_mark(key, marks.encode("allow", 4, watch=True), marks.saved)
-    assert known.signals(packed(inside), packed(peer))
-    assert not known.signals(packed(inside), packed(PUBLIC4 if len(packed(inside)) == 4 else PUBLIC6))
+    known = kernel(bare)
+    assert known.signals(packed(inside), at(peer, 5060))
+    assert not known.signals(packed(inside), at(peer, 5061))
+    assert not known.signals(packed(PUBLIC4 if len(packed(inside)) == 4 else PUBLIC6), at(peer, 5060))
     known.close()
 
 

@@ -268,8 +268,8 @@ def test_without_nat_another_workers_call_is_told_by_the_kernel() -> None:
         settings = replace(gateway(sip).settings, masqueraded=(), share=share)
 
         class Asked(Phone):
-            def signals(self, inside: bytes, peer: bytes, told: bool = told) -> bool:
-                return told and (inside, peer) == (packed(BOB.host), packed(PROVIDER.host))
+            def signals(self, inside: bytes, far: Endpoint, told: bool = told) -> bool:
+                return told and (inside, far) == (packed(BOB.host), Endpoint(packed(PROVIDER.host), 5060))
 
         alice = Asked(Play(settings), ALICE)
         alice.invite()
