@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import select
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,19 @@ def run(arguments: argparse.Namespace) -> int:
         case "diff":
             return _diff(arguments, load_plan(config))
     return _apply(arguments, load_plan(config))
+
+
+def _orderly() -> None:
+    """The end of the session is an error like others: what was changed half way is undone before the command goes."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _ended)
+
+
+def _ended(number: int, _frame: object) -> None:
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _place(config: Config) -> Path:
@@ -142,6 +157,7 @@ def _apply(arguments: argparse.Namespace, plan: Plan) -> int:
     place = _place(plan.config)
     if _waits(place):
         return 1
+    _orderly()
     topology, variant = plan.topology(), iptables.variant_of(plan.config.iptables)
     with turn.taken(turn.beside(plan.config.control), "appid rules apply") as held:
         if turn.gateway_runs(plan.config.control) and differences(wanted(topology, variant), iptables.read()):

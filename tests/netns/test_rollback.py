@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +22,8 @@ from appid.dataplane.marks import Marks
 from appid.dataplane.ruleset import VARIANTS, Variant
 from appid.edge import iptables
 from appid.edge.netlink import KernelError
-from tests.netns.net import Net
+from tests.netns.live import ALL, ROOT, ZONES
+from tests.netns.net import Net, until
 from tests.netns.playbook import TOPOLOGY, install
 from tests.netns.test_rule_sets import CLASSES, SEVERAL, differing, others, state
 
@@ -170,3 +174,33 @@ def test_what_cannot_be_undone_is_said(bare: Net, fault: Fault, tmp_path: Path) 
     )
     with pytest.raises(KernelError, match=r"ip6tables.*gone; and it could not be undone: nft .*gone too"):
         bare.gateway.call(lambda: iptables.apply(TOPOLOGY, "nft"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_told_to_end_half_way_undoes_first(bare: Net, tmp_path: Path, number: int) -> None:
+    """IPv4's tables are changed by then, IPv6's program hangs. iptables-legacy has no transaction for both."""
+    others(bare, "legacy")
+    before = state(bare)
+    hanging = tmp_path / "bin"
+    hanging.mkdir()
+    program = "ip6tables-legacy-restore"
+    (hanging / program).write_text(
+        f'#!/bin/sh\ncase "$*" in *--test*) exec {shutil.which(program)} "$@";; esac\n'
+        f'[ -e {tmp_path}/once ] && exec {shutil.which(program)} "$@"\ntouch {tmp_path}/once\nexec sleep 60\n'
+    )
+    (hanging / program).chmod(0o755)
+    (tmp_path / "policy.toml").write_text(ZONES + ALL)
+    (tmp_path / "appid.toml").write_text(
+        f'[gateway]\niptables = "legacy"\n[listen]\ncontrol = "{tmp_path}/control.sock"\n[paths]\n'
+        f'policy = "{tmp_path}/policy.toml"\nrules = "{tmp_path}/rules"\n'
+    )
+    command = [sys.executable, "-m", "appid.cli.main", "rules", "apply", "-c", str(tmp_path / "appid.toml")]
+    process = subprocess.Popen(
+        ["ip", "netns", "exec", bare.gateway.name, *command], cwd=ROOT, stdout=subprocess.DEVNULL,
+        env={**os.environ, "PATH": f"{hanging}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert until((tmp_path / "once").exists, 30)
+    assert "APPID" in bare.gateway.run("iptables-legacy-save")
+    process.send_signal(number)
+    assert process.wait(30) == 128 + number
+    assert state(bare) == before
