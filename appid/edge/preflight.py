@@ -32,6 +32,8 @@ OF_IPTABLES = re.compile(r"ip6? (raw|mangle|nat|filter|security)\b")
 _CONNTRACK, _QUEUE = 1, 3
 _GET_STATS, _CONFIG, _PF_BIND = 5, 2, 3
 
+OLDEST = (1, 8, 8)
+"""The first iptables-nft that compares marks without xt_mark."""
 MATCHES = {
     "xt_mark": "-m mark --mark 0x1/0x1 -j MARK --set-xmark 0x0/0x0",
     "xt_connmark": "-m connmark --mark 0x1/0x1 -j CONNMARK --save-mark --nfmask 0x1 --ctmask 0x1",
@@ -90,6 +92,7 @@ def _features(variant: Variant, topology: Topology, root: Path = Path("/proc/sys
         _make_probes()
     except KernelError as error:
         yield _missing("ip_set, ip_set_hash_ipportip", error)
+    yield from _age(variant)
     for family in FAMILIES:
         each = {name: rule.format(family=family) for name, rule in MATCHES.items()}
         if _refusal(variant, family, "mangle", *each.values()) is None:
@@ -111,6 +114,23 @@ def _features(variant: Variant, topology: Topology, root: Path = Path("/proc/sys
     for name in ("nf_conntrack_acct", "nf_conntrack_events"):
         if not (root / name).exists():
             yield Problem("feature", f"the kernel lacks {name} (sysctl net.netfilter.{name})")
+
+
+def _age(variant: Variant) -> Iterator[Problem]:
+    """iptables-nft has to read the jumps that nft writes (dataplane/switch.py): marks compared in nft's own words."""
+    if variant != "nft":
+        return
+    try:
+        told = run(["iptables-nft", "--version"])
+    except KernelError as error:
+        yield _missing("iptables-nft", error)
+        return
+    found = re.search(r"v(\d+)\.(\d+)\.(\d+)", told)
+    if found is not None and tuple(map(int, found.groups())) < OLDEST:
+        text = (
+            f"iptables-nft {found[0]} does not read what nft writes: {'.'.join(map(str, OLDEST))}, or iptables-legacy"
+        )
+        yield Problem("feature", text)
 
 
 def _make_probes() -> None:

@@ -125,8 +125,19 @@ def test_a_missing_feature_is_named(
     assert all("the kernel lacks" in each for each in said)
 
 
+def test_an_iptables_that_is_too_old_is_named(
+    space: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "iptables-nft").write_text("#!/bin/sh\necho 'iptables v1.8.7 (nf_tables)'\n")
+    (tmp_path / "iptables-nft").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (said,) = found(space)
+    assert "1.8.7" in said
+    assert found(space, "legacy") == []
+
+
 def test_a_missing_program_is_named(space: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for program in ("ip", "nft", "iptables-nft-restore", "ip6tables-nft-restore"):
+    for program in ("ip", "nft", "iptables-nft", "iptables-nft-restore", "ip6tables-nft-restore"):
         (tmp_path / program).symlink_to(str(shutil.which(program)))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "no program ipset: install it" in found(space)
