@@ -89,7 +89,7 @@ class Judge:
         self._scheduled = [(mask, each) for each, mask in self._index.schedules.items() if each is not None]
         self._grants = _grants(policy, applications, self._index.named)
         self._granting = mask_of(i for i, rule in enumerate(rules) if rule.implicit)
-        self._asleep: tuple[int, int] = (-1, 0)
+        self._asleep: dict[int, int] = {}
         self._classes: dict[int, int] = {}
         self._class_rules: list[int] = []
         self._places: dict[tuple[object, ...], int] = {}
@@ -196,13 +196,16 @@ class Judge:
     def _sleeping(self, now: float) -> int:
         """The rules whose schedule is not active; schedules change by the minute."""
         minute = int(now // _MINUTE)
-        if self._asleep[0] != minute:
+        mask = self._asleep.get(minute)
+        if mask is None:
             mask = 0
             for rules, schedule in self._scheduled:
                 if not schedule.active(now):
                     mask |= rules
-            self._asleep = (minute, mask)
-        return self._asleep[1]
+            if len(self._asleep) >= _MAX_CLASSES:
+                self._asleep.clear()
+            self._asleep[minute] = mask
+        return mask
 
     def _first(self, place: _Place, name: str, provisional: Provisional) -> Decision:
         key = (place, name, provisional)
