@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -247,3 +257,68 @@ def test_no_gateway_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.Capt
     assert main(["top", "-c", str(path)]) == 2
     assert capsys.readouterr().err == f"appid: no gateway answers at {tmp_path}/none.sock\n"
     assert main(["top", "--interval", "0"]) == 2
+
+
+class Terminal:
+    """A pseudo-terminal, as sshd gives one, with `appid top` in it."""
+
+    def __init__(self, config: Path, kind: str) -> None:
+        self._ours, theirs = os.openpty()
+        self.size(80, 24)
+        command = [sys.executable, "-m", "appid.cli.main", "top", "-c", str(config), "--interval", "0.2"]
+        self.process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            env={**os.environ, "TERM": kind, "LC_ALL": "C.UTF-8"},
+        )  # fmt: skip
+        os.close(theirs)
+        self.shown = ""
+
+    def size(self, columns: int, rows: int) -> None:
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def resize(self, columns: int, rows: int) -> None:
+        self.size(columns, rows)
+        self.process.send_signal(signal.SIGWINCH)
+
+    def press(self, keys: bytes) -> None:
+        self.shown = ""
+        os.write(self._ours, keys)
+
+    def until(self, wanted: str) -> None:
+        """Something that is written from now on."""
+        deadline = time.monotonic() + 60
+        while wanted not in self.shown:
+            ready, _, _ = select.select([self._ours], [], [], max(deadline - time.monotonic(), 0))
+            assert ready, f"{wanted!r} does not come: {self.shown[-2000:]!r}"
+            self.shown += os.read(self._ours, 65536).decode("utf-8", "replace")
+
+    def close(self) -> int:
+        """What it writes to the end is read, or it would wait."""
+        with contextlib.suppress(OSError):
+            while os.read(self._ours, 65536):
+                pass
+        os.close(self._ours)
+        return self.process.wait(60)
+
+
+@pytest.mark.parametrize("kind", ["xterm", "vt100"])
+def test_at_a_real_terminal(kind: str, gateway: Gateway) -> None:
+    """What the pilot leaves out: the driver, bytes of keys, a window that changes."""
+    terminal = Terminal(gateway.folder / "appid.toml", kind)
+    try:
+        terminal.until("198.51.100.7")
+        terminal.press(b"f")
+        terminal.until("9.9.9.9:53")
+        terminal.press(b" ")
+        terminal.until("HELD")
+        terminal.press(b" c\r")
+        terminal.until("Call-ID abc")
+        terminal.shown = ""
+        terminal.resize(120, 40)
+        terminal.until("104, 119")
+        terminal.press(b"q")
+        terminal.until("userspace packets")
+        terminal.press(b"q")
+        assert terminal.close() == 0
+    finally:
+        terminal.process.kill()
