@@ -12,6 +12,7 @@ from pathlib import Path
 
 from appid.edge import metrics
 from appid.edge.children import Child, start
+from appid.edge.privileges import NET_BIND_SERVICE, drop_all, held
 
 _READY = b"ready"
 
@@ -20,6 +21,7 @@ def export(directory: Path, listen: tuple[str, int], words: Mapping[tuple[str, s
     """Serve from now on; `words`: what each metric counts. OSError if the address cannot be had."""
 
     def work(connection: socket.socket) -> None:
+        drop_all({NET_BIND_SERVICE} & held() if listen[1] < 1024 else ())
         try:
             metrics.serve(listen, metrics.merged(directory, words))
         except OSError as error:

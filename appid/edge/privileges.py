@@ -1,7 +1,7 @@
 """Capabilities: what a process keeps, and what the programs that it starts may have (capabilities(7)).
 
-Workers hold CAP_NET_ADMIN alone. The supervisor works with that, too, but lets the short-lived programs that change
-rules have CAP_NET_RAW besides: iptables-legacy speaks to the kernel through a raw socket.
+Workers hold CAP_NET_ADMIN alone, the metrics endpoint nothing. The supervisor works with CAP_NET_ADMIN, too, but lets
+the short-lived programs that change rules have CAP_NET_RAW besides: iptables-legacy speaks through a raw socket.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from appid.edge.netlink import KernelError
 
-NET_ADMIN, NET_RAW = 12, 13
+NET_BIND_SERVICE, NET_ADMIN, NET_RAW = 10, 12, 13
 _VERSION_3 = 0x20080522
 _BOUNDING_READ, _BOUNDING_DROP = 23, 24
 _AMBIENT, _AMBIENT_RAISE, _AMBIENT_CLEAR = 47, 2, 4
@@ -26,6 +26,11 @@ def drop_to_net_admin() -> None:
     """For a worker, before it starts any thread (capabilities are a thread's): CAP_NET_ADMIN and nothing else, also for
     what it might start."""
     keep({NET_ADMIN}, {NET_ADMIN})
+
+
+def drop_all(but: Collection[int] = ()) -> None:
+    """For the metrics endpoint, which strangers speak to, before it starts any thread: none at all, but for those."""
+    keep(but, but)
 
 
 def keep_for_rules() -> None:

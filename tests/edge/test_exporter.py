@@ -12,6 +12,7 @@ import pytest
 
 from appid.edge import metrics
 from appid.edge.exporter import export
+from appid.edge.privileges import held
 
 
 def test_it_serves_what_the_directory_holds_and_ends_when_told(tmp_path: Path) -> None:
@@ -19,6 +20,8 @@ def test_it_serves_what_the_directory_holds_and_ends_when_told(tmp_path: Path) -
     child = export(tmp_path / "metrics", ("127.0.0.1", 19467), {})
     with urlopen("http://127.0.0.1:19467/metrics", timeout=5) as answer:
         assert answer.status == 200
+    for kind in ("CapEff", "CapPrm", "CapInh", "CapAmb"):
+        assert held(child.pid, kind) == set(), "it needs none: strangers speak to it"
     child.signal(signal.SIGKILL)
     os.waitpid(child.pid, 0)
 
