@@ -31,7 +31,7 @@ def decode(data: memoryview) -> Layer | None:
         return None
     word, length = _two(data)
     command = word & ~ACKNOWLEDGES
-    if command not in COMMANDS or not 0 < length <= end - 4:
+    if command not in COMMANDS or not 0 < length <= end:
         return None
     facts = (Fact("linkcontrol.command", command), Fact("linkcontrol.acknowledges", bool(word & ACKNOWLEDGES)))
     return Layer("linkcontrol", facts, end)

@@ -33,6 +33,10 @@ def test_command_length_zeros_and_the_codes_head_are_needed(at: int) -> None:
     assert facts(bytes(changed)) is None
 
 
+def test_a_length_that_counts_the_head_is_no_fault() -> None:
+    assert facts(KEEPALIVE[:2] + len(KEEPALIVE).to_bytes(2, "big") + KEEPALIVE[4:]) is not None
+
+
 def test_cut_short_it_is_nothing() -> None:
     assert [size for size in range(len(KEEPALIVE)) if facts(KEEPALIVE[:size]) is not None] == []
 
