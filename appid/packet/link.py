@@ -152,6 +152,23 @@ def _ppi(frame: memoryview) -> memoryview | None:
     return None if linktype == 192 else strip(linktype, frame[frame[2] | frame[3] << 8 :])
 
 
+def _pktap(frame: memoryview) -> memoryview | None:
+    """Apple's: a little-endian header length, the record's type, and the link type of what follows."""
+    linktype = int.from_bytes(frame[8:12], "little")
+    return None if linktype == 258 else strip(linktype, frame[int.from_bytes(frame[:4], "little") :])
+
+
+def _prism(frame: memoryview) -> memoryview | None:
+    """Before 802.11: Prism's header, its length little-endian, or AVS's (version 0x8021100x), big-endian."""
+    avs = bytes(frame[:3]) == b"\x80\x21\x10"
+    return _wlan(frame[int.from_bytes(frame[4:8], "big" if avs else "little") :])
+
+
+def _token_ring(frame: memoryview) -> memoryview | None:
+    """IEEE 802.5: two bytes of control, addresses, and a route where the source's first bit says so."""
+    return _llc(frame[14 + (frame[14] & 0x1F if frame[8] & 0x80 else 0) :])
+
+
 def _frame_relay(frame: memoryview) -> memoryview | None:
     """RFC 2427: Q.922 address of 2 bytes, UI, NLPID; or Cisco's: an EtherType right after the address."""
     if frame[2] != 3:
@@ -181,22 +198,31 @@ def _nflog(frame: memoryview) -> memoryview | None:
 
 _LINKS: Final[dict[int, Callable[[memoryview], memoryview | None]]] = {
     0: _null,
+    6: _token_ring,
     9: _ppp,
+    10: lambda frame: _llc(frame[13:]),  # FDDI: control, addresses
     12: _raw,
     14: _raw,
     50: _ppp,
     51: _pppoe,
+    100: _llc,  # RFC 2684 over ATM
     101: _raw,
     104: _chdlc,
     105: _wlan,
     107: _frame_relay,
     108: _null,
+    109: lambda frame: _raw(frame[12:]),  # OpenBSD's enc: family, SPI, flags
     113: _sll,
+    117: lambda frame: _raw(frame[frame[0] + 3 & ~3 :]),  # pflog: a header that begins with its length
+    119: _prism,
     127: _radiotap,
+    138: lambda frame: _ethertype(frame, 18, _u16(frame, 16)),  # IP over IEEE 1394 (RFC 2734), as captured
+    163: _prism,
     192: _ppi,
     204: lambda frame: _ppp(frame[1:]),  # a byte of direction first
     228: _raw,
     229: _raw,
     239: _nflog,
+    258: _pktap,
     276: _sll2,
 }
