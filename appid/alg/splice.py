@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from appid.alg.names import Names
-from appid.alg.translate import Result, translate_message
+from appid.alg.translate import Result, translate_datagram, translate_message
 from appid.decode import sip
 from appid.flow.stream import Stream
 from appid.wire import DecodeError
@@ -64,6 +64,7 @@ class Position(NamedTuple):
     fin: int | None
     over: bool
     largest: int
+    relayed: bool
 
     @property
     def awaits(self) -> int:
@@ -106,15 +107,34 @@ def frame(data: memoryview, names: Names) -> Framed | None:
     return Framed(len(raw), out, "unchanged" if out == raw else "translated")
 
 
+def frame_relayed(data: memoryview, names: Names) -> Framed | None:
+    """The same of a stream between a client and its relay: STUN (RFC 8489 section 6.2.2) and ChannelData, which is
+    padded here (RFC 8656 section 12.5)."""
+    if len(data) < 4:
+        return None
+    length, channel = int.from_bytes(data[2:4], "big"), data[0] & 0xC0 == 0x40
+    if data[0] & 0x80:
+        return Framed(len(data), bytes(data), over=True)
+    whole = 4 + length if channel else 20 + length
+    size = whole + (-whole % 4 if channel else 0)
+    if len(data) < size:
+        return None
+    raw = bytes(data[:size])
+    told = translate_datagram(raw[:whole], names)
+    if told is None or told.result != "translated":
+        return Framed(size, raw, told.result if told is not None else "unchanged")
+    return Framed(size, told.payload + bytes(-len(told.payload) % 4 if channel else 0), "translated")
+
+
 class Splice:
     """Positions count from `base`, the sequence number of the first byte looked at. `prefix`: bytes from there on that
-    have gone out already."""
+    have gone out already; `relayed`: it is one between a client and its relay."""
 
     __slots__ = ("_acked", "_base", "_delta", "_edits", "_fin", "_high", "_largest", "_out", "_out_first", "_over",
-                 "_prefix", "_received", "_sent", "_stream", "_told", "results")  # fmt: skip
+                 "_prefix", "_received", "_relayed", "_sent", "_stream", "_told", "results")  # fmt: skip
 
-    def __init__(self, base: int, prefix: bytes = b"") -> None:
-        self._base = base
+    def __init__(self, base: int, prefix: bytes = b"", relayed: bool = False) -> None:
+        self._base, self._relayed = base, relayed
         self._stream = Stream(_LIMIT)
         self._stream.syn((base - 1) % _MODULUS)
         self._stream.push(base, prefix)
@@ -134,7 +154,7 @@ class Splice:
         return Position(
             self._base, bytes(self._stream.data), self._prefix, self._received, self._high, self._sent,
             bytes(self._out), self._out_first, self._acked, self._told, self._delta, edits, self._fin, self._over,
-            self._largest,
+            self._largest, self._relayed,
         )  # fmt: skip
 
     @classmethod
@@ -145,7 +165,7 @@ class Splice:
         came = p.told <= p.received <= p.high and len(p.waiting) <= p.received
         if not (sent and came) or max(len(p.waiting), len(p.prefix)) >= _LIMIT:
             raise ValueError("no position of a stream")
-        made = cls(p.base)
+        made = cls(p.base, relayed=p.relayed)
         made._stream = Stream(_LIMIT)
         made._stream.syn((p.awaits - 1) % _MODULUS)
         made._stream.push(p.awaits, p.waiting)
@@ -197,7 +217,7 @@ class Splice:
     def _frame(self, names: Names) -> None:
         """Translate what is whole; hand on what is no SIP."""
         while (data := self._stream.data) and not self._over:
-            framed = frame(data, names)
+            framed = frame_relayed(data, names) if self._relayed else frame(data, names)
             if framed is None:
                 if len(data) > sip.MESSAGE + LINE:
                     framed = Framed(len(data), bytes(data), "unparseable", over=True)

@@ -234,11 +234,10 @@ class Engine:
         if record.call is not None:
             self.calls.moved(record, number, now)
         record.decision = self._decide(record)
+        nat = self.calls.nat
         if (
             prefix is not None
-            and layers
-            and layers[0].name == "sip"
-            and self.calls.nat.spliceable(record, outward)
+            and nat.spliceable(record, packet, layers, outward)
             and "translation" in self._alg(record)
         ):
             out.extend(self.calls.nat.splice(record, packet, event.data, outward, prefix, event.host))
@@ -434,8 +433,7 @@ class Engine:
                 functions = self._alg(record)
                 if not functions:
                     continue
-                spliced = record.opened_with("sip", outward)  # a relay's stream is not
-                if self.settings.monitor or "translation" not in functions or not spliced:
+                if self.settings.monitor or "translation" not in functions:
                     yield from self.calls.signal(record, layer, description, peer or b"", by_host, number, now)
                     continue
                 nat = self.calls.nat

@@ -150,11 +150,14 @@ class NatKeeper:
         return begun_at and any(holds(network, record.host) for network in self.settings.masqueraded)
 
     def prefix(self, record: FlowRecord, outward: bool) -> bytes | None:
-        """What a stream has sent before anybody knew what it is; None once that is known."""
+        """What a stream has sent before anybody knew what it is, or, of a relay's, of a message that is not whole; None
+        once it is spliced, or is to be left alone."""
         side = 0 if outward else 1
-        if record.streams is None or record.spliced is not None or record.opening[side]:
+        if record.streams is None or record.spliced is not None:
             return None
-        if record.streams[side].waiting and not self.awaits(record):
+        if record.opening[side] and not _relays(record):
+            return None
+        if record.streams[side].waiting and (record.opening[side] or not self.awaits(record)):
             return None  # what comes later has gone out as it was
         return bytes(record.streams[side].data[: MAX_PREFIX + 1])
 
@@ -165,24 +168,35 @@ class NatKeeper:
             return False
         return record.streams[side].waiting > 0 and self.awaits(record)
 
-    def spliceable(self, record: FlowRecord, outward: bool) -> bool:
-        """Whether a stream that begins as SIP may be translated: not yet refused, whatever its name will be."""
+    def spliceable(self, record: FlowRecord, packet: Packet, layers: tuple[Layer, ...], outward: bool) -> bool:
+        """Whether a stream that begins as SIP may be translated, or a relay's that has channels by now: not yet
+        refused, whatever its name will be."""
         allowed = record.decision is None or record.decision.action == "allow"
-        return allowed and not self.settings.monitor and record.opened_with("sip", outward)
+        if not layers or not allowed or self.settings.monitor or record.streams is None:
+            return False
+        if layers[0].name == "sip":
+            return record.opened_with("sip", outward)
+        stream, end = record.streams[0 if outward else 1], (packet.tcp_seq + len(packet.payload)) % (1 << 32)
+        return _relays(record) and record.opened_with("stun", outward) and stream.awaits == end and not stream.waiting
 
     def splice(
         self, record: FlowRecord, packet: Packet, data: memoryview, outward: bool, prefix: bytes, host: Host
     ) -> Iterator[Command]:
-        """A stream shows its first SIP, whole or not: from here on its bytes may change. `prefix`: what of it has gone
-        out before."""
+        """A stream shows its first SIP, whole or not, or its first channel: from here on its bytes may change.
+        `prefix`: what of it has gone out before."""
         commands: list[Command] = []
-        natted = self._natted(record, outward == record.host_first, host, commands)
+        self._natted(record, outward == record.host_first, host, commands)
         yield from commands
-        if natted is None or len(prefix) > MAX_PREFIX:
+        assert record.streams is not None
+        other, relayed = record.streams[1 if outward else 0], _relays(record)
+        if record.natted is None or max(len(prefix), len(other.data)) > MAX_PREFIX:
             return
         numbers = tcp_numbers(data[: packet.length], packet.payload)
-        mine = Splice((numbers.sequence - len(prefix)) & 0xFFFFFFFF, prefix)
-        theirs = Splice(numbers.acknowledgement)
+        mine = Splice((numbers.sequence - len(prefix)) % (1 << 32), prefix, relayed)
+        if relayed and other.awaits is not None:
+            theirs = Splice((other.awaits - len(other.data)) % (1 << 32), bytes(other.data), relayed)
+        else:
+            theirs = Splice(numbers.acknowledgement, relayed=relayed)
         record.spliced = (mine, theirs) if outward else (theirs, mine)
         self.touched[record.id] = record
         yield RelaxTcp(record.key)
@@ -400,6 +414,11 @@ class NatKeeper:
         """A dialog or a signalling flow is over."""
         for gone in self.mappings.release(owner):
             yield from self.unbind(gone.proto, gone.inside, gone.peer)
+
+
+def _relays(record: FlowRecord) -> bool:
+    """A connection to a relay on which channels are bound: SIP may come in them."""
+    return record.relay is not None and bool(record.relay.channels)
 
 
 def _says(named: Iterable[Endpoint], natted: Natted, before: bool) -> bool:
