@@ -10,7 +10,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -85,7 +85,7 @@ class Fleet:
         loop: Loop,
         count: int,
         work: Callable[[int, socket.socket], None],
-        keep: tuple[int, ...] = (),
+        keep: Collection[int] = (),
         on_ready: Callable[[int], None] = lambda index: None,
         on_end: Callable[[int], None] = lambda index: None,
     ) -> None:

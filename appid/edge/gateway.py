@@ -94,6 +94,7 @@ class GatewayStats:
 class Gateway:
     """One worker: one queue, one engine. `run` returns after `stop`, which may be called from a signal handler.
 
+    ends        hears of flows' ends, perhaps since before this process (FlowEnds)
     on_report   gets each Report       on_verdict  gets (data, seconds from read to answer) of each packet
     on_tick     called once a Tick     on_replace  called for ReplaceChains
     on_rescue   called for each packet that the exception policy for internal errors answered
@@ -103,6 +104,7 @@ class Gateway:
         self,
         engine: EngineHandle,
         options: GatewayOptions | None = None,
+        ends: FlowEnds | None = None,
         *,
         on_report: Callable[[Report], None] | None = None,
         on_verdict: Callable[[bytes, float], None] | None = None,
@@ -124,7 +126,7 @@ class Gateway:
                 self.options.marks, on_report, on_replace, self.options.inside, self.options.too_big
             )
             opened.callback(self.execute.close)
-            self.ends = FlowEnds()
+            self.ends = ends or FlowEnds()
             opened.callback(self.ends.close)
             self._recorder = Writer(self.options.record) if self.options.record else None
             if self._recorder is not None:

@@ -25,7 +25,7 @@ from appid.edge import iptables, metrics, notify, preflight, state, turn, worker
 from appid.edge.answers import counts_of
 from appid.edge.children import Child
 from appid.edge.config import Config
-from appid.edge.conntrack import prepare
+from appid.edge.conntrack import FlowEnds, prepare
 from appid.edge.control import ControlSocket, Reply
 from appid.edge.errors import RuleErrors
 from appid.edge.events import Events
@@ -38,6 +38,7 @@ from appid.edge.netlink import KernelError
 from appid.edge.plan import Plan, load_plan
 from appid.edge.queues import REFUSALS, Queues
 from appid.edge.tally import Tally
+from appid.edge.worker import Lasting
 from appid.policy.exception import CAUSES
 from appid.wire import packed
 
@@ -129,11 +130,14 @@ class Service:
         self.plan.settings()  # looks at the host
 
         def work(index: int, connection: socket.socket) -> None:
-            tally = self.tallies[self.plan.queues[index]]
-            worker.work(self.plan, index, tally, self.directory, self._handed.get(index), table, connection)
+            lasting = Lasting(self.tallies[self.plan.queues[index]], ends[index], table)
+            worker.work(self.plan, index, lasting, self.directory, self._handed.get(index), connection)
 
         table = self._table(opened)
-        keep = (self._locked, table.fileno()) if table is not None else (self._locked,)
+        ends = [FlowEnds() for _ in self.plan.queues]
+        for each in ends:
+            opened.callback(each.close)
+        keep = [self._locked, *(each.fileno() for each in (*ends, table) if each is not None)]
         self.fleet = Fleet(self.loop, self.config.workers, work, keep, on_ready=self._ready, on_end=self._ended)
         self._handed = state.hand_out(self.config.state, self.config.workers)
         self.fleet.start()

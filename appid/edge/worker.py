@@ -18,12 +18,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from appid.dataplane.command import Command, Report
 from appid.edge import metrics
 from appid.edge.answers import Answers
 from appid.edge.channel import Channel, send_last
+from appid.edge.conntrack import FlowEnds
 from appid.edge.events import Events
 from appid.edge.fleet import Answer, Request
 from appid.edge.gateway import Gateway
@@ -64,16 +65,28 @@ WHOLE, SLICE = sys.getswitchinterval(), 0.0005
 log = logging.getLogger("appid")
 
 
+class Lasting(NamedTuple):
+    """What outlives a worker's process: its supervisor made it, and has it still.
+
+    tally   what was seen of its queue
+    ends    where flows' ends are told: what comes while no process sits there, the next one reads
+    table   where workers meet that share a call
+    """
+
+    tally: Tally
+    ends: FlowEnds | None = None
+    table: Table | None = None
+
+
 def work(
-    plan: Plan, index: int, tally: Tally, directory: Path, state: State | None, table: Table | None,
-    connection: socket.socket,
-) -> None:  # fmt: skip
+    plan: Plan, index: int, lasting: Lasting, directory: Path, state: State | None, connection: socket.socket
+) -> None:
     """The life of a worker's process. What keeps it from serving is told to the supervisor, then raised. `state`: what
-    is known of its calls; None: what its predecessor wrote. `table`: where workers meet that share a call."""
+    is known of its calls; None: what its predecessor wrote."""
     too_big = TooBig.opened()  # what follows may open no such socket
     drop_to_net_admin()
     metrics.share(directory, f"w{index}")
-    worker = Worker(plan, index, tally, connection, state, table, too_big)
+    worker = Worker(plan, index, lasting, connection, state, too_big)
     try:
         worker.open()
     except Exception as error:
@@ -90,13 +103,13 @@ class Worker:
     """`open`, then `run`, then `close`."""
 
     def __init__(
-        self, plan: Plan, index: int, tally: Tally, connection: socket.socket, state: State | None = None,
-        table: Table | None = None, too_big: TooBig | None = None,
+        self, plan: Plan, index: int, lasting: Lasting, connection: socket.socket, state: State | None = None,
+        too_big: TooBig | None = None,
     ) -> None:  # fmt: skip
         self.plan, self.index = plan, index
         self._too_big = too_big
-        self.halves = Halves(table, index)
-        self._tally = tally
+        self.halves = Halves(lasting.table, index)
+        self._tally, self._ends = lasting.tally, lasting.ends
         self._connection = connection
         self._state = state
         self._journal: Journal | None = None
@@ -139,8 +152,9 @@ class Worker:
     def _gateway(self) -> Gateway:
         for attempt in range(BIND_TRIES):
             try:
+                options = replace(self.plan.options(self.index, self._tally), too_big=self._too_big)
                 return Gateway(
-                    self._counted, replace(self.plan.options(self.index, self._tally), too_big=self._too_big),
+                    self._counted, options, self._ends,
                     on_report=self._report, on_verdict=self._verdict, on_tick=self._tick, on_rescue=self._rescued,
                 )  # fmt: skip
             except KernelError:

@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 FAULT = b"\xff a fault of ours"
 LENGTH, FLOWS = 8, 16
 OPTIONS = f'on_stop = "keep"\nqueue_length = {LENGTH}\n[limits]\nmax_flows = {FLOWS}\n[exceptions]\n'
+LISTENERS = ("cat", "/proc/net/netfilter/nfnetlink_queue")
 CAUSES = ("engine-down", "queue-full", "table-full", "mid-stream", "undecodable", "internal-error")
 _RAISING = f"""
 import appid.engine.core as core
@@ -174,6 +175,7 @@ def gateway_down(blind: Blind) -> None:
     for end in (signal.SIGTERM, signal.SIGKILL):
         blind.gateway.process.send_signal(end)
         blind.gateway.process.wait(20)
+        assert until(lambda: not blind.net.gateway.run(*LISTENERS)), "a worker goes a moment after its supervisor"
         blind.send(15, served=False)
         assert blind.came(15 if blind.opens else 0)
         blind.gateway.begin()

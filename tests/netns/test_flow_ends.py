@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -40,3 +42,24 @@ def test_bytes_and_duration_of_flows_that_userspace_never_saw_again(bare: Net, t
         assert stats["flows_ended"] == 1, "of two workers the one whose host it is"
         flow = gateway.flow(6000)
         assert (flow["packets"], flow["bytes"], flow["alive"]) == (packets, packets * (SIZE + 28), False)
+
+
+def test_ends_that_come_while_a_worker_is_dead_are_the_next_ones(bare: Net, tmp_path: Path) -> None:
+    """Nobody else could tell of them: the entries are gone."""
+    with live(bare, tmp_path, ALL, "nft") as gateway:
+        (worker,) = gateway.ask("stats")[0]["workers"]
+        for port in range(6000, 6005):
+            client, peer = bare.client.udp(CLIENT4, 5000), bare.peer.udp(PEER4, port)
+            for _ in range(DECIDING):
+                client.sendto(b"\xff" * SIZE, (PEER4, port))
+                time.sleep(0.01)
+            assert len(received(peer)) == DECIDING
+            client.close()
+        time.sleep(1.1)  # what the supervisor knows of its counts is a second old
+        os.kill(gateway.process.pid, signal.SIGSTOP)
+        os.kill(worker["pid"], signal.SIGKILL)
+        bare.gateway.run("conntrack", "-D", "-p", "udp", "--src", CLIENT4)
+        os.kill(gateway.process.pid, signal.SIGCONT)
+        assert until(lambda: gateway.ask("stats")[0]["flows_ended"] == 5, 10)
+        (totals,) = gateway.ask("stats")[0]["applications"].values()
+        assert (totals["flows"], totals["bytes"]) == (5, 5 * DECIDING * (SIZE + 28))
