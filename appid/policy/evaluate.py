@@ -55,12 +55,13 @@ class Situation(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """A situation as the compiled policy sees it: equal places get equal decisions for every name."""
+    """A situation as the compiled policy sees it: equal places get equal decisions for every name. `call`: of a flow
+    begun outside that no call foresaw, where its inside host would stand as the one who began."""
 
     rules: int
     proto: int
     stretch: int
-    unforeseen: bool
+    call: _Place | None
     foreseen: bool
 
 
@@ -92,6 +93,7 @@ class Judge:
         self._asleep: dict[int, int] = {}
         self._classes: dict[int, int] = {}
         self._class_rules: list[int] = []
+        self._cleared = 0
         self._places: dict[tuple[object, ...], int] = {}
         self._cache: dict[tuple[object, ...], Decision] = {}
         self._passing: dict[tuple[object, ...], bool] = {}
@@ -160,7 +162,8 @@ class Judge:
         return self._rules.get(decision.rule.removeprefix(IMPLICIT))
 
     def _place(self, situation: Situation) -> _Place:
-        key = situation.key
+        key, cleared = situation.key, self._cleared
+        call = self._place(_of_call(situation)) if situation.begun_outside and not situation.foreseen else None
         asleep = self._sleeping(situation.now) if self._scheduled else 0
         where = (situation.from_zone, situation.to_zone, key.src, key.dst, asleep)
         number = self._places.get(where)
@@ -169,13 +172,10 @@ class Judge:
             if len(self._places) >= _MAX_PLACES:
                 self._places.clear()
             self._places[where] = number
-        return _Place(
-            number,
-            key.proto,
-            self._index.ports.stretch(key.proto, key.dport),
-            situation.begun_outside and not situation.foreseen,
-            situation.foreseen,
-        )
+        if self._cleared != cleared:
+            return self._place(situation)  # what `call` says holds no longer
+        stretch = self._index.ports.stretch(key.proto, key.dport)
+        return _Place(number, key.proto, stretch, call, situation.foreseen)
 
     def _classify(self, situation: Situation, asleep: int) -> int:
         """The rules that zones, addresses and schedule leave, as a small number."""
@@ -189,6 +189,7 @@ class Judge:
                 for cache in (self._classes, self._places, self._cache, self._passing):
                     cache.clear()
                 self._class_rules.clear()
+                self._cleared += 1
             number = self._classes[rules] = len(self._class_rules)
             self._class_rules.append(rules)
         return number
@@ -223,7 +224,8 @@ class Judge:
         if place.foreseen or self._on_default_port(place, name):
             service |= self._index.default_service
         matching = rules & service & self._index.naming(name)
-        if place.unforeseen and self._foreseen_only(name):
+        unforeseen = place.call is not None and self._foreseen_only(name)
+        if unforeseen:
             matching &= ~self._index.allowing  # point 3: no rule allows it; one that refuses it still does (point 6)
         if matching:
             return self._decisions[lowest(matching)]
@@ -231,6 +233,10 @@ class Judge:
             granting = self._granted(place, name, provisional) & rules
             if granting:
                 return Decision("allow", IMPLICIT + self.policy.rules[lowest(granting)].name)
+        if unforeseen and place.call is not None and self._default.action == "allow":
+            of_call = self._decide(place.call, name, provisional)
+            if of_call.action != "allow":
+                return of_call  # point 6: what is refused to a call is refused to the flows that its peer begins
         return self._default
 
     def _on_default_port(self, place: _Place, name: str) -> bool:
@@ -248,7 +254,7 @@ class Judge:
         rules = 0
         for grant in self._grants.get(name, ()):
             serves = provisional if isinstance(provisional, bool) else grant.serves in provisional
-            if (grant.provisional and not serves) or (grant.foreseen_only and place.unforeseen):
+            if (grant.provisional and not serves) or (grant.foreseen_only and place.call is not None):
                 continue
             if not grant.ports or any(
                 ports.proto == place.proto
@@ -258,6 +264,11 @@ class Judge:
             ):
                 rules |= grant.rules
         return rules
+
+
+def _of_call(at: Situation) -> Situation:
+    """The flow as one of a call that its inside host began."""
+    return at._replace(key=at.key.reversed(), from_zone=at.to_zone, to_zone=at.from_zone, foreseen=True, call=None)
 
 
 def first_match(

@@ -56,6 +56,24 @@ def test_each_flow_is_told_with_its_decision_and_what_it_loses(
     assert summary["dropped"] == sum(flow["dropped"] for flow in flows)
 
 
+def test_a_refusal_of_what_begins_inside_cuts_all_flows_of_the_call_and_no_other(
+    capture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Point 6: also the direct one, which the peer's check began."""
+    policy = tmp_path / "policy.toml"
+    outward = 'from = ["inside"]\nto = ["outside"]\n'
+    policy.write_text(ZONES + '[defaults]\naction = "allow"\n' + NO_CALLS + outward)
+    assert main(["policy", "test", str(policy), capture, "--json"]) == 0
+    *flows, _ = told(capsys)
+    assert any(flow["dst"] == RELAY[0] for flow in flows if flow["application"] == "facetime"), "or this shows nothing"
+    for flow in flows:
+        refused = flow["application"] == "facetime"
+        rule = {"action": "deny", "rule": "no calls"} if refused else {"action": "allow", "rule": "defaults"}
+        assert (flow["decision"], flow["dropped"] > 0) == (rule, refused)
+        if refused and flow["proto"] == "udp":
+            assert flow["dropped"] == flow["packets"]
+
+
 def test_against_another_policy_the_differences_and_a_status(
     capture: str, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

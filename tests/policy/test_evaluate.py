@@ -144,6 +144,22 @@ def test_point_3_refusing_it_from_outside_holds_all_the_same() -> None:
     assert judged.judge(from_outside(16402), "stun", NONE, 1) == Decision("allow", "all")
 
 
+def test_point_6_what_is_refused_to_a_call_is_refused_to_the_flows_that_its_peer_begins() -> None:
+    """No call foresaw them, since the call was refused; its rule is about what begins inside; the defaults allow."""
+    for service in ("any", "application-default"):
+        judged = judge(rule("no calls", "facetime", action="deny", service=service), default_action="allow")
+        for port in (16402, 1024):
+            peers = Situation(FlowKey(UDP, PEER, port, INSIDE, 16402), "outside", "inside", begun_outside=True)
+            assert judged.judge(peers, "facetime", NONE, 1) == Decision("deny", "no calls")
+            assert judged.judge(peers, "stun", frozenset({"facetime"}), 1) is None
+            assert judged.judge(peers, "rtp", NONE, 1) == Decision("allow", "defaults")
+    others = judge(
+        rule("no calls", "facetime", action="deny", service="any", source=((packed("172.16.42.9"), 32),)),
+        default_action="allow",
+    )
+    assert others.judge(from_outside(16402), "facetime", NONE, 1) == Decision("allow", "defaults")
+
+
 def test_point_4_a_foreseen_flow_takes_its_calls_decision_at_the_first_packet_whichever_side_begins() -> None:
     judged = judge(FACETIME)
     allowed, denied = Decision("allow", "calls"), Decision("deny", "no calls")
@@ -301,6 +317,11 @@ def naive(
                     serving = provisional if isinstance(provisional, bool) else owner in provisional
                     if served and (serving or not entry.provisional):
                         return Decision("allow", f"implicit: {one.name}")
+    if unforeseen and application is not None and application.inbound == "foreseen":
+        of_call = at._replace(key=at.key.reversed(), from_zone=at.to_zone, to_zone=at.from_zone, foreseen=True)
+        refused = naive(policy, known, of_call, name, provisional)
+        if policy.default_action == "allow" and refused.action != "allow":
+            return refused
     return Decision(policy.default_action, "defaults")
 
 
