@@ -6,6 +6,7 @@ diff.py compares and converge.py turns into steps. Ours is what bears our names:
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -141,6 +142,20 @@ def clear_table(marks: Marks) -> NftTable:
         f"meta mark & {marks.mask:#010x} != 0x00000000 counter meta mark set meta mark & {kept:#010x}",
     )
     return NftTable(chains={"early": NftChain("type filter hook forward priority mangle - 1; policy accept;", rules)})
+
+
+def relaid(before: RuleSets, after: RuleSets) -> int:
+    """Where the bits of state were others before: all bits of marks that are ours before or after, else 0. What they
+    say of flows that began under the old layout would be misread: "denied" as "allowed", for one."""
+    (old, nibble), (new, other) = (_layout(each.nft.get(CLEAR_TABLE, NftTable())) for each in (before, after))
+    return old | new if nibble and other and nibble != other else 0
+
+
+def _layout(clear: NftTable) -> tuple[int, int]:
+    """(mask, nibble) that the clearing table goes by; 0 where there is none."""
+    text = "\n".join(clear.chains.get("early", NftChain()).rules)
+    mask, nibble = (re.search(rf"{kind} mark & (0x[0-9a-f]+) [!=]=", text) for kind in ("meta", "ct"))
+    return int(mask[1], 16) if mask else 0, int(nibble[1], 16) if nibble else 0
 
 
 def nat_table() -> NftTable:

@@ -6,6 +6,7 @@ step (dataplane/converge.py). Where a step fails, the same way leads back to wha
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import subprocess
@@ -25,9 +26,11 @@ from appid.dataplane.ruleset import (
     Place,
     RuleSets,
     Variant,
+    relaid,
     remembering,
     wanted,
 )
+from appid.edge.conntrack import Conntrack
 from appid.edge.netlink import KernelError
 
 log = logging.getLogger("appid")
@@ -120,6 +123,11 @@ def apply(topology: Topology, variant: Variant = "nft") -> None:
     except BaseException:  # interrupted
         undo(before)
         raise
+    if mask := relaid(before, target):
+        try:
+            _forget(mask)
+        except KernelError as refused:
+            log.warning("flows keep marks that mean something else by now: %s", refused)
     for left in carry_out(leftovers(before, target), on=True):
         log.warning("stays until the next time: %s", left)
 
@@ -134,6 +142,18 @@ def mend(topology: Topology, variant: Variant) -> list[Step]:
     if todo:
         apply(topology, variant)
     return todo
+
+
+def _forget(mask: int) -> None:
+    """Flows that began under another layout of the marks are undecided."""
+    conntrack = Conntrack()
+    try:
+        for entry in conntrack.entries():
+            if entry.mark & mask:
+                with contextlib.suppress(KernelError):  # it has ended; or it is an echo, and ends soon
+                    conntrack.set_mark(entry.orig, 0, mask)
+    finally:
+        conntrack.close()
 
 
 def _reached(target: RuleSets) -> bool:

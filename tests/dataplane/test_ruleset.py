@@ -18,6 +18,7 @@ from appid.dataplane.ruleset import (
     Place,
     clear_table,
     is_ours,
+    relaid,
     remembering,
     wanted,
 )
@@ -55,6 +56,13 @@ def test_foreign_bits_are_kept_by_the_clearing_table() -> None:
         "ct mark & 0x0000f000 == 0x00001000 meta mark set meta mark & 0x000f4fff | 0x00004000 accept",
         "meta mark & 0xfff0f000 != 0x00000000 counter meta mark set meta mark & 0x000f0fff",
     )
+
+
+def test_another_layout_of_the_marks_is_noticed() -> None:
+    other = wanted(Topology(marks=Marks(0xFFF0F000)), "nft")
+    assert relaid(ONE, other) == 0xFFFFFF0F
+    classes = wanted(Topology(marks=Marks(qos=0x0F000000)), "nft")
+    assert relaid(ONE, classes) == relaid(NOTHING, ONE) == relaid(ONE, NOTHING) == relaid(ONE, ONE) == 0
 
 
 def test_built_in_chains_that_come_along_are_remembered() -> None:

@@ -13,7 +13,7 @@ from appid.dataplane.marks import Marks
 from appid.dataplane.ruleset import Variant, remembering, wanted
 from appid.edge import iptables
 from appid.policy.rule import PacketMark, Qos
-from tests.netns.net import Net
+from tests.netns.net import Net, received
 from tests.netns.playbook import TOPOLOGY, install
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(60)]
@@ -147,3 +147,17 @@ def test_one_that_was_killed_half_way_has_changed_nothing_and_the_next_one_tidie
     install(bare, "nft", CLASSES)
     assert differing(bare, CLASSES, "nft") == []
     assert "-NEXT" not in state(bare)
+
+
+def test_decisions_do_not_outlive_the_layout_of_their_marks(bare: Net, variant: Variant) -> None:
+    """A denied flow of application 16: by the other mask its bits would say "allowed"."""
+    marks = Marks()
+    install(bare, variant)
+    client = bare.client.udp("10.77.1.2", 5000)
+    peer = bare.peer.udp("198.51.100.2", 6000)
+    flow = "-p udp -s 10.77.1.2 -d 198.51.100.2 --sport 5000 --dport 6000 -t 60"
+    bare.gateway.run("conntrack", "-I", *flow.split(), "--mark", f"{marks.encode('deny', 16) | 0x20:#x}")
+    install(bare, variant, Topology(TOPOLOGY.outside, TOPOLOGY.inside, (77,), marks=Marks(0xFFF0F000)))
+    assert " mark=32 " in bare.gateway.run("conntrack", "-L", "-p", "udp"), "undecided, and the bits of others stay"
+    client.sendto(b"denied", ("198.51.100.2", 6000))
+    assert received(peer) == []
