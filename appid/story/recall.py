@@ -34,8 +34,6 @@ def recall(
     """All calls, or the one call, or the one flow, and the flows of no call (where neither was asked for). `messages`:
     of calls, as far as the gateway has them."""
     story, known = Story({}, [], [], {}, pinholes=pinholes), messages or {}
-    for told in (*flows, *calls, *pinholes):
-        story.times.update((packet, round(seconds * 1e9)) for packet, seconds in told.get("times", ()))
     if flow is not None:
         for each in (each for each in flows if each["id"] == flow):
             lines = known.get(each["call"], [])
@@ -53,7 +51,10 @@ def recall(
         if call is None:
             story.others = [each for each in flows if each["call"] is None]
     for tale in story.tales:
-        tale.items = [_timed(item, story.times) for item in tale.items]
+        times = {
+            n: round(s * 1e9) for line in (tale.told, *tale.flows, *tale.pinholes) for n, s in line.get("times", ())
+        }
+        tale.items = [_timed(item, times) for item in tale.items]
     story.spans = spans(story)
     return story
 
@@ -76,7 +77,7 @@ def spans(story: Story) -> dict[int, tuple[int, int]]:
                     begin, until = found.get(one, (first, last))
                     found[one] = min(begin, first), max(until, last)
     for flow in (*(flow for tale in story.tales for flow in tale.flows), *story.others):
-        named = story.times.get(flow["identified_at"] or 0)
+        named = story.time_of(flow, flow["identified_at"])
         known = found.get(flow["id"]) or ((named, named) if named is not None else None)
         unseen = flow["packets"] > flow["userspace_packets"]  # else it only waited for its end
         if known is not None:

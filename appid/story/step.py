@@ -186,3 +186,9 @@ class Story:
     """Flow -> times of its first and last packet."""
     times: dict[int, int] = field(default_factory=dict)
     pinholes: list[dict[str, Any]] = field(default_factory=list)
+
+    def time_of(self, line: dict[str, Any], packet: int | None) -> int | None:
+        """When a packet came that this line names. A gateway's line says it itself: each worker counts for itself."""
+        if "times" in line:
+            return next((round(seconds * 1e9) for number, seconds in line["times"] if number == packet), None)
+        return self.times.get(packet) if packet is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from appid.cli.page import page
 from appid.engine.record import DEFAULT_INSIDE, Topology
 from appid.story.plain import lines
 from appid.story.recall import recall
@@ -42,3 +43,26 @@ def test_one_flow_or_one_call() -> None:
     assert [tale.told["id"] for tale in remembered(flow=3).tales] == [3]
     assert remembered(flow=3).others == []
     assert remembered(call=7).tales == []
+
+
+def test_each_worker_s_packet_numbers_have_their_own_times() -> None:
+    """Two calls of two workers: both had a packet 60, and a 169; an hour lies between them."""
+    told = tell.told(1)
+    kinds: dict[str, list[dict[str, Any]]] = {"flow": [], "call": [], "pinhole": []}
+    for number, begin in ((1, 1_000.0), (2, 4_600.0)):
+        for line in (line for line in told if line["type"] in kinds and line.get("call", 1) is not None):
+            name = "id" if line["type"] == "call" else "call"
+            frames = [60, 64, 161, 162, 169, 172, 280, 5786, 5790]
+            moments = [[frame, begin + frame / 100] for frame in frames]
+            ended = {"id": line["id"] + 100 * number} if line["type"] == "flow" else {}
+            kinds[line["type"]].append({**line, **ended, name: number, "times": moments, "seconds": None})
+    story = recall(kinds["flow"], kinds["call"], kinds["pinhole"], INSIDE)
+    begins = {(tale.told["id"], item.frame): item.time for tale in story.tales for item in tale.items
+              if isinstance(item, Step)}  # fmt: skip
+    assert begins[1, 60] == 1_000_600_000_000
+    assert begins[2, 60] == 4_600_600_000_000
+    assert begins[2, 172] == 4_601_720_000_000
+    markup = "".join(page(story))
+    assert "from the first packet" in markup, "and there are bars"
+    first, second = (story.spans[flow["id"]] for flow in (story.tales[0].flows[0], story.tales[1].flows[0]))
+    assert second[0] - first[0] == 3_600_000_000_000

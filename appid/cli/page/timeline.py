@@ -127,7 +127,8 @@ def _legend(names: dict[str, None], colours: Colours, pinholes: bool) -> Html:
 def _uses(story: Story, flow: Line, hole: Line) -> bool:
     """Whether the flow is between the pinhole's inside port and its peer, while it was open."""
     first, last = story.spans[flow["id"]]
-    if last < story.times.get(_opened(hole), first) or story.times.get(hole["closed_at"], last) < first:
+    opened, closed = story.time_of(hole, _opened(hole)), story.time_of(hole, hole["closed_at"])
+    if (opened is not None and last < opened) or (closed is not None and closed < first):
         return False
     there = (flow["proto"], flow["src"], flow["sport"], flow["dst"])
     back = (flow["proto"], flow["dst"], flow["dport"], flow["src"])
@@ -176,9 +177,9 @@ def _packets(hole: Line) -> str:
 
 
 def _hole(story: Story, hole: Line, scale: Scale) -> tuple[float, float]:
-    opened = story.times.get(_opened(hole), scale.first)
-    closed = story.times.get(hole["closed_at"], scale.first + scale.span)
-    return scale.x(opened), scale.x(closed)
+    opened, closed = story.time_of(hole, _opened(hole)), story.time_of(hole, hole["closed_at"])
+    until = closed if closed is not None else scale.first + scale.span
+    return scale.x(opened if opened is not None else scale.first), scale.x(until)
 
 
 def _bar(begin: float, until: float, y: int, height: int, kind: str) -> Html:
@@ -188,7 +189,8 @@ def _bar(begin: float, until: float, y: int, height: int, kind: str) -> Html:
 
 def _named(story: Story, flow: Line, first: int, last: int) -> list[tuple[str, int, int]]:
     """(name, from, until): what the flow was called, over time."""
-    path, shifts = flow["path"], [(story.times.get(packet, first), name) for packet, name in flow["shifts"]]
+    path = flow["path"]
+    shifts = [(story.time_of(flow, packet) or first, name) for packet, name in flow["shifts"]]
     found = [(path[0], first)] if path else [(flow["application"], first)]
     found += [(name, max(time, first)) for time, name in shifts]
     ends = [time for _, time in found[1:]] + [last]
