@@ -55,6 +55,7 @@ def recall(
             n: round(s * 1e9) for line in (tale.told, *tale.flows, *tale.pinholes) for n, s in line.get("times", ())
         }
         tale.items = [_timed(item, times) for item in tale.items]
+        tale.unseen = sum(max(flow["packets"] - flow["userspace_packets"], 0) for flow in tale.flows)
     story.spans = spans(story)
     return story
 

@@ -20,7 +20,6 @@ def retold(told: Line, lines: Iterable[Line], flows: list[Line], pinholes: list[
            inside: Callable[[bytes], bool], flow: int | None = None) -> Tale:  # fmt: skip
     """`flow`: what went in that one alone."""
     tale, cast = Tale(told, flows=flows, pinholes=pinholes), Cast(inside)
-    tale.unseen = sum(max(each["packets"] - each["userspace_packets"], 0) for each in flows)
     for line in lines:
         match line["type"]:
             case "party":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from appid.cli.ladder import left_out
 from appid.cli.page import page
 from appid.engine.record import DEFAULT_INSIDE, Topology
 from appid.story.plain import lines
@@ -66,3 +67,13 @@ def test_each_worker_s_packet_numbers_have_their_own_times() -> None:
     assert "from the first packet" in markup, "and there are bars"
     first, second = (story.spans[flow["id"]] for flow in (story.tales[0].flows[0], story.tales[1].flows[0]))
     assert second[0] - first[0] == 3_600_000_000_000
+
+
+def test_packets_that_nobody_read_are_counted() -> None:
+    """By the gateway's two counts; a 5-tuple's new life may have been seen more often than the kernel remembers."""
+    (flow,) = (line for line in tell.told(1) if line["type"] == "flow" and line["id"] == 10)
+    (call,) = (line for line in tell.told(1) if line["type"] == "call")
+    counted = [{**flow, "packets": 5463, "userspace_packets": 3}, {**flow, "packets": 2, "userspace_packets": 3}]
+    (tale,) = recall(counted, [call], [], INSIDE).tales
+    assert tale.unseen == 5460
+    assert "5,460 packets went through the kernel alone" in "".join(left_out(tale))

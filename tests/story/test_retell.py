@@ -27,11 +27,6 @@ def test_one_flow_of_a_call_alone() -> None:
     assert [party.role for party in alone.parties] == ["client", "web"]
 
 
-def test_packets_that_nobody_read_are_counted() -> None:
-    flow = {"id": 1, "packets": 5463, "userspace_packets": 3}
-    assert retold({"type": "call", "id": 1}, [], [flow, {**flow, "packets": 2}], [], INSIDE).unseen == 5460
-
-
 def test_ends() -> None:
     assert end("192.0.2.1:5") == Endpoint(packed("192.0.2.1"), 5)
     assert end("[2001:db8::1]:65535") == Endpoint(packed("2001:db8::1"), 65535)
