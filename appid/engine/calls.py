@@ -64,7 +64,7 @@ class CallKeeper:
         """Calls of which a packet was seen, or that ended, since somebody emptied this."""
         self.bound: dict[int, BindNat] = {}
         self.decisions: dict[int, Decision] = {}
-        self.situations: dict[int, Situation] = {}
+        self.situations: dict[int, tuple[Situation, str]] = {}  # and the name by which it was judged
         self.due: Due[int] = Due()
         self.host: Host = NOBODY
         self.deadline: float | None = None
@@ -86,11 +86,12 @@ class CallKeeper:
             if call.application not in settings.applications:
                 yield from self.end(call, "lost", call.last_packet, call.last_seen)
                 continue
-            situation = self.situations.get(call.id)
+            situation, name = self.situations.get(call.id, (None, ""))
             if situation is None or settings.judge is None:
                 continue
-            situation = self.situations[call.id] = moved(situation)
-            decision = self.decisions[call.id] = settings.judge.first_match(situation, call.application)
+            situation, name = moved(situation), name if name in settings.applications else call.application
+            self.situations[call.id] = situation, name
+            decision = self.decisions[call.id] = settings.judge.first_match(situation, name)
             if decision.action != "allow" and not settings.monitor:
                 refused[call.id] = decision
                 yield from self.end(call, "refused", call.last_packet, call.last_seen)

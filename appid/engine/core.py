@@ -487,7 +487,8 @@ class Engine:
             return self.calls.functions(name, decision)
         decision = record.decision or judge.first_match(situation, name)
         self.calls.decisions[record.call] = decision
-        self.calls.situations[record.call] = situation
+        if not situation.foreseen:  # what is foreseen goes by its call, which goes by the flow that announced it
+            self.calls.situations[record.call] = (situation, name)
         return self.calls.functions(name, decision)
 
     def _reload(self, event: RulesLoaded, now: float) -> Iterator[Command]:

@@ -96,7 +96,7 @@ class KeptCall:
     end: Literal["open", "bye"]
     media: tuple[CallMedia, ...]
     decision: Decision | None
-    situation: Situation | None
+    situation: tuple[Situation, str] | None
     dialogs: tuple[KeptDialog, ...]
     pinholes: tuple[KeptPinhole, ...]
     bindings: tuple[BindNat, ...]

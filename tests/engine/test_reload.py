@@ -18,7 +18,7 @@ from appid.policy.evaluate import Judge, Situation
 from appid.policy.rule import Override, Policy, PolicyRule, Qos, Schedule, Zone, holds
 from appid.wire import TCP, UDP, packed
 from tests.corpus.writer import End
-from tests.engine.play import ZONES, Play, applications, bodies, of, settings, udp, verdict
+from tests.engine.play import CLIENT, PEER, ZONES, Play, applications, bodies, of, settings, udp, verdict
 from tests.policy.random_policies import SMALL, policies, situations
 from tests.policy.test_evaluate import naive
 
@@ -182,6 +182,34 @@ def test_an_override_takes_effect_on_a_flow_that_has_no_name_yet() -> None:
     reload(play, known)
     mark = known.marks.decode(verdict(play.queue(hello)).mark)
     assert (mark.action, mark.application) == ("allow", known.applications["jabber"].number)
+
+
+def begun_inside() -> Play:
+    """A connected call under a rule for what begins inside; then the peer signals on a flow of its own, foreseen."""
+    made = Play(settings(PolicyRule("out", "allow", ("inside",), ("outside",), applications=frozenset({"facetime"}))))
+    call = made.call()
+    call.connect()
+    made.queue(udp(PEER._replace(port=40000), CLIENT, call.dialog.response(200, "OK", answer=True)))
+    assert len(made.engine.calls.book.open) == 1
+    return made
+
+
+def test_a_call_is_judged_by_the_flow_that_announced_it() -> None:
+    """The last one on which it signals may have begun at the other end: no rule lets that in by itself."""
+    made = begun_inside()
+    assert any(record.foreseen for record in made.engine.flows.values())
+    done = reload(made, made.settings)
+    assert of(done, ClosePinhole) == []
+    assert len(made.engine.calls.calls.open) == 1
+
+
+def test_a_call_is_judged_by_its_last_name() -> None:
+    """It began as plain SIP; then the flow was known for what it is."""
+    made = begun_inside()
+    (call,) = made.engine.calls.calls.open.values()
+    call.application = "sip"
+    done = reload(made, made.settings)
+    assert of(done, ClosePinhole) == [], "nothing allows sip"
 
 
 def test_alg_off_opens_nothing() -> None:
