@@ -15,6 +15,7 @@ from tests.lab.scenario import Scenario
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 VARIANTS = ["nft", "legacy"]
+FAMILIES = pytest.mark.parametrize("v6", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["v4", "v6"])
 PING = '\n[[rule]]\nname = "ping"\napplications = ["icmp"]\naction = "allow"\n'
 
 
@@ -41,9 +42,10 @@ async def _reloaded(variant: str, folder: Path, policies: list[str], scenario: S
     return outcome, loaded
 
 
+@FAMILIES
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_call_that_stays_allowed_loses_no_packet(variant: str, tmp_path: Path) -> None:
-    scenario = Scenario()
+def test_a_call_that_stays_allowed_loses_no_packet(variant: str, tmp_path: Path, v6: bool) -> None:
+    scenario = Scenario.with_v6(nat=False) if v6 else Scenario()
     policy = only_facetime(scenario, implicit=True)
     outcome, loaded = asyncio.run(_reloaded(variant, tmp_path, [policy, policy + PING, policy], scenario))
     assert outcome.failure is None
@@ -53,9 +55,10 @@ def test_a_call_that_stays_allowed_loses_no_packet(variant: str, tmp_path: Path)
     assert outcome.outward.by_path("direct") > 200
 
 
+@FAMILIES
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_call_that_is_denied_is_cut_within_a_second(variant: str, tmp_path: Path) -> None:
-    scenario = Scenario()
+def test_a_call_that_is_denied_is_cut_within_a_second(variant: str, tmp_path: Path, v6: bool) -> None:
+    scenario = Scenario.with_v6(nat=False) if v6 else Scenario()
     policies = [only_facetime(scenario, implicit=True), all_but_facetime(scenario)]
     outcome, (loaded,) = asyncio.run(_reloaded(variant, tmp_path, policies, scenario))
     for ledger in (outcome.outward, outcome.inward):
