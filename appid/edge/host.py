@@ -20,8 +20,8 @@ _NFTABLES, _GET_ELEMENT, _INET = 10, 13, 1
 _TABLE, _SET, _ELEMENTS, _ELEMENT, _KEY, _DATA, _VALUE = 1, 2, 3, 1, 1, 2, 1
 FRESH = 1.0
 """Seconds for which a walk's findings are taken for true."""
-REST = 9.0
-"""A walk is followed by so many times its own time without one."""
+REST = 99.0
+"""A walk is followed by so many times its own time without one: set-up of many calls at once does not pay for it."""
 MAX_KNOWN = 256
 
 
@@ -90,7 +90,7 @@ class Kernel(Host):
             self._walk_at = end + REST * (end - begun)
 
     def taken(self, proto: int, outside: bytes, peer: bytes) -> Mapping[int, Endpoint]:
-        """A walk takes no more than a tenth of the time: between two, what was found last has to do."""
+        """A walk takes no more than a hundredth of the time: between two, what was found last has to do."""
         place, now = (proto, outside, peer), time.monotonic()
         known = self._taken.get(place)
         if len(outside) == 16:  # kernels up to 6.18 compare IPv6 addresses wrongly: they would send all they have
