@@ -177,7 +177,10 @@ class NatKeeper:
         if layers[0].name == "sip":
             return record.opened_with("sip", outward)
         stream, end = record.streams[0 if outward else 1], (packet.tcp_seq + len(packet.payload)) % (1 << 32)
-        return _relays(record) and record.opened_with("stun", outward) and stream.awaits == end and not stream.waiting
+        application = self.settings.applications.get(record.naming.name or "")
+        if application is None or not application.watch or not _relays(record):
+            return False  # its packets are the kernel's once it is decided: nobody looks for SIP in it
+        return record.opened_with("stun", outward) and stream.awaits == end and not stream.waiting
 
     def splice(
         self, record: FlowRecord, packet: Packet, data: memoryview, outward: bool, prefix: bytes, host: Host

@@ -88,3 +88,19 @@ def test_what_goes_in_its_channels_is_translated_and_framed(cut: int) -> None:
     results = [report.result for report in bodies(play.commands, TranslationReport)]
     assert "translated" in results
     assert "partial" not in results
+
+
+def test_what_nobody_looks_for_sip_in_stays_the_kernels() -> None:
+    """WebRTC through a relay over TCP: megabits a second that userspace need not see."""
+    play = Play(NATTED)
+    wire = Wire(play, 1400)
+    peer = stun.xor_address(stun.XOR_PEER_ADDRESS, *PEER, wire.transaction)
+    udp = (0x0019, bytes((17, 0, 0, 0)))  # REQUESTED-TRANSPORT, RFC 8656 section 18.7
+    wire.relay(True, stun.ALLOCATE, stun.REQUEST, udp)
+    wire.relay(False, stun.ALLOCATE, stun.SUCCESS)
+    wire.relay(True, stun.CHANNEL_BIND, stun.REQUEST, stun.channel_number(0x4000), peer)
+    wire.relay(False, stun.CHANNEL_BIND, stun.SUCCESS)
+    for _ in range(20):
+        wire.send(True, stun.channel_data(0x4000, b"\x80\x60" + bytes(101), padded=True))
+    assert of(play.commands, RelaxTcp) == []
+    assert of(play.commands, RewritePayload) == []
