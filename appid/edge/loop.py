@@ -18,13 +18,13 @@ log = logging.getLogger("appid")
 
 
 class Loop:
-    """`run` returns after `stop`, which may be called from a signal handler. `on_tick` is called each `tick` seconds;
-    `after` runs each time round."""
+    """`run` returns after `stop`, which may be called from a signal handler, also before `run`. `on_tick` is called each
+    `tick` seconds; `after` runs each time round."""
 
     def __init__(self, on_tick: Callable[[], None], tick: float = 1.0, after: Callable[[], None] | None = None) -> None:
         self.errors = 0
         self._on_tick, self._tick, self._after = on_tick, tick, after
-        self._running = False
+        self._running = True
         self._soon: deque[Callable[[], None]] = deque()
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -43,7 +43,6 @@ class Loop:
         self._selector.unregister(source)
 
     def run(self) -> None:
-        self._running = True
         next_tick = time.monotonic() + self._tick
         while self._running:
             self.once(max(0.0, next_tick - time.monotonic()))

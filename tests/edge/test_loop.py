@@ -31,6 +31,16 @@ def test_it_ticks_serves_and_stops_from_elsewhere() -> None:
     loop.close()
 
 
+def test_a_signal_that_comes_just_before_it_runs_is_not_lost() -> None:
+    loop = Loop(lambda: None, 60)
+    loop.stop()
+    thread = threading.Thread(target=loop.run, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    loop.close()
+
+
 def test_what_a_callback_raises_is_counted_and_ends_nothing() -> None:
     loop = Loop(lambda: None)
     ours, theirs = socket.socketpair()
