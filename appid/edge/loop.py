@@ -18,8 +18,8 @@ log = logging.getLogger("appid")
 
 
 class Loop:
-    """`run` returns after `stop`, which may be called from a signal handler, also before `run`. `on_tick` is called each
-    `tick` seconds; `after` runs each time round."""
+    """`run` returns after `stop`, which may be called from a signal handler, also before `run`. `on_tick` is called
+    each `tick` seconds; `after` runs each time round."""
 
     def __init__(self, on_tick: Callable[[], None], tick: float = 1.0, after: Callable[[], None] | None = None) -> None:
         self.errors = 0
