@@ -7,7 +7,9 @@ import os
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -88,6 +90,28 @@ def test_nothing_is_lost_by_a_stop_an_upgrade_or_a_kill(bare: Net, tmp_path: Pat
         assert media.stop() == set()
         assert transfer.whole()
     assert "APPID" in bare.gateway.run("iptables-nft-save")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_transfer_and_media_lose_nothing_over_many_kills(bare: Net, tmp_path: Path) -> None:
+    """In turn a worker and the supervisor, each at a random moment, under one transfer."""
+    moments = Random(7)
+    with live(bare, tmp_path, ALL, "nft", gateway=KEEP) as gateway:
+        media, transfer = Media(bare), Transfer(bare)
+        assert ask_for_more(gateway, transfer)
+        for number in range(30):
+            time.sleep(moments.uniform(0, 1))
+            if number % 2:
+                kill(gateway)
+                gateway.begin()
+            else:
+                kill_worker(gateway)
+                assert until(lambda: all(worker["alive"] for worker in gateway.ask("stats")[0]["workers"]), 5)
+            assert ask_for_more(gateway, transfer)
+        assert media.stop() == set()
+        assert media.sent > 1000
+        assert transfer.whole()
 
 
 def test_an_interrupt_takes_everything_away(bare: Net, tmp_path: Path) -> None:
