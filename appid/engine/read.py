@@ -90,9 +90,11 @@ def _stream(record: FlowRecord, packet: Packet, outward: bool) -> Peeled:
     if body:  # still the body of a message before: nobody looks for a message in it
         stream.consume(body)
         record.bodies[side] -= body
-    peeled = peel(stream.data, "relay") if stream.data and record.relay is not None else NO_LAYERS
-    if not peeled.layers and not peeled.anomalies and stream.data:
-        peeled = peel(stream.data, "tcp")
+    data, peeled = stream.data, NO_LAYERS
+    if record.relay is not None:
+        peeled = peel(data, "relay")
+    if data and not peeled.layers and not peeled.anomalies:
+        peeled = peel(data, "tcp")
     if peeled.consumed:
         stream.consume(peeled.consumed)
         record.bodies[side] = next(
