@@ -95,3 +95,12 @@ def test_names_and_ranges_stay_whole() -> None:
         lines = drawn(1, width).splitlines()
         assert [line for line in lines if re.search(r"[\w]-$", line)] == []
         assert any("check-with-private-attributes" in line for line in lines)
+
+
+def test_the_how_to_shows_what_is_printed() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "why-this-name.md").read_text()
+    shown = [line[4:] for line in text.splitlines() if line.startswith("    ") and ("│" in line or "=>" in line)]
+    printed = drawn(1)
+    assert len(shown) >= 5
+    for line in shown:
+        assert line in printed, line
