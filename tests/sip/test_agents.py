@@ -26,7 +26,9 @@ SECONDS = 3
 
 def _no_packet_lost(heard: tuple[baresip.Heard, baresip.Heard]) -> None:
     for direction, way in zip(heard, ("outward", "inward"), strict=True):
-        told = f"{way}: {len(direction.sent)} sent, {direction.lost} lost, {direction.changed} changed"
+        told = (
+            f"{way}: {len(direction.sent)} sent, {direction.lost} lost ({direction.which}), {direction.changed} changed"
+        )
         assert (direction.lost, direction.changed) == (0, 0), told
         assert len(direction.sent) > 40 * SECONDS, told
 
