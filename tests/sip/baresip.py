@@ -151,8 +151,8 @@ class _Call:
         return until(lambda: what in (self.folder / user / "log").read_text(errors="replace"), 10)
 
     def heard(self, hanging_up: list[subprocess.Popen[bytes]], seconds: int) -> tuple[Heard, Heard]:
-        """After so much talk; the first to end says BYE. Out: audio outward, audio inward, from the 200's arrival on (over
-        TCP baresip speaks some ms before it answers: what nobody foresaw is refused) to what crosses the BYE."""
+        """After so much talk; the first to end says BYE. Out: audio outward, audio inward, from the 200's arrival on
+        (over TCP baresip speaks some ms before it answers: what nobody foresaw is refused) to what crosses the BYE."""
         assert self.hears("bob", b"ACK "), "the call does not come up"
         time.sleep(seconds)
         for child in hanging_up:
