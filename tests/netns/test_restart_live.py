@@ -181,6 +181,8 @@ def test_while_nobody_serves_its_bytes_wait(bare: Net, tmp_path: Path) -> None:
         stream.phone.sendall(stream.request(1))
         checked(stream.take(stream.server), stream)
         kill(gateway)
+        listening = ("cat", "/proc/net/netfilter/nfnetlink_queue")
+        assert until(lambda: not bare.gateway.run(*listening)), "its worker answers what it has, and goes"
         stream.phone.sendall(stream.request(2))
         stream.server.settimeout(0.5)
         with pytest.raises(TimeoutError):
