@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -53,4 +54,7 @@ def test_a_decided_flow_is_forwarded_and_nothing_is_left() -> None:
         assert row.plain > 0
         assert row.decided > 0
         assert row.userspace < 0.01, "a decided flow met the queue rule"
-    assert "appid-bench" not in subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
+    assert (
+        f"appid-bench-{os.getpid()}"
+        not in subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
+    )
