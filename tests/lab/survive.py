@@ -4,24 +4,28 @@
 
 In: how many kills, seconds of media. Out: a Survived. One call after the other, each of its own host and peer; in each
 one process is killed with SIGKILL at a random moment between its first step and its last: in turn a worker, and the
-supervisor, which is then started again.
+supervisor, which is then started again. The worker is the one that serves the call, but for each fourth: another.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from appid.dataplane.bytecode import queue_of
 from appid.edge.control import ask
 from tests.lab.call import Actors, Call, Outcome
 from tests.lab.demo import until_told
@@ -35,11 +39,14 @@ RIGHT_WITHIN = 5.0
 """Seconds after the restart in which all state must be right."""
 UNHEARD_WITHIN = 30.0
 """The same for a call that was hung up while nobody listened: it is over when nothing has moved for a while."""
+KILLED = ("serving", "supervisor", "serving", "supervisor", "serving", "supervisor", "other", "supervisor")
+"""In turn: the worker that serves the call, one that does not, the process that keeps them."""
 
 
 @dataclass
 class Survived:
-    """`wrong`: what was not right within RIGHT_WITHIN seconds; `slowest`: the longest that it took."""
+    """`wrong`: what was not right within RIGHT_WITHIN seconds; `slowest`: the longest that it took; `open`: calls whose
+    pinhole the kernel held while media went directly, without which its absence afterwards would show nothing."""
 
     kills: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -47,14 +54,18 @@ class Survived:
     wrong: list[str] = field(default_factory=list)
     unheard: int = 0
     relayed: int = 0
+    direct: int = 0
+    open: int = 0
     sent: int = 0
     slowest: float = 0.0
 
     def __str__(self) -> str:
+        whom = ", ".join(f"{count} {who}" for who, count in Counter(kill.split()[0] for kill in self.kills).items())
         return (
-            f"{len(self.kills)} kills, {len(self.failures)} calls failed, {self.sent} media packets, "
+            f"{len(self.kills)} kills ({whom}), {len(self.failures)} calls failed, {self.sent} media packets, "
             f"{len(self.lost)} lost; {self.unheard} hung up unheard, "
             f"{self.relayed} answered unheard, which stayed on the relay; "
+            f"pinhole seen open in {self.open} of {self.direct} direct calls; "
             f"not right in {RIGHT_WITHIN:.0f} s: {len(self.wrong)}; slowest {self.slowest:.1f} s"
         )
 
@@ -74,7 +85,8 @@ class Mortal(Gateway):
             return []
         return [answer for answer in told if answer["type"] != "error"]  # a worker that does not serve just now
 
-    async def kill(self, who: str) -> None:
+    async def kill(self, who: str, host: str) -> None:
+        """`who` of KILLED; `host`: the call's inside address."""
         if who == "supervisor":
             assert self.child is not None
             self.child.kill()
@@ -84,17 +96,25 @@ class Mortal(Gateway):
             await self.__aenter__()
         else:
             (stats,) = await self.query("stats")
-            pids = [worker["pid"] for worker in stats["workers"] if worker["alive"]]
-            os.kill(pids[0], signal.SIGKILL)
+            workers = stats["workers"]
+            index = queue_of(socket.inet_aton(host), len(workers)) + (who == "other")
+            os.kill(workers[index % len(workers)]["pid"], signal.SIGKILL)
 
 
-def kernel(lab: Lab) -> tuple[set[str], set[str]]:
+async def kernel(lab: Lab) -> tuple[set[str], set[str]]:
     """Inside addresses that the pinhole sets, and those that the binding maps hold."""
-    listed = lab.exec("gw", "ipset", "-o", "plain", "save", "appid-pinholes4")
+    listed = await _told(lab, "ipset", "save", "appid-pinholes4")
     holes = {line.split()[2].split(",")[0] for line in listed.splitlines() if line.startswith("add ")}
-    told = json.loads(lab.exec("gw", "nft", "-j", "list", "map", "inet", "appid-nat", "snat4"))
+    told = json.loads(await _told(lab, "nft", "-j", "list", "map", "inet", "appid-nat", "snat4"))
     pairs = [pair for each in told["nftables"] for pair in each.get("map", {}).get("elem", ())]
     return holes, {key.get("elem", {}).get("val", key)["concat"][1] for key, _ in pairs}
+
+
+async def _told(lab: Lab, *argv: str) -> str:
+    status, text = await lab.ask("gw", *argv)
+    if status:
+        raise RuntimeError(f"{' '.join(argv)}: exit status {status}: {text}")
+    return text
 
 
 async def _right(what: Any, within: float) -> float | None:
@@ -113,13 +133,16 @@ class Trial:
     def __init__(self, gateway: Mortal, scenario: Scenario, who: str, at: float, survived: Survived) -> None:
         self.gateway, self.scenario, self.who, self.at = gateway, scenario, who, at
         self.survived = survived
-        self.unheard = self.answered = False
+        self.unheard = self.answered = self.held = False
         self.call = Call(gateway.lab, scenario, "peers")
 
     async def run(self, seconds: float) -> None:
-        killing = asyncio.create_task(self._kill())
+        killing, looking = asyncio.create_task(self._kill()), asyncio.create_task(self._look())
         outcome = await self.call.run(seconds, relayed=RELAYED)
         await killing
+        looking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await looking
         self._judge(outcome)
         await self._settle("over", self._over, UNHEARD_WITHIN if self.unheard else RIGHT_WITHIN)
 
@@ -129,7 +152,7 @@ class Trial:
         known = await self._calls()
         step = list(self.call.journal.times)[-1]
         self.answered = self.call.journal.has("ack")
-        await self.gateway.kill(self.who)
+        await self.gateway.kill(self.who, self.scenario.client)
         self.survived.kills.append(f"{self.who} {self.at:.2f} s in, after {step}")
         self.unheard = self.call.journal.has("bye") and step != "bye"
         self.survived.unheard += self.unheard
@@ -139,12 +162,19 @@ class Trial:
 
         await self._settle(f"calls {known} known again", again, RIGHT_WITHIN)
 
+    async def _look(self) -> None:
+        """Until the kernel is seen to hold the call's pinhole and its binding."""
+        await self.call.journal.reached("ack")
+        while not self.held and not self.call.journal.has("bye"):
+            self.held = all(self.scenario.client in inside for inside in await kernel(self.gateway.lab))
+            await asyncio.sleep(0.1)
+
     async def _calls(self) -> set[tuple[int, str | None]]:
         calls = await self.gateway.query("calls")
         return {(call["id"], call["call_id"]) for call in calls if call["end"] == "open" and call.get("answered_at")}
 
     async def _over(self) -> bool:
-        holes, bindings = kernel(self.gateway.lab)
+        holes, bindings = await kernel(self.gateway.lab)
         stats = await self.gateway.query("stats")
         files = [read(path) for path in (self.gateway.lab.directory / "state").glob("calls-*.jsonl")]
         return not holes and not bindings and bool(stats) and stats[0]["calls"] == 0 and not any(files)
@@ -152,7 +182,7 @@ class Trial:
     async def _settle(self, what: str, condition: Any, within: float) -> None:
         took = await _right(condition, within)
         if took is None:
-            held = kernel(self.gateway.lab)
+            held = await kernel(self.gateway.lab)
             calls = [(call["id"], call["end"]) for call in await self.gateway.query("calls")]
             self.survived.wrong.append(f"{self.survived.kills[-1:]}: not {what}: {held}, {calls}")
         elif within == RIGHT_WITHIN:
@@ -167,6 +197,10 @@ class Trial:
             self.survived.failures.append(f"{where}: stayed on the relay")
         elif not outcome.direct:
             self.survived.relayed += 1
+        elif not self.held:
+            self.survived.failures.append(f"{where}: media went directly, and no pinhole or no binding was seen")
+        self.survived.direct += outcome.direct
+        self.survived.open += outcome.direct and self.held
         for name, lost in (("outward", outcome.lost_outward), ("inward", outcome.lost_inward)):
             self.survived.lost += [f"{where}: {name} by {path} {at:.3f}" for at, path in lost]
 
@@ -193,7 +227,7 @@ async def survive(scenario: Scenario, kills: int, seconds: float, directory: Pat
             gateway = Mortal(lab, directory, only_facetime(scenario, implicit=True), workers=workers)
             async with gateway:
                 for index, own in enumerate(scenarios):
-                    who = "supervisor" if index % 2 else "worker"
+                    who = KILLED[index % len(KILLED)]
                     await Trial(gateway, own, who, rng.uniform(0.0, seconds), survived).run(seconds)
     return survived
 

@@ -19,6 +19,7 @@ def test_no_media_is_lost_when_processes_are_killed_and_all_is_right_again(tmp_p
     assert len(survived.kills) == 4
     assert survived.held, "\n".join((*survived.failures, *survived.lost, *survived.wrong))
     assert survived.sent > 1000
+    assert survived.direct, "or no pinhole could have been left behind"
 
 
 @pytest.mark.slow
@@ -27,4 +28,6 @@ def test_fifty_kills(tmp_path: Path) -> None:
     survived = asyncio.run(survive(Scenario.from_seed(11), 50, 4.0, tmp_path / "survive", workers=2))
     print(survived)
     assert len(survived.kills) == 50
+    assert sum(kill.startswith("serving") for kill in survived.kills) >= 13, "half of the 25 workers"
+    assert survived.direct > 25
     assert survived.held, "\n".join((*survived.failures, *survived.lost, *survived.wrong))
