@@ -66,8 +66,9 @@ def _ports(ours: Media, theirs: Media) -> Iterator[int]:
 
 def runs(ours: Media, mux: bool = False) -> Iterator[tuple[bytes | None, tuple[int, ...]]]:
     """The ports that a medium names, each run with the address it goes by: within one, the peer counts on from the
-    first. RTP has every other port (RFC 8866 section 5.14), RTCP those between, unless `a=rtcp` or `mux` say else."""
-    if ours.port == 0:
+    first. RTP has every other port (RFC 8866 section 5.14), RTCP those between, unless `a=rtcp` or `mux` say so. Media
+    over TCP (RFC 4145: TCP, TCP/MSRP, TCP/BFCP) name no port that a datagram may come to."""
+    if ours.port == 0 or ours.proto.upper().split("/")[0] == "TCP":
         return
     counted = "RTP" in ours.proto and (ours.count > 1 or (ours.rtcp_port is None and not mux))
     size = ours.count * (2 if counted else 1)

@@ -388,7 +388,7 @@ class CallKeeper:
         for place in agreed(inside, outside):
             if self.topology.inside(dialog.peer):
                 place = replace(place, peer=dialog.peer)  # both inside: media takes the path of the signalling
-            refusal = self._refusal(place, dialog, call)
+            refusal = self._refusal(place, record, call)
             if refusal is None and self._strange(place, dialog, record.far):
                 refusal = f"media from {text(place.peer)}, which is not the peer"
                 self._teach(call, place, record, packet, now)
@@ -417,11 +417,13 @@ class CallKeeper:
             elif self.book.open[standing[place_key]].reason == CHANNEL_BIND:
                 yield from self._renew(standing[place_key], expectation, now)
 
-    def _refusal(self, place: MediaPort, dialog: Dialog, call: Call) -> str | None:
+    def _refusal(self, place: MediaPort, record: FlowRecord, call: Call) -> str | None:
         """The guards: media goes to a port in the application's range, for a host that speaks for itself."""
-        if place.address is not None and place.address != dialog.host and self.topology.inside(place.address):
+        if place.address is not None and place.address != record.host and self.topology.inside(place.address):
             return f"media for {text(place.address)}, which is another host"
         application = self.settings.applications[call.application]
+        if (UDP, place.port) == (record.key.proto, record.host_port) and OPENS_MEDIA in application.characteristics:
+            return f"media at port {place.port}, which is its signalling's own"
         ranges = application.dialog_ports or application.media_ports
         if not any(r.proto == UDP and r.first <= place.port <= r.last for r in ranges):
             return f"media at port {place.port}, which is outside the range of {call.application}"

@@ -105,6 +105,13 @@ def test_media_that_is_no_rtp_has_no_rtcp() -> None:
     assert ports("m=image 49170 udptl t38", theirs=("m=image 3456 udptl t38",)) == [49170]
 
 
+@pytest.mark.parametrize("line", ["message 2855 TCP/MSRP *", "image 2900 TCP t38", "application 2950 TCP/TLS/BFCP *"])
+def test_media_over_tcp_open_no_port_for_datagrams(line: str) -> None:
+    """RFC 4975 section 8.1, RFC 4145 section 4, RFC 8856 section 5.1."""
+    both = ("m=audio 5000 RTP/AVP 0", "a=rtcp-mux", f"m={line}")
+    assert ports(*both, theirs=both) == [5000]
+
+
 def test_many_media_open_few_ports() -> None:
     many = tuple(f"m=audio {2000 + 2 * n} RTP/AVP 0" for n in range(60))
     assert len(ports(*many, theirs=many)) == MAX_PORTS

@@ -55,6 +55,14 @@ def test_the_plain_call_opens_its_ports() -> None:
     assert opened(play) == [16402, 16403]
 
 
+def test_the_port_of_the_signalling_is_no_media_port() -> None:
+    """Else the provider's whole address could send to what the phone registers with."""
+    play = routed()
+    called(play, A.host, A.port)
+    assert A.port not in opened(play)
+    assert "5060" in reasons(play)
+
+
 @pytest.mark.parametrize(
     "far", ["198.51.100.66", "127.0.0.1", "255.255.255.255", "224.0.0.1", "172.16.42.185", "172.16.42.187", GATE]
 )

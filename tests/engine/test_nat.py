@@ -102,6 +102,13 @@ def test_rtcp_that_has_a_port_of_its_own_follows() -> None:
     assert found == {16402: told, 16410: rtcp}
 
 
+def test_media_over_tcp_are_bound_for_no_datagrams() -> None:
+    """RFC 4975: a message session's port is a TCP port."""
+    phone = Phone(gateway(), A)
+    commands = phone.invite("m=message 2855 TCP/MSRP *")
+    assert [port for _, port, _, _ in bindings(commands)] == [5060, 16402, 16403]
+
+
 def test_facetimes_one_port_stays_one_port() -> None:
     play = gateway()
     Phone(play, A, call_id="first").invite("a=rtcp:16402", "m=video 16402 RTP/AVP 123", "a=rtcp:16402")
