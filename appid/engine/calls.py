@@ -311,7 +311,9 @@ class CallKeeper:
             self._wake(now)
         return call
 
-    def _dialog_ended(self, call: Call, change: Change, packet: int, now: float) -> Iterator[Command]:
+    def _dialog_ended(
+        self, call: Call, change: Change, packet: int, now: float, answered: bool = True
+    ) -> Iterator[Command]:
         """One end's view is over: what was opened for that host goes; the call is over with its last dialog."""
         if self.dialogs.living(change.dialog.call_id):
             for number, expectation in self.book.of_call(call.id):
@@ -319,7 +321,7 @@ class CallKeeper:
                     yield from self._close(number, packet, now)
             yield from self.nat.release((change.dialog.call_id, change.dialog.host))
             return
-        yield from self.end(call, change.end, packet, now)
+        yield from self.end(call, change.end, packet, now, answered)
 
     # -- expectations --------------------------------------------------------------------------------------------
 
@@ -568,7 +570,7 @@ class CallKeeper:
         for change in self.dialogs.expired(now):
             call = self.calls.open.get(self.by_call_id.get(change.dialog.call_id, 0))
             if call is not None:
-                yield from self.end(call, change.end, packet, now, answered=False)
+                yield from self._dialog_ended(call, change, packet, now, answered=False)
         for call in self.calls.silent(now):
             yield from self.end(call, "bye" if call.ending else "lost", packet, now, answered=False)
         yield from self._refresh(packet, now)
