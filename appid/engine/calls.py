@@ -20,6 +20,7 @@ from appid.alg.lessons import Lesson, Lessons
 from appid.alg.media import MediaPort, agreed, described
 from appid.dataplane.command import BindNat, ClosePinhole, Command, CutFlow, OpenPinhole, Report
 from appid.decode.sdp import Description
+from appid.engine import guards
 from appid.engine.due import Due
 from appid.engine.nat import AT_ONCE, OPENS_MEDIA, REFRESH, ROUNDS, NatKeeper
 from appid.engine.record import FlowRecord, Settings, Topology
@@ -390,8 +391,8 @@ class CallKeeper:
         for place in agreed(inside, outside):
             if self.topology.inside(dialog.peer):
                 place = replace(place, peer=dialog.peer)  # both inside: media takes the path of the signalling
-            refusal = self._refusal(place, record, call)
-            if refusal is None and self._strange(place, dialog, record.far):
+            refusal = guards.refusal(place, record, self.settings.applications[call.application], self.topology)
+            if refusal is None and guards.strange(place, dialog, record.far, self):
                 refusal = f"media from {text(place.peer)}, which is not the peer"
                 self._teach(call, place, record, packet, now)
             if refusal is not None:
@@ -418,31 +419,6 @@ class CallKeeper:
                 yield from self._open(expectation, packet, now)
             elif self.book.open[standing[place_key]].reason == CHANNEL_BIND:
                 yield from self._renew(standing[place_key], expectation, now)
-
-    def _refusal(self, place: MediaPort, record: FlowRecord, call: Call) -> str | None:
-        """The guards: media goes to a port in the application's range, for a host that speaks for itself."""
-        if place.address is not None and place.address != record.host and self.topology.inside(place.address):
-            return f"media for {text(place.address)}, which is another host"
-        application = self.settings.applications[call.application]
-        if (UDP, place.port) == (record.key.proto, record.host_port) and OPENS_MEDIA in application.characteristics:
-            return f"media at port {place.port}, which is its signalling's own"
-        ranges = application.dialog_ports or application.media_ports
-        if not any(r.proto == UDP and r.first <= place.port <= r.last for r in ranges):
-            return f"media at port {place.port}, which is outside the range of {call.application}"
-        return None
-
-    def _strange(self, place: MediaPort, dialog: Dialog, far: Endpoint) -> bool:
-        """One guard more: media comes only from an address that the call itself has shown."""
-        if place.peer == dialog.peer or place.peer in dialog.peers:
-            return False
-        if self.nat.faces(Endpoint(place.peer, place.peer_port), dialog.peer):
-            return False
-        if not self.topology.inside(place.peer) or place.peer == dialog.host:
-            return True
-        if any(other.host == place.peer and not other.ended for other in self.dialogs.views(dialog.call_id)):
-            return False
-        # Of another worker's calls only the kernel tells: with whom the same far end signals, that may be the other.
-        return self.settings.share[1] == 1 or not self.host.signals(place.peer, far)
 
     def _teach(self, call: Call, place: MediaPort, record: FlowRecord, packet: int, now: float) -> None:
         """A server for media alone: nothing is opened for it, but what the host sends there is known to be media. Calls

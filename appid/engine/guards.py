@@ -1,0 +1,53 @@
+"""What media a dialog may open (design.md, the guards of the ALG).
+
+In: a place that both descriptions named, its dialog and flow, the application, what is known of the dialogs besides.
+Out: why it is not opened.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from appid.alg.dialog import Dialog, Dialogs
+from appid.alg.host import Host
+from appid.alg.media import MediaPort
+from appid.engine.nat import OPENS_MEDIA, NatKeeper
+from appid.engine.record import FlowRecord, Settings, Topology
+from appid.identify.application import Application
+from appid.wire import UDP, Endpoint, text
+
+
+class Known(Protocol):
+    """What is known of all dialogs."""
+
+    settings: Settings
+    topology: Topology
+    dialogs: Dialogs
+    nat: NatKeeper
+    host: Host
+
+
+def refusal(place: MediaPort, record: FlowRecord, application: Application, topology: Topology) -> str | None:
+    """Media goes to a port in the application's range, for a host that speaks for itself."""
+    if place.address is not None and place.address != record.host and topology.inside(place.address):
+        return f"media for {text(place.address)}, which is another host"
+    if (UDP, place.port) == (record.key.proto, record.host_port) and OPENS_MEDIA in application.characteristics:
+        return f"media at port {place.port}, which is its signalling's own"
+    ranges = application.dialog_ports or application.media_ports
+    if not any(r.proto == UDP and r.first <= place.port <= r.last for r in ranges):
+        return f"media at port {place.port}, which is outside the range of {application.name}"
+    return None
+
+
+def strange(place: MediaPort, dialog: Dialog, far: Endpoint, known: Known) -> bool:
+    """One guard more: media comes only from an address that the call itself has shown."""
+    if place.peer == dialog.peer or place.peer in dialog.peers:
+        return False
+    if known.nat.faces(Endpoint(place.peer, place.peer_port), dialog.peer):
+        return False
+    if not known.topology.inside(place.peer) or place.peer == dialog.host:
+        return True
+    if any(other.host == place.peer and not other.ended for other in known.dialogs.views(dialog.call_id)):
+        return False
+    # Of another worker's calls only the kernel tells: with whom the same far end signals, that may be the other.
+    return known.settings.share[1] == 1 or not known.host.signals(place.peer, far)
