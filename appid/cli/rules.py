@@ -59,9 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
     if not 1 <= value <= 86400:
-        raise argparse.ArgumentTypeError("between 1 and 86400")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds between 1 and 86400")
     return value
 
 

@@ -9,15 +9,17 @@ already is not touched, so counters and live elements stay.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from appid.dataplane.chain import CLEAR_TABLE, FAMILIES, Family
 from appid.dataplane.present import chosen
 from appid.dataplane.ruleset import LIVE, TABLES, Held, NftTable, Place, RuleSets, SetText, Variant
-from appid.dataplane.switch import same, slipped, staged, stale, switched, unspoken
+from appid.dataplane.switch import BASE, same, slipped, staged, stale, switched, unspoken
 
 NEXT = "-next"
+_OUR_JUMP = re.compile(r"(?:-m (?:conn)?mark (?:! )?--mark \S+ )*-j \S+")
 
 
 class Step(NamedTuple):
@@ -31,7 +33,7 @@ class Step(NamedTuple):
 
 
 def program(family: Family, variant: Variant, what: str) -> str:
-    return f"{'iptables' if family == 4 else 'ip6tables'}-{variant}-{what}"
+    return f"{'iptables' if family == 4 else 'ip6tables'}-{variant}{what and '-'}{what}"
 
 
 def steps(now: RuleSets, target: RuleSets) -> list[Step]:
@@ -42,6 +44,15 @@ def steps(now: RuleSets, target: RuleSets) -> list[Step]:
 def leftovers(now: RuleSets, target: RuleSets) -> list[Step]:
     """What may go when the steps are done, or later."""
     return [Step(("ipset", "destroy", name)) for name in _needless(now, target)]
+
+
+def taken_along(now: RuleSets, target: RuleSets) -> list[str]:
+    """Rules of others that jump to chains of ours: no step leaves them, since a chain that is led to cannot go."""
+    return [
+        f"{program(place.family, place.variant, '')} -t {place.table} -A {jump.hook} {jump.rule}"
+        for place, held in now.tables.items() for jump in held.jumps
+        if jump not in target.held(place).jumps and not (jump.hook in BASE and _OUR_JUMP.fullmatch(jump.rule))
+    ]  # fmt: skip
 
 
 def _steps(now: RuleSets, target: RuleSets) -> Iterator[Step]:

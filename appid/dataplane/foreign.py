@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
+from appid.dataplane.text import blanked
+
 ALL = 0xFFFFFFFF
 Kind = Literal["reads", "writes", "queue", "helper"]
 
@@ -18,8 +20,8 @@ _READ = re.compile(r"-m (?:conn)?mark (?:! )?--mark (0x[0-9a-f]+)(?:/(0x[0-9a-f]
 _WRITTEN = re.compile(r"--(?:set-x?mark|tproxy-mark) (0x[0-9a-f]+)(?:/(0x[0-9a-f]+))?")
 _COPIED = re.compile(r"--(save|restore)-mark --nfmask (0x[0-9a-f]+) --ctmask (0x[0-9a-f]+)")
 _QUEUED = re.compile(r"-j NFQUEUE --queue-(?:num|balance) (\d+)(?::(\d+))?")
-_WHOLE = re.compile(r"-j HMARK|--map-mark|--restore-skmark")
-_HELPER = re.compile(r"-j CT\b.* --helper sip\b")
+_WHOLE = re.compile(r"-j HMARK(?: |$)|--map-mark|--restore-skmark")
+_HELPER = re.compile(r"-j CT .*--helper sip\b")
 
 
 class Use(NamedTuple):
@@ -38,6 +40,7 @@ def collides(use: Use, ours: int) -> bool:
 
 def uses(rule: str) -> Iterator[Use]:
     """Of one iptables rule."""
+    rule = blanked(rule)
     for found in _READ.finditer(rule):
         yield Use("reads", int(found[2] or "0xffffffff", 16))
     for found in _WRITTEN.finditer(rule):

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from appid.dataplane.ruleset import At, Held, NftChain, NftTable, SetText, is_ours
+from appid.dataplane.text import blanked, lines_of
 
-_TARGET = re.compile(r" ?-[jg] (\S+)")
+_TARGET = re.compile(r"(?:^| )-[jg] (\S+)$")  # a chain takes no options: it is the last word
 _COUNTER = re.compile(r"counter packets \d+ bytes \d+")
 _CHOSEN = re.compile(r" (hashsize|bucketsize|initval) \S+| forceadd")
 _HEAD = re.compile(r"(\S[^{]*) \{(?: # handle \d+)?")
-_HANDLE = re.compile(r" # handle (\d+)(?: |$)")
+_HANDLE = re.compile(r" # handle (\d+)$")
 PREFIX = "appid-"
 
 
@@ -26,7 +27,7 @@ def table_of(saved: str) -> Held:
     jumps: list[At] = []
     rules: Counter[str] = Counter()
     others: Counter[str] = Counter()
-    for line in saved.splitlines():
+    for line, bare in lines_of(saved):
         if line.startswith(":"):
             name = line[1:].split()[0]
             if is_ours(name):
@@ -37,7 +38,7 @@ def table_of(saved: str) -> Held:
                 chains[name].append(rule)
                 continue
             rules[name] += 1
-            target = _TARGET.search(rule)
+            target = _TARGET.search(bare)
             if target is not None and is_ours(target[1]):
                 jumps.append(At(name, rules[name], rule))
             else:
@@ -116,6 +117,14 @@ def _blocks(body: list[str]) -> Iterator[tuple[str, list[str]]]:
 
 def _chain(lines: list[str]) -> NftChain:
     """A rule ends with its handle: nft breaks some over several lines."""
+    if lines and lines[0].startswith("comment "):
+        lines = lines[1:]
     hook = lines[0] if lines and lines[0].startswith("type ") else ""
-    rules = _HANDLE.split(" ".join(lines[1:] if hook else lines))
-    return NftChain(hook, tuple(rules[:-1:2]), tuple(map(int, rules[1::2])))
+    rules, handles, rule = list[str](), list[int](), ""
+    for line in lines[1:] if hook else lines:
+        rule += f" {line}" if rule else line
+        if (end := _HANDLE.search(blanked(line, "nft"))) is not None:
+            rules.append(rule[: end.start() - len(line)])
+            handles.append(int(end[1]))
+            rule = ""
+    return NftChain(hook, tuple(rules), tuple(handles))

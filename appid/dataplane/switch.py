@@ -17,12 +17,14 @@ from typing import Final
 from appid.dataplane.chain import FAMILIES, Family
 from appid.dataplane.diff import normal
 from appid.dataplane.ruleset import TABLES, At, Held, NftChain, Place, RuleSets, home_of, is_ours, memory
+from appid.dataplane.text import blanked
 
 STAGED: Final = "-NEXT"
 _LEADS = re.compile(r"(?:^| )-[jg] (\S+)$")
 _NATIVE = re.compile(r"(?:-m mark (! )?--mark (0x[0-9a-f]+)/(0x[0-9a-f]+) )?-j (\S+)")
-_JUMP = re.compile(r"(?:jump|goto) (\S+)$")
-_BASE = {"INPUT": "input", "FORWARD": "forward", "POSTROUTING": "postrouting"}
+_JUMP = re.compile(r"\b(?:jump|goto) (\S+)(?: _+)?$")  # a comment may follow
+BASE: Final = {"INPUT": "input", "FORWARD": "forward", "POSTROUTING": "postrouting"}
+"""Built-in chains that we jump from, and nft's hooks."""
 
 
 def same(there: tuple[str, ...] | None, rules: tuple[str, ...]) -> bool:
@@ -108,8 +110,8 @@ def _jumps(
             yield from (f"delete rule {home} {name} handle {handle}"
                         for rule, handle in zip(chain.rules, chain.handles, strict=True) if _ours(rule))  # fmt: skip
     for hook, jumps in groupby(held.placed(there), lambda jump: jump.hook):
-        if hook not in handles and hook in _BASE:
-            yield f"add chain {home} {hook} {{ type filter hook {_BASE[hook]} priority {home.split()[1]}; }}"
+        if hook not in handles and hook in BASE:
+            yield f"add chain {home} {hook} {{ type filter hook {BASE[hook]} priority {home.split()[1]}; }}"
         for before, jump in enumerate(jumps):
             if (rule := _native(_led(jump.rule, moved))) is not None:
                 index = jump.position - 1 - before  # among the rules of others
@@ -119,7 +121,7 @@ def _jumps(
 
 
 def _ours(rule: str) -> bool:
-    found = _JUMP.search(rule)
+    found = _JUMP.search(blanked(rule, "nft"))
     return found is not None and is_ours(found[1])
 
 

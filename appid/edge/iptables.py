@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from appid.dataplane.chain import FAMILIES, Family, Topology
-from appid.dataplane.converge import Step, leftovers, program, steps
+from appid.dataplane.converge import Step, leftovers, program, steps, taken_along
 from appid.dataplane.present import PREFIX, ruleset_of, sets_of, table_of
 from appid.dataplane.ruleset import (
     NOTHING,
@@ -128,6 +128,7 @@ def apply(topology: Topology, variant: Variant = "nft") -> None:
             _forget(mask)
         except KernelError as refused:
             log.warning("flows keep marks that mean something else by now: %s", refused)
+    _name_taken(before, target)
     for left in carry_out(leftovers(before, target), on=True):
         log.warning("stays until the next time: %s", left)
 
@@ -182,5 +183,12 @@ def undo(before: RuleSets) -> list[KernelError]:
 def remove() -> None:
     """Take out all that is ours, of both variants; what is not there is passed over. KernelError names what would not
     go; everything else is gone then."""
+    before = read()
     if errors := undo(NOTHING):
         raise errors[0]
+    _name_taken(before, NOTHING)
+
+
+def _name_taken(before: RuleSets, target: RuleSets) -> None:
+    for rule in taken_along(before, target):
+        log.warning("a rule that is not ours went, since it led to a chain of ours: %s", rule)

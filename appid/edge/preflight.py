@@ -22,6 +22,7 @@ from appid.dataplane.converge import program
 from appid.dataplane.foreign import Use, collides, free_mask, nft_uses, uses
 from appid.dataplane.render import clear_text, nat_text
 from appid.dataplane.ruleset import VARIANTS, Variant, is_ours
+from appid.dataplane.text import lines_of
 from appid.edge.iptables import run
 from appid.edge.netlink import KernelError, Socket, attribute
 
@@ -207,11 +208,11 @@ def _iptables_rules(variant: Variant, family: Family) -> Iterator[Foreign]:
     if variant == "legacy" and not (names.exists() and names.read_text().strip()):
         return
     try:
-        lines = run([save]).splitlines()
+        text = run([save])
     except KernelError:
         return  # that variant is not installed
     table = ""
-    for line in lines:
+    for line, _ in lines_of(text):
         if line.startswith("*"):
             table = line[1:]
         elif line.startswith("-A ") and not is_ours(line.split()[1]):

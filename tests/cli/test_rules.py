@@ -126,6 +126,13 @@ def test_enter_or_confirm_keeps_it(space: Namespace, config: Path, rules: Rules)
     assert rules("confirm")[0] == 1
 
 
+@pytest.mark.parametrize("given", ["x", "0", "nan", "86401"])
+def test_what_is_no_number_of_seconds_is_said_in_plain_words(rules: Rules, given: str) -> None:
+    status, out, err = rules("apply", "--confirm", given)
+    assert (status, out) == (2, "")
+    assert f"argument --confirm: '{given}' is no number of seconds between 1 and 86400" in err
+
+
 def test_changes_at_the_same_time_come_one_after_another(space: Namespace, config: Path, rules: Rules) -> None:
     """Two policies, twice each, and remove: each has its turn, and what is there in the end is one of them whole."""
     other = config.with_name("other.toml")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from appid.dataplane.chain import Topology
-from appid.dataplane.converge import Step, leftovers, nft_lines, program, steps
+from appid.dataplane.converge import Step, leftovers, nft_lines, program, steps, taken_along
 from appid.dataplane.ruleset import (
     NOTHING,
     At,
@@ -32,6 +32,19 @@ def programs(todo: list[Step]) -> list[str]:
 
 def with_table(now: RuleSets, place: Place, held: Held) -> RuleSets:
     return replace(now, tables={**now.tables, place: held})
+
+
+def test_rules_of_others_that_lead_to_us_are_told_from_our_jumps() -> None:
+    """Ours stand in built-in chains and ask for marks alone; before version 0.2, for connmarks too."""
+    place = Place("legacy", 6, "filter")
+    mine = (At("FORWARD", 1, MAIN), At("FORWARD", 3, "-j APPID-ALLOWED"),
+            At("INPUT", 1, "-m mark --mark 0x0/0xb -m connmark ! --mark 0x1/0x7 -j APPID"))  # fmt: skip
+    foreign = (At("DOCKER-USER", 1, "-j APPID"), At("FORWARD", 2, "-m comment --comment hello -j APPID"))
+    now = with_table(ONE, place, Held(jumps=(*mine, *foreign)))
+    there = "ip6tables-legacy -t filter -A"
+    assert taken_along(now, NOTHING) == [f"{there} {each.hook} {each.rule}" for each in foreign]
+    assert taken_along(now, now) == [], "an undo brings them back"
+    assert taken_along(ONE, NOTHING) == []
 
 
 def test_nothing_to_do_is_no_step() -> None:

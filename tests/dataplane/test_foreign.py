@@ -30,6 +30,13 @@ OURS = Marks().mask
         ("-A PREROUTING -p udp -m udp --dport 5060 -j CT --helper sip", [Use("helper")]),
         ("-A PREROUTING -p tcp -m tcp --dport 21 -j CT --helper ftp", []),
         ("-A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu", []),
+        ('-A FORWARD -m comment --comment "was: -j NFQUEUE --queue-num 0" -j DROP', []),
+        ('-A FORWARD -m comment --comment "a \\" -j NFQUEUE --queue-num 0" -j DROP', []),
+        ("-A FORWARD -m comment --comment --map-mark -j DROP", []),
+        ('-A FORWARD -j LOG --log-prefix "--set-xmark 0x1/0x1"', []),
+        ('-A FORWARD -m comment --comment "ips" -j NFQUEUE --queue-num 3', [Use("queue", first=3, last=3)]),
+        ("-A FORWARD -m comment --comment ips -m mark --mark 0x5 -j DROP", [Use("reads", ALL)]),
+        ("-A FORWARD -j HMARKED", []),
     ],
 )
 def test_an_iptables_rule(rule: str, expected: list[Use]) -> None:

@@ -76,6 +76,48 @@ def test_our_chains_jumps_and_how_many_rules_others_have() -> None:
     assert table_of("") == table_of("*mangle\nCOMMIT\n")
 
 
+NAMED = """*filter
+:FORWARD ACCEPT [0:0]
+-A FORWARD -s 10.9.9.9/32 -m comment --comment "never -j APPID-ALLOWED here" -j DROP
+-A FORWARD -m comment --comment APPID-x -j DROP
+-A FORWARD -m comment --comment -j -j DROP
+-A FORWARD -m comment --comment "a 5\\" pipe \\\\ and \\' -j APPID"
+-A FORWARD -m comment --comment "two
+-A FORWARD -j APPID"
+-A FORWARD -j LOG --log-prefix "x -j APPID-x"
+-A FORWARD -m comment --comment "five\\"" -j APPID
+-A FORWARD -m comment --comment -j -g APPID-ALLOWED
+COMMIT
+"""
+"""As iptables-save 1.8.9 prints comments with quotes, backslashes and line breaks; the last two are jumps to us."""
+
+
+def test_words_in_comments_and_prefixes_are_no_jumps() -> None:
+    held = table_of(NAMED)
+    assert held.others == {"FORWARD": 6}
+    assert held.jumps == (
+        At("FORWARD", 7, '-m comment --comment "five\\"" -j APPID'),
+        At("FORWARD", 8, "-m comment --comment -j -g APPID-ALLOWED"),
+    )
+
+
+def test_words_in_nft_comments_are_no_handles() -> None:
+    """nft knows no backslash in a string."""
+    listing = """table ip filter {
+\tchain FORWARD { # handle 1
+\t\tcomment "ours: jump APPID {"
+\t\ttype filter hook forward priority filter; policy accept;
+\t\tcounter packets 3 bytes 84 drop comment "as # handle 9 says" # handle 4
+\t\tlog prefix "ends with \\" counter packets 0 bytes 0 drop comment "jump APPID-x\\" # handle 5
+\t}
+}
+"""
+    (chain,) = ruleset_of(listing).builtin["ip filter"].values()
+    assert chain.hook == "type filter hook forward priority filter; policy accept;"
+    assert chain.handles == (4, 5)
+    assert chain.rules[0] == 'counter drop comment "as # handle 9 says"'
+
+
 def test_sets_with_their_elements() -> None:
     create = (
         "hash:ip,port,ip family inet hashsize 1024 maxelem 65536 timeout 60 skbinfo bucketsize 12 initval 0xac7263a2"

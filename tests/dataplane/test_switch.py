@@ -65,6 +65,20 @@ def test_jumps_take_their_places_among_the_rules_of_others() -> None:
         assert mangle([*switched(now, target)])[-1] == f"{put} {SPOKEN}"
 
 
+def test_rules_whose_words_read_like_jumps_to_us_stay() -> None:
+    """A jump to us with a comment is one."""
+    now = there()
+    rules = (
+        "counter accept", SPOKEN, 'counter drop comment "jump APPID-x"', 'log prefix "goto APPID"',
+        'counter jump APPID comment "hello"', 'drop comment "x" jump APPID"', 'drop comment "goto APPID\\"',
+    )  # fmt: skip
+    chain = NftChain(BASE, rules, tuple(range(11, 18)))
+    lines = mangle([*switched(replace(now, builtin={"ip mangle": {"FORWARD": chain}}), ONE)])
+    assert [line for line in lines if line.startswith("delete rule")] == [
+        "delete rule FORWARD handle 12", "delete rule FORWARD handle 15"
+    ]  # fmt: skip
+
+
 def test_what_was_staged_and_never_used_goes() -> None:
     now = there(**{"-NEXT": ("-j RETURN",)})
     assert stale(now, ONE, PLACE) == ["APPID-NEXT"]

@@ -98,6 +98,25 @@ COMMIT
 COMMIT
 """
 
+NAMED = """*mangle
+-A FORWARD -s {quiet} -m comment --comment "never -j APPID here" -j DROP
+-A FORWARD -s {quiet} -m comment --comment APPID-QUEUE -j RETURN
+COMMIT
+*filter
+-A FORWARD -s {quiet} -m comment --comment "never -j APPID-ALLOWED here" -j DROP
+-A FORWARD -s {quiet} -m comment --comment "5\\" or \\\\ -g APPID-ALLOWED" -j DROP
+-A FORWARD -s {quiet} -m comment --comment "at the end -j APPID"
+-A FORWARD -s {quiet} -m comment --comment -j -j DROP
+-A FORWARD -s {quiet} -j LOG --log-prefix "jump APPID-x"
+-A FORWARD -s {quiet} -j LOG --log-prefix APPID-x
+-A FORWARD -s {quiet} -j NFLOG --nflog-prefix "goto APPID"
+-A INPUT -s {quiet} -m comment --comment APPID-INPUT -j DROP
+-A INPUT -s {quiet} -m comment --comment "was: -j NFQUEUE --queue-num 77, --set-xmark 0x1/0x1" -j DROP
+-A INPUT -s {quiet} -m comment --comment --map-mark -j DROP
+COMMIT
+"""
+"""An admin's, along with each of them: words that read like jumps to our chains, or like what collides with us."""
+
 FIREWALLD_NFT = """table inet firewalld {
   chain mangle_PREROUTING { type filter hook prerouting priority mangle + 10; policy accept; }
   chain filter_FORWARD {
@@ -110,6 +129,13 @@ FIREWALLD_NFT = """table inet firewalld {
     ct state invalid drop
   }
 }
+table ip filter {
+  chain FORWARD {
+    type filter hook forward priority filter;
+    ip saddr 10.9.9.7 counter drop comment "jump APPID-x"
+    ip saddr 10.9.9.7 counter accept comment "in two # handle 7 jump APPID"
+  }
+}
 """
 """Its nftables backend, beside which the chains of iptables stay empty."""
 
@@ -120,6 +146,11 @@ BANNED4, BANNED6 = "198.51.100.3", "fd00:77:2::3"
 
 def text(name: str, family: int) -> str:
     """The iptables-restore input of one of them; what family 6 has no word for is left out."""
+    rules = IPTABLES[name] + NAMED
     if family == 4:
-        return IPTABLES[name].format(icmp="icmp", docker="172.17.0.0/16", client="10.77.1.2", banned=BANNED4)
-    return IPTABLES[name].format(icmp="ipv6-icmp", docker="fd00:d::/64", client="fd00:77:1::2", banned=BANNED6)
+        return rules.format(
+            icmp="icmp", docker="172.17.0.0/16", client="10.77.1.2", banned=BANNED4, quiet="10.9.9.9"
+        )  # fmt: skip
+    return rules.format(
+        icmp="ipv6-icmp", docker="fd00:d::/64", client="fd00:77:1::2", banned=BANNED6, quiet="fd00:9::9"
+    )

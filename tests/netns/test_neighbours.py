@@ -6,13 +6,14 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from appid.dataplane.chain import Allowed, Topology
 from appid.dataplane.diff import differences
 from appid.dataplane.ruleset import VARIANTS, Variant, wanted
-from appid.edge import iptables
+from appid.edge import iptables, preflight
 from appid.packet import Packet
 from tests.netns import neighbours
 from tests.netns.net import CLIENT4, CLIENT6, GATEWAY4, GATEWAY6, PEER4, PEER6, Net, received
@@ -44,7 +45,7 @@ def theirs(net: Net) -> str:
     native = [
         line for line in net.gateway.run("nft", "list", "ruleset").split("table ") if line.startswith("inet fire")
     ]
-    kept = [line for line in lines if not re.search(r"-j APPID", line)]
+    kept = [line for line in lines if not re.fullmatch(r"-A \w+ (-m mark ! --mark \S+ )?-j APPID[A-Z-]*", line)]
     return re.sub(r"\[\d+:\d+\]", "", "\n".join(kept + native))
 
 
@@ -78,6 +79,36 @@ def test_those_who_come_after_stay_as_they_are(bare: Net, variant: Variant, name
     assert theirs(bare) == before
     bare.gateway.call(iptables.remove)
     assert without_empty(theirs(bare)) == without_empty(before)
+
+
+@pytest.mark.parametrize(("name", "variant"), [("docker", "nft"), ("docker", "legacy"), ("firewalld-nft", "nft")])
+def test_undo_brings_back_each_of_theirs_once(bare: Net, variant: Variant, name: str) -> None:
+    """As often as it is done; and while ours stand, there is nothing to put right."""
+    move_in(bare, name, variant)
+    assert [str(each) for each in bare.gateway.call(lambda: preflight.problems(TOPOLOGY, variant))] == []
+    before = theirs(bare)
+    for _ in range(2):
+        found = bare.gateway.call(iptables.read)
+        install(bare, variant)
+        assert bare.gateway.call(lambda: iptables.mend(TOPOLOGY, variant)) == []
+        assert bare.gateway.call(partial(iptables.undo, found)) == []
+        assert without_empty(theirs(bare)) == without_empty(before)
+
+
+def test_a_rule_of_others_that_leads_to_our_chain_goes_with_it_and_is_named(
+    bare: Net, variant: Variant, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(bare, variant)
+    program = f"ip6tables-{variant}"
+    for line in ("-N MINE", "-A MINE -m comment --comment hello -j APPID-ALLOWED", "-A MINE -j RETURN",
+                 "-A FORWARD -p tcp -j APPID"):  # fmt: skip
+        bare.gateway.run(program, *line.split())
+    bare.gateway.call(iptables.remove)
+    saved = bare.gateway.run(f"{program}-save")
+    assert re.findall("-A .*", saved) == ["-A MINE -j RETURN"]
+    named = sorted(record.getMessage().partition(": ")[2] for record in caplog.records)
+    assert named == [f"{program} -t filter -A FORWARD -p tcp -j APPID",
+                     f"{program} -t filter -A MINE -m comment --comment hello -j APPID-ALLOWED"]  # fmt: skip
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
