@@ -8,9 +8,11 @@ changes nothing: a 200 from another address, a BYE with wrong tags, an INVITE re
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from appid.alg.media import MediaPort, agreed
 from appid.decode.sdp import Description
 
 BYE_TIMEOUT = 32.0
@@ -55,12 +57,43 @@ class Change:
     end: Literal["bye", "cancelled", "refused"] = "bye"
 
 
+Asked = tuple[str, bool, int]
+"""A transaction: its method, whether the inside host asks, and the CSeq."""
+
+
+class Offer(NamedTuple):
+    """A description that waits for its answer; `serial` counts the offers of the dialog."""
+
+    description: Description
+    outward: bool
+    serial: int
+
+
+class Pair(NamedTuple):
+    """What an answer left of an offer; `offer` is the one it answers."""
+
+    inside: Description
+    outside: Description
+    offer: Offer
+
+    @property
+    def told(self) -> tuple[Description, Description]:
+        """The offer, then the answer."""
+        return (self.inside, self.outside) if self.offer.outward else (self.outside, self.inside)
+
+
 @dataclass(slots=True, eq=False)
 class Dialog:
     """One dialog between an inside host and a peer. `caller_inside`: the INVITE was sent by the inside host;
     `peers`: addresses of the same peer that its call has shown (a BYE may take the relay or the direct path).
     `cseqs`: the last INVITE and UPDATE of each sender, by (method, outward): the two sides count on their own
-    (RFC 3261 section 12.2.1.1)."""
+    (RFC 3261 section 12.2.1.1).
+
+    offers     that may be answered, by transaction and branch ("": of all branches, the request's own)
+    pairs      what each branch has agreed, by the callee's tag; `branch` is the one whose pair stands
+    firm       the pair that a final or a reliable answer has left; `trying`: who has changed it only for now (RFC 6141)
+    others     branches that answered after `branch`, and whether the caller has acknowledged them; `left`: had a BYE
+    """
 
     call_id: str
     host: bytes
@@ -70,10 +103,15 @@ class Dialog:
     cseqs: dict[tuple[str, bool], int]
     peers: set[bytes] = field(default_factory=set)
     to_tags: set[str] = field(default_factory=set)
-    offer: Description | None = None
-    offer_outward: bool = True
-    inside: Description | None = None
-    outside: Description | None = None
+    offers: dict[tuple[Asked, str], Offer] = field(default_factory=dict)
+    serial: int = 0
+    pairs: dict[str, Pair] = field(default_factory=dict)
+    branch: str = ""
+    firm: Pair | None = None
+    trying: Asked | None = None
+    others: dict[str, bool] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)
+    challenged: bool = False
     answered: bool = False
     cancelled: bool = False
     bye_at: float | None = None
@@ -86,6 +124,35 @@ class Dialog:
     def inviting(self) -> int:
         """CSeq of the caller's last INVITE."""
         return self.cseqs["INVITE", self.caller_inside]
+
+    @property
+    def pair(self) -> Pair | None:
+        """What is agreed, for now or for good."""
+        return self.pairs.get(self.branch)
+
+    @property
+    def standing(self) -> tuple[Pair, ...]:
+        """What was agreed before, as long as it may come back, and what is now."""
+        back = self.firm if self.answered and self.trying is not None else None
+        return tuple(pair for pair in (back, self.pair) if pair is not None)
+
+    def places(self) -> Iterator[MediaPort]:
+        """The ports at which the inside host is to receive."""
+        for pair in self.standing:
+            yield from agreed(pair.inside, pair.outside)
+
+    def tags(self, signal: Signal) -> tuple[str, str]:
+        """The caller's tag and the callee's, that of the branch, whoever sends what."""
+        by_caller = signal.outward == self.caller_inside
+        forward = by_caller == (signal.method is not None)
+        return (signal.from_tag, signal.to_tag) if forward else (signal.to_tag, signal.from_tag)
+
+    def note_offer(self, asked: Asked, branch: str, description: Description, outward: bool) -> None:
+        """An offer, in place of those of the same sender's earlier requests."""
+        for known in [each for each in self.offers if each[0][:2] == asked[:2] and each[0] != asked]:
+            del self.offers[known]
+        self.serial += 1
+        self.offers[asked, branch] = Offer(description, outward, self.serial)
 
 
 class Dialogs:
@@ -110,6 +177,8 @@ class Dialogs:
             self.known[key] = dialog = self._create(signal)
             self.by_call_id.setdefault(signal.call_id, []).append(dialog)
             return [Change("invited", dialog)]
+        if dialog.challenged and _anew(dialog, signal):
+            dialog.from_tag = signal.from_tag
         if dialog.ended or not self._same_tags(dialog, signal):
             return []
         if signal.peer != dialog.peer and signal.peer not in dialog.peers:
@@ -161,32 +230,34 @@ class Dialogs:
         cseqs = {("INVITE", signal.outward): signal.cseq}
         dialog = Dialog(signal.call_id, signal.host, signal.peer, signal.outward, signal.from_tag, cseqs)
         if signal.description is not None:
-            dialog.offer, dialog.offer_outward = signal.description, signal.outward
+            dialog.note_offer(("INVITE", signal.outward, signal.cseq), "", signal.description, signal.outward)
         return dialog
 
     @staticmethod
     def _same_tags(dialog: Dialog, signal: Signal) -> bool:
         """RFC 3261 section 12.2: From and To keep their sense in the caller's requests and all answers to them."""
-        by_caller = signal.outward == dialog.caller_inside
-        forward = by_caller if signal.method is not None else not by_caller
-        caller_tag, callee_tag = (signal.from_tag, signal.to_tag) if forward else (signal.to_tag, signal.from_tag)
+        caller_tag, callee_tag = dialog.tags(signal)
         if caller_tag != dialog.from_tag:
             return False
-        return not callee_tag or not dialog.to_tags or callee_tag in dialog.to_tags or not dialog.answered
+        if not callee_tag or not dialog.to_tags or callee_tag in dialog.to_tags or callee_tag in dialog.others:
+            return True
+        return not dialog.answered or _answers_too(dialog, signal)
 
     def _request(self, dialog: Dialog, signal: Signal, now: float) -> list[Change]:
+        _, branch = dialog.tags(signal)
+        if branch in dialog.others and signal.method not in ("ACK", "BYE"):
+            return []
         match signal.method:
             case "INVITE" | "UPDATE":
                 self._offered(dialog, signal)
             case "ACK":
                 if dialog.answered and signal.cseq == dialog.cseqs.get(("INVITE", signal.outward)):
-                    return self._answer(dialog, signal)
+                    if branch in dialog.others and signal.outward == dialog.caller_inside:
+                        dialog.others[branch] = True
+                    return self._answer(dialog, signal, ("INVITE", signal.outward, signal.cseq), True)
             case "PRACK":  # RFC 3262 section 5: it may answer a reliable response's offer, or make one
                 if signal.to_tag and signal.to_tag in dialog.to_tags:
-                    if dialog.offer is not None and dialog.offer_outward != signal.outward:
-                        return self._answer(dialog, signal)
-                    if signal.description is not None:
-                        dialog.offer, dialog.offer_outward = signal.description, signal.outward
+                    return self._acknowledged(dialog, signal, branch)
             case "CANCEL":
                 mine = signal.outward == dialog.caller_inside and signal.cseq == dialog.inviting
                 if mine and not dialog.answered and not dialog.cancelled:
@@ -194,13 +265,47 @@ class Dialogs:
                     self.leaving[dialog.call_id, dialog.host] = dialog
                     return [Change("leaving", dialog, "cancelled")]
             case "BYE":
-                if signal.to_tag and (signal.to_tag in dialog.to_tags or signal.from_tag in dialog.to_tags):
-                    if dialog.bye_at is None:
-                        dialog.bye_at = now
-                        self.leaving.pop((dialog.call_id, dialog.host), None)
-                        self.leaving[dialog.call_id, dialog.host] = dialog
-                    return [Change("leaving", dialog)]
+                if signal.to_tag and (branch in dialog.to_tags or branch in dialog.others):
+                    return self._bye(dialog, branch, now)
         return []
+
+    def _acknowledged(self, dialog: Dialog, signal: Signal, branch: str) -> list[Change]:
+        """PRACK: the provisional response was a reliable one, so its answer binds."""
+        asked = ("INVITE", signal.outward, dialog.cseqs.get(("INVITE", signal.outward), -1))
+        waiting, pair = dialog.offers.get((asked, branch)), dialog.pairs.get(branch)
+        if waiting is None or waiting.outward == signal.outward or (pair and pair.offer.serial >= waiting.serial):
+            if signal.description is not None:
+                asked_here = ("PRACK", signal.outward, signal.cseq)
+                dialog.note_offer(asked_here, "", signal.description, signal.outward)
+            before = dialog.standing
+            self._commit(dialog, asked)
+            return [Change("media", dialog)] if dialog.standing != before else []
+        return self._answer(dialog, signal, asked, True)
+
+    def _bye(self, dialog: Dialog, branch: str, now: float) -> list[Change]:
+        """A BYE is one branch's: of those that ring, or have answered as well, another may go on (RFC 3261 sections 15
+        and 13.2.2.4)."""
+        before, heirs = dialog.standing, [tag for tag, acknowledged in dialog.others.items() if acknowledged]
+        if branch in dialog.others:
+            del dialog.others[branch]
+        elif not dialog.answered and len(dialog.to_tags) > 1:
+            dialog.to_tags.remove(branch)
+            if dialog.branch == branch:
+                dialog.branch = next((tag for tag in dialog.pairs if tag in dialog.to_tags), "")
+        elif heirs and dialog.bye_at is None:
+            dialog.branch, dialog.trying = heirs[0], None
+            dialog.to_tags = {dialog.branch}
+            dialog.firm = dialog.pairs.get(dialog.branch)
+            del dialog.others[dialog.branch]
+        else:
+            if dialog.bye_at is None:
+                dialog.bye_at = now
+                self.leaving.pop((dialog.call_id, dialog.host), None)
+                self.leaving[dialog.call_id, dialog.host] = dialog
+            return [Change("leaving", dialog)]
+        dialog.left.add(branch)
+        dialog.pairs.pop(branch, None)
+        return [Change("media", dialog)] if dialog.standing != before else []
 
     @staticmethod
     def _offered(dialog: Dialog, signal: Signal) -> None:
@@ -211,62 +316,88 @@ class Dialogs:
         if signal.cseq <= dialog.cseqs.get(asked, -1) or not (signal.to_tag or again):
             return
         dialog.cseqs[asked] = signal.cseq
-        if signal.method == "INVITE" or signal.description is not None:
-            dialog.offer, dialog.offer_outward = signal.description, signal.outward
+        dialog.challenged = False
+        if signal.description is not None:
+            dialog.note_offer((*asked, signal.cseq), "", signal.description, signal.outward)
 
     def _response(self, dialog: Dialog, signal: Signal, now: float) -> list[Change]:
         status = signal.status or 0
+        asked = (signal.cseq_method, not signal.outward, signal.cseq)
         if signal.cseq_method == "BYE":
-            if dialog.bye_at is not None and status >= 200:
+            if dialog.bye_at is not None and status >= 200 and status not in (401, 407):  # then it is sent again
                 self._end(dialog, now)
                 return [Change("ended", dialog)]
             return []
         if signal.cseq_method == "PRACK":
-            return self._answer(dialog, signal) if 200 <= status < 300 else []
+            return self._answer(dialog, signal, asked, True) if 200 <= status < 300 else []
         if signal.cseq != dialog.cseqs.get((signal.cseq_method, not signal.outward)):
             return []
         if status >= 300:
             return self._refused(dialog, signal, now)
-        if status <= 100:
+        if status <= 100 or signal.to_tag in dialog.left:
             return []
-        if signal.to_tag and not dialog.answered and len(dialog.to_tags) < MAX_TAGS:
+        if _answers_too(dialog, signal) and len(dialog.others) + len(dialog.left) < MAX_TAGS:
+            dialog.others.setdefault(signal.to_tag, False)
+        if signal.to_tag and not dialog.answered and len(dialog.to_tags) + len(dialog.left) < MAX_TAGS:
             dialog.to_tags.add(signal.to_tag)
-        changes = []
-        if status >= 200 and signal.cseq_method == "INVITE" and not dialog.answered:
-            dialog.answered = True
-            if dialog.cancelled and dialog.bye_at is None:  # the answer was quicker (RFC 3261 section 9.1)
-                dialog.cancelled = False
-                self.leaving.pop((dialog.call_id, dialog.host), None)
-            if signal.to_tag:
-                dialog.to_tags = {signal.to_tag}  # of several branches this one won (RFC 3261 section 13.2.2.4)
-            changes.append(Change("answered", dialog))
-        return changes + self._answer(dialog, signal)
+        if status < 200 or signal.cseq_method != "INVITE" or dialog.answered:
+            return self._answer(dialog, signal, asked, status >= 200)
+        dialog.answered = True
+        if dialog.cancelled and dialog.bye_at is None:  # the answer was quicker (RFC 3261 section 9.1)
+            dialog.cancelled = False
+            self.leaving.pop((dialog.call_id, dialog.host), None)
+        before = dialog.pair
+        if signal.to_tag:
+            dialog.to_tags = {signal.to_tag}  # of several branches this one won (RFC 3261 section 13.2.2.4)
+            dialog.branch = signal.to_tag
+        changes = self._answer(dialog, signal, asked, True)
+        if not changes and dialog.pair not in (None, before):  # agreed when it still rang; another was heard since
+            changes = [Change("media", dialog)]
+        dialog.firm, dialog.trying = dialog.pair, None
+        return [Change("answered", dialog), *changes]
 
-    def _answer(self, dialog: Dialog, signal: Signal) -> list[Change]:
-        """RFC 3264: the first description is the offer, the one that comes back on it the answer."""
+    def _answer(self, dialog: Dialog, signal: Signal, asked: Asked, binds: bool) -> list[Change]:
+        """RFC 3264: the first description is the offer, the one that comes back on it the answer. `binds`: it cannot be
+        taken back by a refusal. What an older offer's answer says over again does not count."""
+        branch, before = dialog.tags(signal)[1] or dialog.branch, dialog.standing
         description = signal.description
-        if description is None:
+        offer = dialog.offers.get((asked, branch)) or dialog.offers.get((asked, ""))
+        if branch and branch not in dialog.to_tags and branch not in dialog.others:
             return []
-        if dialog.offer is None:
-            dialog.offer, dialog.offer_outward = description, signal.outward
+        if description is not None and offer is None:
+            if asked[0] == "INVITE" and signal.method is None:
+                dialog.note_offer(asked, branch, description, signal.outward)
             return []
-        if signal.outward == dialog.offer_outward:
-            return []
-        inside, outside = (dialog.offer, description) if dialog.offer_outward else (description, dialog.offer)
-        if (inside, outside) == (dialog.inside, dialog.outside):
-            return []
-        dialog.inside, dialog.outside = inside, outside
-        return [Change("media", dialog)]
+        if description is not None and offer is not None and signal.outward != offer.outward:
+            ours, theirs = (offer.description, description) if offer.outward else (description, offer.description)
+            known = dialog.pairs.get(branch)
+            if known is None or known.offer.serial <= offer.serial:
+                dialog.pairs[branch] = Pair(ours, theirs, offer)
+                if branch not in dialog.others:
+                    dialog.branch, dialog.trying = branch, asked
+        if binds and branch not in dialog.others:
+            self._commit(dialog, asked)
+        return [Change("media", dialog)] if _words(dialog.standing) != _words(before) else []
+
+    @staticmethod
+    def _commit(dialog: Dialog, asked: Asked) -> None:
+        """What this transaction changed for now is changed for good."""
+        if dialog.trying == asked:
+            dialog.firm, dialog.trying = dialog.pair, None
 
     def _refused(self, dialog: Dialog, signal: Signal, now: float) -> list[Change]:
         first = signal.cseq_method == "INVITE" and not dialog.answered
         if not first or signal.status in (401, 407, 422, 491):
             # a refused re-INVITE leaves the session as it was (RFC 3261 section 14.1); a challenge is asked again
-            if dialog.offer_outward == signal.outward:
-                return []  # glare: the offer that waits is the other side's
-            dialog.offer_outward = dialog.caller_inside
-            dialog.offer = dialog.inside if dialog.caller_inside else dialog.outside
-            return []
+            asked, before = (signal.cseq_method, not signal.outward, signal.cseq), dialog.standing
+            for known in [each for each in dialog.offers if each[0] == asked]:
+                del dialog.offers[known]
+            dialog.challenged = first
+            if dialog.trying == asked and dialog.answered:
+                dialog.trying = None
+                if dialog.firm is not None:
+                    dialog.pairs[dialog.branch] = dialog.firm
+            return [Change("media", dialog)] if _words(dialog.standing) != _words(before) else []
         self._end(dialog, now)
         dialog.refused = True
         return [Change("ended", dialog, "cancelled" if dialog.cancelled else "refused")]
@@ -306,3 +437,26 @@ def _again(dialog: Dialog, signal: Signal) -> bool:
         dialog.refused and signal.method == "INVITE" and signal.outward == dialog.caller_inside
         and signal.from_tag == dialog.from_tag and signal.cseq > dialog.inviting
     )  # fmt: skip
+
+
+def _anew(dialog: Dialog, signal: Signal) -> bool:
+    """The challenged INVITE once more, with a From tag of its own: RFC 3261 section 22.2 says the same one, and some
+    clients take another."""
+    return (
+        signal.method == "INVITE" and not signal.to_tag and signal.from_tag != "" and not dialog.answered
+        and signal.outward == dialog.caller_inside and signal.cseq > dialog.inviting
+        and (signal.peer == dialog.peer or signal.peer in dialog.peers)
+    )  # fmt: skip
+
+
+def _answers_too(dialog: Dialog, signal: Signal) -> bool:
+    """A 2xx of another branch of the INVITE that was answered (RFC 3261 section 13.2.2.4)."""
+    return (
+        dialog.answered and signal.cseq_method == "INVITE" and 200 <= (signal.status or 0) < 300
+        and signal.outward != dialog.caller_inside and signal.cseq == dialog.inviting and signal.to_tag != ""
+        and signal.to_tag not in dialog.to_tags and signal.to_tag not in dialog.left
+    )  # fmt: skip
+
+
+def _words(pairs: tuple[Pair, ...]) -> list[tuple[Description, Description]]:
+    return [(pair.inside, pair.outside) for pair in pairs]

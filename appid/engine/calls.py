@@ -17,7 +17,7 @@ from appid.alg.expectation import Expectation
 from appid.alg.host import NOBODY, Host
 from appid.alg.lessons import LIFETIME as LESSON
 from appid.alg.lessons import Lesson, Lessons
-from appid.alg.media import MediaPort, agreed, described
+from appid.alg.media import MediaPort, described
 from appid.dataplane.command import BindNat, ClosePinhole, Command, CutFlow, OpenPinhole, Report
 from appid.decode.sdp import Description
 from appid.engine import guards
@@ -381,14 +381,12 @@ class CallKeeper:
         self.deadline = time if self.deadline is None else min(self.deadline, time)
 
     def _media(self, call: Call, dialog: Dialog, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:
-        inside, outside = dialog.inside, dialog.outside
-        if inside is None or outside is None:
-            return
-        call.media = described(*((inside, outside) if dialog.offer_outward else (outside, inside)))
+        if dialog.pair is not None:
+            call.media = described(*dialog.pair.told)
         if "expectations" not in self.functions(call.application, self.decisions.get(call.id)):
             return
         wanted: dict[tuple[bytes, int, bytes], Expectation] = {}
-        for place in agreed(inside, outside):
+        for place in dialog.places():
             if self.topology.inside(dialog.peer):
                 place = replace(place, peer=dialog.peer)  # both inside: media takes the path of the signalling
             refusal = guards.refusal(place, record, self.settings.applications[call.application], self.topology)

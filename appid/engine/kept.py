@@ -43,7 +43,6 @@ class KeptDialog:
     from_tag: str
     cseqs: tuple[tuple[str, bool, int], ...]
     to_tags: tuple[str, ...]
-    offer_outward: bool
     answered: bool
     cancelled: bool
     bye_at: float | None
@@ -134,7 +133,7 @@ def _kept_dialog(dialog: Dialog) -> KeptDialog:
     return KeptDialog(
         dialog.call_id, dialog.host, dialog.peer, dialog.caller_inside, dialog.from_tag,
         tuple((method, outward, number) for (method, outward), number in dialog.cseqs.items()),
-        tuple(sorted(dialog.to_tags)), dialog.offer_outward, dialog.answered, dialog.cancelled, dialog.bye_at,
+        tuple(sorted(dialog.to_tags)), dialog.answered, dialog.cancelled, dialog.bye_at,
     )  # fmt: skip
 
 
@@ -214,7 +213,7 @@ def _restore_dialog(calls: CallKeeper, call: Call, kept: KeptDialog) -> None:
     dialog = Dialog(kept.call_id, kept.host, kept.peer, kept.caller_inside, kept.from_tag, cseqs, call.peers)
     if ("INVITE", kept.caller_inside) not in cseqs:
         return
-    dialog.to_tags, dialog.offer_outward = set(kept.to_tags), kept.offer_outward
+    dialog.to_tags, dialog.branch = set(kept.to_tags), next(iter(kept.to_tags), "")
     dialog.answered, dialog.cancelled, dialog.bye_at = kept.answered, kept.cancelled, kept.bye_at
     calls.dialogs.put(dialog)
     calls.by_call_id[kept.call_id] = call.id

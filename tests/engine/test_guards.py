@@ -295,3 +295,18 @@ def test_setting_a_call_up_looks_at_no_other_call() -> None:
     assert len(play.engine.calls.calls.open) == 300
     assert play.engine.deadline is not None
     assert packed(A.host) in play.engine.calls.book._hosts
+
+
+def test_the_old_port_stays_open_while_a_re_invite_may_fail() -> None:
+    """RFC 6141: a 183 answers the offer for now, 488 takes it back."""
+    play = routed()
+    phone = called(play, A.host)
+
+    def standing() -> list[int]:
+        return sorted(expectation.port for expectation in play.engine.calls.book.open.values())
+
+    phone.out(phone.head("INVITE sip:b@h SIP/2.0", "2 INVITE", ";tag=314159", body(A.host, 20000)))
+    phone.back(phone.head("SIP/2.0 183 Session Progress", "2 INVITE", ";tag=314159", body(PROVIDER.host, 30000)))
+    assert standing() == [16402, 16403, 20000, 20001]
+    phone.back(phone.head("SIP/2.0 488 Not Acceptable Here", "2 INVITE", ";tag=314159", b""))
+    assert standing() == [16402, 16403]
