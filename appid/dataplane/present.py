@@ -18,6 +18,7 @@ _COUNTER = re.compile(r"counter packets \d+ bytes \d+")
 _CHOSEN = re.compile(r" (hashsize|bucketsize|initval) \S+| forceadd")
 _HEAD = re.compile(r"(\S[^{]*) \{(?: # handle \d+)?")
 _HANDLE = re.compile(r" # handle (\d+)$")
+_UNREADABLE = re.compile(r"^# Table `(\w+)' is incompatible", re.M)
 PREFIX = "appid-"
 
 
@@ -44,6 +45,11 @@ def table_of(saved: str) -> Held:
             else:
                 others[name] += 1
     return Held({name: tuple(lines) for name, lines in chains.items()}, tuple(jumps), others)
+
+
+def unreadable(saved: str) -> frozenset[str]:
+    """Tables with rules made with nft itself that iptables-nft has no words for: it prints nothing of them."""
+    return frozenset(_UNREADABLE.findall(saved))
 
 
 def sets_of(saved: str) -> dict[str, SetText]:

@@ -17,7 +17,7 @@ from typing import Literal
 
 from appid.dataplane.chain import FAMILIES, Family, Topology
 from appid.dataplane.converge import Step, leftovers, program, steps, taken_along
-from appid.dataplane.present import PREFIX, ruleset_of, sets_of, table_of
+from appid.dataplane.present import PREFIX, ruleset_of, sets_of, table_of, unreadable
 from appid.dataplane.ruleset import (
     NOTHING,
     TABLES,
@@ -26,6 +26,8 @@ from appid.dataplane.ruleset import (
     Place,
     RuleSets,
     Variant,
+    home_of,
+    is_ours,
     relaid,
     remembering,
     wanted,
@@ -38,6 +40,7 @@ log = logging.getLogger("appid")
 _TRIES = 50
 """Times that a set in use is tried again, 20 ms apart: nft frees rules a moment after it removed them."""
 _RETURNS = 3
+UNREADABLE = "table {} holds rules that were made with nft itself and that it cannot read: move them to another table"
 
 
 def run(command: Sequence[str], text: str | None = None) -> str:
@@ -69,17 +72,21 @@ def saved(variant: Variant, family: Family, table: str) -> str:
 
 
 def read() -> RuleSets:
-    """All that is ours in this network namespace, of both variants."""
+    """All that is ours in this network namespace, of both variants. KernelError where it cannot be told."""
     tables: dict[Place, Held] = {}
+    listing = ruleset_of(run(["nft", "-a", "-t", "list", "ruleset"]))
     for variant in VARIANTS:
         for family in FAMILIES:
             for table in TABLES:
-                held = table_of(saved(variant, family, table))
+                text, home = saved(variant, family, table), home_of(family, table)
+                if unreadable(text) and any(map(is_ours, listing.builtin.get(home, ()))):
+                    raise KernelError(program(family, variant, "save"), UNREADABLE.format(home))
+                held = table_of(text)
                 if held.chains or held.jumps or held.others:
                     tables[Place(variant, family, table)] = held
     names = [name for name in run(["ipset", "-n", "list"]).split() if name.startswith(PREFIX)]
     sets = {each: text for name in names for each, text in sets_of(run(["ipset", "save", name])).items()}
-    return RuleSets(tables, sets, *ruleset_of(run(["nft", "-a", "-t", "list", "ruleset"])))
+    return RuleSets(tables, sets, *listing)
 
 
 def carry_out(todo: Iterable[Step], on: bool = False) -> list[KernelError]:

@@ -20,10 +20,11 @@ from pyroute2 import IPRoute
 from appid.dataplane.chain import CLEAR_TABLE, FAMILIES, NAT_TABLE, Family, Topology
 from appid.dataplane.converge import program
 from appid.dataplane.foreign import Use, collides, free_mask, nft_uses, uses
+from appid.dataplane.present import unreadable
 from appid.dataplane.render import clear_text, nat_text
-from appid.dataplane.ruleset import VARIANTS, Variant, is_ours
+from appid.dataplane.ruleset import TABLES, VARIANTS, Variant, home_of, is_ours
 from appid.dataplane.text import lines_of
-from appid.edge.iptables import run
+from appid.edge.iptables import UNREADABLE, run
 from appid.edge.netlink import KernelError, Socket, attribute
 
 PROBE = "appid-probe"
@@ -76,6 +77,7 @@ def problems(topology: Topology, variant: Variant, starting: bool = True) -> lis
     found = list(_features(variant, topology))
     if any(problem.text.startswith("no program") for problem in found):
         return found
+    found += _unreadable(variant)
     rules = list(_rules())
     found += _marks(topology, rules)
     found += _queues(topology, rules)
@@ -115,6 +117,14 @@ def _features(variant: Variant, topology: Topology, root: Path = Path("/proc/sys
     for name in ("nf_conntrack_acct", "nf_conntrack_events"):
         if not (root / name).exists():
             yield Problem("feature", f"the kernel lacks {name} (sysctl net.netfilter.{name})")
+
+
+def _unreadable(variant: Variant) -> Iterator[Problem]:
+    """Tables that iptables-nft cannot read: whether our jumps stand first and last there could not be told."""
+    for family in FAMILIES if variant == "nft" else ():
+        save = program(family, variant, "save")
+        for table in sorted(unreadable(run([save])) & set(TABLES)):
+            yield Problem("feature", f"{save}: {UNREADABLE.format(home_of(family, table))}")
 
 
 def _age(variant: Variant) -> Iterator[Problem]:
