@@ -118,6 +118,8 @@ class Dialog:
     cancel_at: float | None = None
     ended: bool = False
     refused: bool = False
+    asleep: bool = False
+    """Its call was lost by silence: an answer is news, even the one of before."""
     ended_time: float = 0.0
 
     @property
@@ -377,7 +379,8 @@ class Dialogs:
                     dialog.branch, dialog.trying = branch, asked
         if binds and branch not in dialog.others:
             self._commit(dialog, asked)
-        return [Change("media", dialog)] if _words(dialog.standing) != _words(before) else []
+        news = dialog.asleep or _words(dialog.standing) != _words(before)
+        return [Change("media", dialog)] if news else []
 
     @staticmethod
     def _commit(dialog: Dialog, asked: Asked) -> None:

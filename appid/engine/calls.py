@@ -25,6 +25,7 @@ from appid.engine.due import Due
 from appid.engine.nat import AT_ONCE, OPENS_MEDIA, REFRESH, ROUNDS, NatKeeper
 from appid.engine.record import FlowRecord, Settings, Topology
 from appid.engine.report import AnomalyReport, PinholeReport, told_call
+from appid.engine.silence import Asleep
 from appid.flow.call import Call, Calls, End
 from appid.flow.key import FlowKey
 from appid.identify.application import ALG, AlgFunction
@@ -34,8 +35,6 @@ from appid.wire import UDP, Endpoint, Layer, text
 
 CHANNEL_BIND, CHECKED = "channel-bind", 30.0
 """The reason of an expectation that no dialog has announced, and the seconds for which it holds."""
-LIFETIME = 14400.0
-"""Seconds after which an expectation goes, whatever its call says."""
 PINHOLE_TIMEOUT = 300
 """Seconds the kernel keeps a pinhole or binding without hearing of it again: the bound if the engine is gone."""
 MAX_DENIED = 4096
@@ -57,6 +56,7 @@ class CallKeeper:
         self.dialogs = Dialogs()
         self.book = Book(first, step, limits.pinholes, limits.pinholes_per_host)
         self.nat = NatKeeper(settings, topology)
+        self.asleep = Asleep(self.dialogs, self.nat)
         self.lessons = Lessons()
         self.denied: OrderedDict[tuple[int, bytes, int, bytes], FlowKey] = OrderedDict()
         self.by_call_id: dict[str, int] = {}
@@ -222,7 +222,9 @@ class CallKeeper:
             for change in self.dialogs.handle(other, now):
                 if change.what in ("leaving", "ended"):
                     yield from self._apply(change, record, packet, now)
-        if signal.call_id not in self.by_call_id:
+        if signal.call_id in self.asleep:
+            self.asleep.put(signal.call_id, now)
+        elif signal.call_id not in self.by_call_id:
             yield from self.nat.release((signal.call_id, signal.host))  # nobody's dialog: what it named is not kept
             yield from self._late(signal, record, packet, now)
 
@@ -241,20 +243,17 @@ class CallKeeper:
     def _apply(self, change: Change, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:
         dialog = change.dialog
         if change.what == "invited":
-            call = self._invited(dialog, record, packet, now)
-            yield from self._absorb(call, record.call, packet)
-            self._add(call, record)
-            dialog.peers = call.peers
-            self.by_call_id[dialog.call_id] = call.id
-            yield told_call(call)
-            yield from self._make_room(packet, now)
+            yield from self._begin(dialog, record, packet, now)
             return
+        woken = dialog.call_id in self.asleep and change.what in ("answered", "media")
+        if woken:
+            yield from self._begin(dialog, record, packet, now)
         found = self.calls.open.get(self.by_call_id.get(dialog.call_id, 0))
         if found is None:
             return
-        if change.what == "answered":
+        if dialog.answered:
             found.answered_at = found.answered_at or packet
-        elif change.what == "media":
+        if woken or change.what == "media":
             yield from self._media(found, dialog, record, packet, now)
         elif change.what == "leaving" and change.end == "cancelled":
             self.deadline = self._next_deadline()
@@ -268,6 +267,24 @@ class CallKeeper:
             yield from self._dialog_ended(found, change, packet, now)
             return
         yield told_call(found)
+
+    def _begin(self, dialog: Dialog, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:
+        """A call begins, or one that was lost goes on as another."""
+        self.asleep.wake(dialog.call_id)
+        was = record.call or 0
+        call = self._invited(dialog, record, packet, now)
+        yield from self._absorb(call, record.call, packet)
+        self._add(call, record)
+        for peer in dialog.peers:
+            call.add_peer(peer)
+        dialog.peers = call.peers
+        self.by_call_id[dialog.call_id] = call.id
+        if was not in self.calls.open and was in self.decisions:  # booked for the one that was lost
+            self.decisions[call.id] = self.decisions.pop(was)
+            if was in self.situations:
+                self.situations[call.id] = self.situations.pop(was)
+        yield told_call(call)
+        yield from self._make_room(packet, now)
 
     def _invited(self, dialog: Dialog, record: FlowRecord, packet: int, now: float) -> Call:
         """The call that this INVITE begins; the same one where two inside hosts see one dialog from both ends."""
@@ -397,7 +414,7 @@ class CallKeeper:
                 if not place.candidate:
                     yield Report("anomaly", AnomalyReport(record.id, packet, "sdp", refusal, record.key))
                 continue
-            expectation = self._expectation(call, place, record, packet, now)
+            expectation = self._announced(call, place, record, packet, now)
             wanted[expectation.inside, expectation.port, expectation.peer] = expectation
             if self.topology.inside(place.peer) and not self.topology.inside(dialog.peer):
                 call.add_peer(place.peer)  # it may speak to the host itself from now on
@@ -426,29 +443,9 @@ class CallKeeper:
             peer = Endpoint(place.peer, place.peer_port)
             self.lessons.learn(record.host, Lesson(name, peer, record.id, packet, False, now + LESSON))
 
-    def _expectation(self, call: Call, place: MediaPort, record: FlowRecord, packet: int, now: float) -> Expectation:
-        port = place.port if place.address == record.host else self.nat.inside_port(record, place.port)
-        owner = (call.call_id or "", record.host)
-        near = self.topology.inside(place.peer)
-        outside = self.nat.outside_of(record, Endpoint(record.host, port), place.peer, owner) if not near else None
-        if not near and outside is None and place.address in self.settings.outside and place.address != record.host:
-            outside = Endpoint(place.address, place.port)
-        return Expectation(
-            UDP,
-            record.host,
-            port,
-            place.peer,
-            None,
-            outside.address if outside is not None else None,
-            outside.port if outside is not None else place.port,
-            self._of_media(call),
-            call.id,
-            "sdp-answer",
-            packet,
-            now + LIFETIME,
-            place.kind,
-            place.peer_port,
-        )
+    def _announced(self, call: Call, place: MediaPort, record: FlowRecord, packet: int, now: float) -> Expectation:
+        owner, name = (call.call_id or "", record.host), self._of_media(call)
+        return guards.announced(place, record, owner, (call.id, name), self, packet, now)
 
     def functions(self, name: str | None, decision: Decision | None) -> frozenset[AlgFunction]:
         """What the ALG does: what the gateway, the application's file and the policy rule all allow."""
@@ -515,8 +512,10 @@ class CallKeeper:
 
     # -- time ----------------------------------------------------------------------------------------------------
 
-    def end(self, call: Call, end: End, packet: int, now: float, answered: bool = True) -> Iterator[Command]:
-        """The call is over: its pinholes and bindings go, its dialogs are forgotten."""
+    def end(
+        self, call: Call, end: End, packet: int, now: float, answered: bool = True, silent: bool = False
+    ) -> Iterator[Command]:
+        """The call is over: its pinholes and bindings go, its dialogs are forgotten, unless it only fell `silent`."""
         if call.ended_at is None or end != "bye":
             call.close(end, call.last_packet if end == "lost" else packet)
         elif answered:
@@ -529,10 +528,11 @@ class CallKeeper:
         self.decisions.pop(call.id, None)
         self.situations.pop(call.id, None)
         if call.call_id is not None:
-            self.dialogs.forget(call.call_id, now)
             self.by_call_id.pop(call.call_id, None)
-            for host in call.hosts:
-                yield from self.nat.release((call.call_id, host))
+            if silent and self.dialogs.living(call.call_id):
+                self.asleep.put(call.call_id, now)
+            else:
+                yield from self.asleep.forget(call.call_id, now, call.hosts)
         yield told_call(call)
 
     def resume(self) -> None:
@@ -542,11 +542,16 @@ class CallKeeper:
     def tick(self, packet: int, now: float) -> Iterator[Command]:
         """What time alone does: unanswered BYEs, silence, hard limits, renewal of what the kernel holds."""
         for change in self.dialogs.expired(now):
-            call = self.calls.open.get(self.by_call_id.get(change.dialog.call_id, 0))
+            call_id = change.dialog.call_id
+            call = self.calls.open.get(self.by_call_id.get(call_id, 0))
+            if call_id in self.asleep:
+                self.asleep.put(call_id, now)
             if call is not None:
                 yield from self._dialog_ended(call, change, packet, now, answered=False)
         for call in self.calls.silent(now):
-            yield from self.end(call, "bye" if call.ending else "lost", packet, now, answered=False)
+            end: End = "bye" if call.ending else "lost"
+            yield from self.end(call, end, packet, now, answered=False, silent=not call.ending)
+        yield from self.asleep.tick(now)
         yield from self._refresh(packet, now)
         self.deadline = self._next_deadline()
 
@@ -572,5 +577,6 @@ class CallKeeper:
             self.deadline = self._next_deadline()
 
     def _next_deadline(self) -> float | None:
-        times = (self.dialogs.next_deadline(), self.calls.next_deadline(), self.due.next(), self.nat.due.next())
+        keepers = (self.dialogs.next_deadline(), self.calls.next_deadline(), self.asleep.next())
+        times = (*keepers, self.due.next(), self.nat.due.next())
         return min((t for t in times if t is not None), default=None)

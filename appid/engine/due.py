@@ -23,6 +23,9 @@ class Due(Generic[Key]):
     def __len__(self) -> int:
         return len(self._times)
 
+    def __contains__(self, key: Key) -> bool:
+        return key in self._times
+
     def put(self, key: Key, time: float) -> None:
         self._times[key] = time
         self._count += 1

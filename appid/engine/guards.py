@@ -1,7 +1,7 @@
 """What media a dialog may open (design.md, the guards of the ALG).
 
 In: a place that both descriptions named, its dialog and flow, the application, what is known of the dialogs besides.
-Out: why it is not opened.
+Out: why it is not opened, or what is expected there.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 from typing import Protocol
 
 from appid.alg.dialog import Dialog, Dialogs
+from appid.alg.expectation import Expectation
 from appid.alg.host import Host
+from appid.alg.mappings import Owner
 from appid.alg.media import MediaPort
 from appid.engine.nat import OPENS_MEDIA, NatKeeper
 from appid.engine.record import FlowRecord, Settings, Topology
+from appid.engine.silence import LIFETIME
 from appid.identify.application import Application
 from appid.wire import UDP, Endpoint, text
 
@@ -51,3 +54,19 @@ def strange(place: MediaPort, dialog: Dialog, far: Endpoint, known: Known) -> bo
         return False
     # Of another worker's calls only the kernel tells: with whom the same far end signals, that may be the other.
     return known.settings.share[1] == 1 or not known.host.signals(place.peer, far)
+
+
+def announced(
+    place: MediaPort, record: FlowRecord, owner: Owner, call: tuple[int, str], known: Known, packet: int, now: float
+) -> Expectation:
+    """What a description announces. `call`: its number, and what its media is called."""
+    port = place.port if place.address == record.host else known.nat.inside_port(record, place.port)
+    near = known.topology.inside(place.peer)
+    outside = known.nat.outside_of(record, Endpoint(record.host, port), place.peer, owner) if not near else None
+    if not near and outside is None and place.address in known.settings.outside and place.address != record.host:
+        outside = Endpoint(place.address, place.port)
+    address, outside_port = (outside.address, outside.port) if outside is not None else (None, place.port)
+    return Expectation(
+        UDP, record.host, port, place.peer, None, address, outside_port, call[1], call[0], "sdp-answer", packet,
+        now + LIFETIME, place.kind, place.peer_port,
+    )  # fmt: skip

@@ -9,10 +9,11 @@ import pytest
 from appid.alg.book import PER_HOST
 from appid.dataplane.command import BindNat, ClosePinhole, Command, CutFlow, OpenPinhole, SetVerdict, UnbindNat
 from appid.engine import AnomalyReport, CallReport, FlowReport, PinholeReport, Settings
-from appid.engine.calls import LIFETIME, PINHOLE_TIMEOUT
+from appid.engine.calls import PINHOLE_TIMEOUT
 from appid.engine.event import Activity
 from appid.engine.limits import Limits
 from appid.engine.nat import AT_ONCE, REFRESH
+from appid.engine.silence import LIFETIME
 from appid.flow.key import FlowKey
 from appid.policy.rule import PolicyRule
 from appid.wire import UDP, packed, text

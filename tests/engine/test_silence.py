@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
+
 from appid.alg.dialog import BYE_TIMEOUT
 from appid.dataplane.command import Command
 from appid.engine import CallReport, Settings
+from appid.engine.silence import MAX_ASLEEP, RINGING
 from appid.policy.rule import PolicyRule
-from appid.wire import text
+from appid.wire import Endpoint, packed, text
 from tests.corpus.writer import End
-from tests.engine.phones import PROVIDER, Phone, body
+from tests.engine.phones import GATE, PROVIDER, Phone, body, gateway
 from tests.engine.play import Play, bodies, settings
 
 ALICE, BOB = End("172.16.42.187", 5060), End("172.16.42.185", 5060)
@@ -22,6 +25,12 @@ class Member(Phone):
     """A phone that is called; `tag` its own."""
 
     tag: str = "phone"
+
+    @property
+    def outside(self) -> Endpoint:
+        """Itself, where nothing is translated."""
+        found = self.play.engine.calls.nat.mappings.outside_of(17, self.inside, packed(self.provider.host))
+        return found or self.inside
 
     def called(self, method: str = "INVITE", cseq: int = 1, tag: str = "", more: tuple[str, ...] = ()) -> list[Command]:
         content = body(PROVIDER.host, 30000, *more) if method == "INVITE" else b""
@@ -69,3 +78,92 @@ def test_the_branch_that_never_says_487_does_not_take_the_answered_one_along() -
     alice.called("BYE", 2, ";tag=alice")
     alice.says("200 OK", "2 BYE")
     assert (held(play, ALICE), ends(play)) == ([], ["bye"])
+
+
+# ---- a minute of silence, and then a word ----------------------------------------------------------------------------
+
+
+def rings(given: Settings = SIP) -> Member:
+    phone = Member(Play(given), ALICE)
+    phone.invite()
+    phone.respond("180 Ringing", port=0)
+    return phone
+
+
+@pytest.mark.parametrize("given", [SIP, None], ids=["routed", "nat"])
+def test_an_answer_after_a_long_ring_opens_its_media(given: Settings | None) -> None:
+    """RFC 3261 section 13.3.1.1: a phone that rings need say so but once a minute."""
+    phone = rings(given or gateway().settings)
+    play = phone.play
+    named = [m.outside for m in play.engine.calls.nat.mappings.held((phone.call_id, packed(ALICE.host)))]
+    play.tick(61.0)
+    assert ends(play) == ["lost"]
+    play.now = 62.0
+    phone.respond("200 OK")
+    assert held(play, ALICE) == [16402, 16403]
+    assert ends(play) == ["lost", "open"]
+    assert [m.outside for m in play.engine.calls.nat.mappings.held((phone.call_id, packed(ALICE.host)))] == named
+    assert bool(named) == (given is None)
+    phone.out(phone.head("BYE sip:bob SIP/2.0", "2 BYE", ";tag=314159", b""))
+    phone.respond("200 OK", "2 BYE", port=0)
+    assert (held(play, ALICE), ends(play)) == ([], ["lost", "bye"])
+
+
+def test_a_ring_ends_sometime() -> None:
+    phone = rings()
+    phone.play.tick(61.0)
+    phone.play.tick(61.0 + RINGING)
+    phone.respond("200 OK")
+    assert held(phone.play, ALICE) == []
+    keeper = phone.play.engine.calls
+    assert len(keeper.asleep) == 0
+    assert keeper.dialogs.living(phone.call_id) is False
+
+
+@pytest.mark.parametrize("given", [SIP, None], ids=["routed", "nat"])
+def test_what_was_on_hold_for_long_opens_again(given: Settings | None) -> None:
+    """RFC 3264 section 8.4: on hold for longer than a minute without a packet."""
+    phone = rings(given or gateway().settings)
+    play = phone.play
+    phone.respond("200 OK")
+    phone.invite("a=inactive", cseq=2, to_tag=";tag=314159")
+    content = body(PROVIDER.host, 30000, "a=inactive")
+    via = f"{GATE}:{phone.outside.port}" if given is None else ""
+    phone.back(phone.head("SIP/2.0 200 OK", "2 INVITE", ";tag=314159", content, via))
+    play.tick(90.0)
+    assert (held(play, ALICE), ends(play)) == ([], ["lost"])
+    phone.invite(cseq=3, to_tag=";tag=314159")
+    assert held(play, ALICE) == []
+    phone.respond("200 OK", "3 INVITE")
+    assert held(play, ALICE) == [16402, 16403]
+    assert ends(play) == ["lost", "open"]
+
+
+def test_who_hung_up_after_the_silence_is_not_called_again() -> None:
+    phone = rings(gateway().settings)
+    play = phone.play
+    phone.respond("200 OK")
+    play.tick(61.0)
+    assert (held(play, ALICE), ends(play)) == ([], ["lost"])
+    phone.out(phone.head("BYE sip:bob SIP/2.0", "2 BYE", ";tag=314159", b""))
+    phone.respond("200 OK", "2 BYE", port=0)
+    play.tick(62.0)
+    phone.invite(cseq=3, to_tag=";tag=314159")
+    phone.respond("200 OK", "3 INVITE")
+    keeper = play.engine.calls
+    assert (held(play, ALICE), ends(play), len(keeper.asleep)) == ([], ["lost"], 0)
+    assert not keeper.nat.mappings.held((phone.call_id, packed(ALICE.host)))
+
+
+def test_no_more_of_those_are_kept_than_there_is_room_for() -> None:
+    phone = rings()
+    play = phone.play
+    for number in range(MAX_ASLEEP + 40):
+        phone.call_id = f"c{number}"
+        phone.invite()
+    play.tick(61.0)
+    play.tick(62.0)
+    keeper = play.engine.calls
+    assert keeper.calls.open == {}
+    assert len(keeper.asleep) <= MAX_ASLEEP
+    assert sum(not d.ended for d in keeper.dialogs.known.values()) <= MAX_ASLEEP
