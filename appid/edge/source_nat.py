@@ -15,6 +15,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from appid.dataplane.chain import NAT_TABLE
+from appid.dataplane.text import blanked, lines_of
 from appid.policy.rule import Network
 
 _PROGRAMS = {4: ("iptables-nft-save", "iptables-legacy-save"), 6: ("ip6tables-nft-save", "ip6tables-legacy-save")}
@@ -56,8 +57,8 @@ def _text(*command: str) -> str:
 
 def of_iptables(text: str, family: int, outside: Collection[str]) -> Iterator[Network]:
     """From the nat table as iptables-save prints it."""
-    for line in text.splitlines():
-        rule = _IPTABLES.match(line)
+    for _, bare in lines_of(text):
+        rule = _IPTABLES.match(bare)
         if rule is None:
             continue
         out, source = _OUT.search(rule[1]), _SOURCE.search(rule[1])
@@ -74,7 +75,7 @@ def of_nft(text: str, outside: Collection[str]) -> Iterator[Network]:
         table = _NFT_TABLE.match(line)
         if table is not None:
             family, ours = table[1], table[2] == NAT_TABLE
-        if ours or _NFT.search(line.partition("#")[0]) is None or "hook" in line:
+        if ours or _NFT.search(blanked(line, "nft").partition("#")[0]) is None or "hook" in line:
             continue
         out, source = _NFT_OUT.search(line), _NFT_SOURCE.search(line)
         if out is not None and not _applies(out[1], _words(out[2]), outside):

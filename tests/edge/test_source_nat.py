@@ -28,6 +28,8 @@ def shown(networks: list[Network]) -> list[str]:
         ("-A POSTROUTING ! -o wan0 -j MASQUERADE", []),
         ("-A PREROUTING -i wan0 -p udp -j DNAT --to-destination 10.0.0.2", []),
         ("-A POSTROUTING -o wan0 -j ACCEPT", []),
+        ('-A POSTROUTING -m comment --comment "was: -j MASQUERADE" -j ACCEPT', []),
+        ('-A POSTROUTING -o wan0 -m comment --comment "not -o tun0 -s 10.0.0.0/8" -j MASQUERADE', ["0.0.0.0/0"]),
     ],
 )
 def test_iptables(rule: str, wanted: list[str]) -> None:
@@ -58,6 +60,7 @@ table inet appid-nat {
         ("ip saddr { 10.0.0.0/8, 192.168.0.0/16 } snat ip to 203.0.113.7", ["10.0.0.0/8", "192.168.0.0/16"]),
         ('oifname "tun0" masquerade', []),
         ("counter packets 0 bytes 0", []),
+        ('oifname "wan0" accept comment "no masquerade here"', []),
     ],
 )
 def test_nft(rule: str, wanted: list[str]) -> None:
