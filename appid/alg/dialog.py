@@ -143,6 +143,16 @@ class Dialog:
         for pair in self.standing:
             yield from agreed(pair.inside, pair.outside)
 
+    def settled(self, signal: Signal) -> bool:
+        """Whether a request about the session has had its last answer; unknown of one from before a restart."""
+        last = (signal.status or 0) >= 200 and signal.cseq_method in ("INVITE", "UPDATE")
+        return (last or signal.method in ("ACK", "PRACK")) and self.firm is not None and not self.ended
+
+    def spoken(self) -> Iterator[Description]:
+        """The inside host's descriptions that still count, answered or not."""
+        yield from (offer.description for offer in self.offers.values() if offer.outward)
+        yield from (pair.inside for pair in (*self.standing, *self.pairs.values()))
+
     def tags(self, signal: Signal) -> tuple[str, str]:
         """The caller's tag and the callee's, that of the branch, whoever sends what."""
         by_caller = signal.outward == self.caller_inside

@@ -7,11 +7,11 @@ The port is kept where nobody else has it towards that peer; else a run of free 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from appid.wire import Endpoint
+from appid.wire import UDP, Endpoint
 
 LOWEST, HIGHEST = 16384, 32767
 """Ports given in a kept one's stead: below those that Linux gives its own sockets (ip_local_port_range)."""
@@ -128,10 +128,15 @@ class Mappings:
         """The signalling flows among the owners."""
         return [owner for owner in self._owned if isinstance(owner, int)]
 
-    def release(self, owner: Owner) -> list[Gone]:
-        """The owner is gone. Out: what nobody holds any more."""
-        gone = []
-        for mapping in self._owned.pop(owner, ()):
+    def release(self, owner: Owner, only: Container[Endpoint] | None = None) -> list[Gone]:
+        """The owner is gone, or holds these inside endpoints of datagrams no more. Out: what nobody holds any more."""
+        gone, mine = [], self._owned.pop(owner, [])
+        if only is not None:
+            kept = [each for each in mine if each.inside.proto != UDP or each.inside.endpoint not in only]
+            mine = [each for each in mine if each.inside.proto == UDP and each.inside.endpoint in only]
+            if kept:
+                self._owned[owner] = kept
+        for mapping in mine:
             mapping.owners.discard(owner)
             if not mapping.owners:
                 del self._inside[mapping.inside]

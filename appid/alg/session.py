@@ -19,6 +19,7 @@ _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 _ORIGIN = re.compile(rb"(o=[^\r\n]{0,1024}?\sIN\s+IP)([46])(\s+)([0-9A-Fa-f:.]{2,45})(?=\s|$)")
 _CONNECTION = re.compile(rb"(c=\s*IN\s+IP)([46])(\s+)([0-9A-Fa-f:.]{2,45})(?=[\s/]|$)", re.I)
 _MEDIA = re.compile(rb"(m=\s*\S{1,64}\s+)(\d{1,5})(?=[\s/])")
+_STREAM = re.compile(rb"m=\s*\S{1,64}\s+\S{1,16}\s+TCP(?=[\s/]|$)", re.I)
 _RTCP = re.compile(rb"(a=rtcp:\s*)(\d{1,5})(?:(\s+IN\s+IP)([46])(\s+)([0-9A-Fa-f:.]{2,45}))?(?=\s|$)", re.I)
 _NAMED_RTCP = re.compile(rb"a=rtcp:\s*(?:[a-z]+\s+\d{1,5}\s*)+$", re.I)
 _NAMED_PORT = re.compile(rb"([A-Za-z]+\s+)(\d{1,5})")
@@ -28,12 +29,14 @@ _RELATED = re.compile(rb"(\sraddr\s+)([0-9A-Fa-f:.]{2,45})(\s+rport\s+)(\d{1,5})
 
 @dataclass(slots=True)
 class _Section:
-    """Lines from one m= to the next; `where` is the address that its ports go by, `moved` what it is over there."""
+    """Lines from one m= to the next; `where` is the address that its ports go by, `moved` what it is over there.
+    `lost`: its port is nobody's over there, so its address must stay as well: it would name another's."""
 
     lines: list[bytes] = field(default_factory=list)
     own: bytes | None = None
     where: bytes | None = None
     moved: bytes | None = None
+    lost: bool = False
 
 
 def translate_session(body: bytes, names: Names) -> bytes:
@@ -50,10 +53,15 @@ def translate_session(body: bytes, names: Names) -> bytes:
     following = [section for section in sections[1:] if section.own is None]
     session.where = session.own
     session.moved = next((each.moved for each in following if each.moved), None)
+    session.lost = session.moved is None and any(each.lost for each in following)
     session.lines = [_ports(line, session, names) for line in session.lines]
-    out = [_address(line, session.moved, moved, names) for line in session.lines]
-    for section in sections[1:]:
-        out += [_address(line, section.moved, moved, names) for line in section.lines]
+    out = []
+    for section in sections:
+        stays = section.lost and section.moved is None
+        out += [
+            line if stays and line.startswith(b"c=") else _address(line, section.moved, moved, names)
+            for line in section.lines
+        ]
     return b"".join(out)
 
 
@@ -77,6 +85,7 @@ def _ports(line: bytes, section: _Section, names: Names) -> bytes:
         found = _MEDIA.match(line)
         there = _asked(where, found[2], names) if found is not None else None
         if found is None or there is None:
+            section.lost = found is not None and int(found[2]) > 0 and _STREAM.match(line) is None
             return line
         section.moved = there.address
         return found[1] + str(there.port).encode() + line[found.end() :]

@@ -215,6 +215,9 @@ class CallKeeper:
         )
         for change in self.dialogs.handle(signal, now):
             yield from self._apply(change, record, packet, now)
+        dialog = self.dialogs.known.get((signal.call_id, signal.host))
+        if dialog is not None and dialog.settled(signal):
+            yield from self.nat.trim((signal.call_id, signal.host), dialog.spoken())
         if self.topology.inside(peer) and (signal.call_id, peer) in self.dialogs.known:
             # Straight from one inside host to the other, though both were called by way of the outside: the other's
             # dialog hears of it as well. Where its media goes was agreed on that way, and is foreseen for the first.

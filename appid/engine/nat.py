@@ -72,6 +72,8 @@ class NatKeeper:
         """Spliced streams, by number, that moved or ended since somebody emptied this."""
         self.standing: dict[tuple[int, Endpoint, bytes], BindNat] = {}
         self.due: Due[tuple[int, Endpoint, bytes]] = Due()
+        self._said: dict[Owner, dict[Endpoint, Endpoint]] = {}
+        """What each dialog's descriptions have named, and which inside endpoint that is."""
         self._flows: OrderedDict[tuple[int, Endpoint, bytes], tuple[int, ...]] = OrderedDict()
         self.reload(settings, topology)
 
@@ -366,6 +368,7 @@ class NatKeeper:
                     here = tuple(self.inside_port(record, port) for port in ports)
                     ends = [(Endpoint(record.host, i), Endpoint(where, p)) for i, p in zip(here, ports, strict=True)]
                     if all(self.mappings.note(UDP, inside, outside, peer, owner) for inside, outside in ends):
+                        self._said.setdefault(owner, {}).update((outside, inside) for inside, outside in ends)
                         bound += [(inside, outside, peer) for inside, outside in ends]
                         continue
                 else:
@@ -374,6 +377,7 @@ class NatKeeper:
                 enough = enough and given is not None
                 for port, mine, there in zip(ports, here, given or (), strict=False):
                     natted.renamed[Endpoint(where, port)] = Endpoint(address, there)
+                    self._said.setdefault(owner, {})[Endpoint(where, port)] = Endpoint(record.host, mine)
                     bound.append((Endpoint(record.host, mine), Endpoint(address, there), peer))
         return enough
 
@@ -413,8 +417,25 @@ class NatKeeper:
             if owner not in living:
                 yield from self.release(owner)
 
+    def trim(self, owner: Owner, spoken: Iterable[Description]) -> Iterator[Command]:
+        """A dialog has agreed anew, or has not: what its descriptions named, and none that counts does, is free."""
+        said = self._said.get(owner)
+        if not said:
+            return
+        named = {
+            Endpoint(where, port)
+            for description in spoken for media in description.media
+            for where, ports in runs(media) if where is not None for port in ports
+        }  # fmt: skip
+        for place in [place for place in said if place not in named]:
+            inside = said.pop(place)
+            if inside not in said.values():
+                for gone in self.mappings.release(owner, (inside,)):
+                    yield from self.unbind(gone.proto, gone.inside, gone.peer)
+
     def release(self, owner: Owner) -> Iterator[Command]:
         """A dialog or a signalling flow is over."""
+        self._said.pop(owner, None)
         for gone in self.mappings.release(owner):
             yield from self.unbind(gone.proto, gone.inside, gone.peer)
 

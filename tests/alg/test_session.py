@@ -81,3 +81,12 @@ def test_a_long_line_costs_no_more_than_its_length() -> None:
         for line in (b"o=", b"c=", b"m=", b"a=rtcp:", b"a=candidate:"):
             raw = line + unit * (60_000 // len(unit)) + b"\r\n"
             assert translate_session(raw, OUT) == raw
+
+
+def test_a_medium_whose_port_has_no_name_over_there_keeps_its_address() -> None:
+    """Else it would name a port of the gateway that may be somebody else's. TCP media bind none (RFC 4145)."""
+    lost = ["c=IN IP4 10.1.3.33", "m=audio 20000 RTP/AVP 0"]
+    assert described(*lost) == lost
+    both = described("c=IN IP4 10.1.3.33", "m=audio 49172 RTP/AVP 0", "m=video 20000 RTP/AVP 31")
+    assert both[0] != "c=IN IP4 10.1.3.33", "one of them has a name"
+    assert described(lost[0], "m=message 9 TCP/MSRP *")[0] != lost[0]

@@ -109,6 +109,36 @@ def test_media_over_tcp_are_bound_for_no_datagrams() -> None:
     assert [port for _, port, _, _ in bindings(commands)] == [5060, 16402, 16403]
 
 
+def _moves(phone: Phone, number: int, port: int, status: str) -> str:
+    message = phone.head("INVITE sip:b@h SIP/2.0", f"{number} INVITE", ";tag=314159", body(A.host, port))
+    out = rewritten(phone.out(message))
+    phone.respond(status, f"{number} INVITE", 30000 if status == "200 OK" else 0)
+    return out
+
+
+def test_media_may_move_any_number_of_times() -> None:
+    """What was replaced is given back, so that the hundredth port is told and bound like the first."""
+    phone = Phone(gateway(), A)
+    phone.invite()
+    phone.respond("200 OK")
+    nat = phone.play.engine.calls.nat
+    for number in range(2, 102):
+        port = 20000 + 2 * number
+        out = _moves(phone, number, port, "200 OK")
+        assert (named(out, "c="), named(out, "m=")) == (f"IN IP4 {GATE}", f"audio {port} RTP/AVP 0")
+        assert sorted(key[1].port for key in nat.standing) == [port, port + 1]
+    assert len(nat.mappings) == 3, "the phone's own port, and two of media"
+
+
+def test_the_port_of_a_refused_re_invite_is_given_back() -> None:
+    phone = Phone(gateway(), A)
+    phone.invite()
+    phone.respond("200 OK")
+    _moves(phone, 2, 20000, "488 Not Acceptable Here")
+    assert [port for _, port, _, _ in unbound(phone.play.commands)] == [20000, 20001]
+    assert sorted(key[1].port for key in phone.play.engine.calls.nat.standing) == [16402, 16403]
+
+
 def test_facetimes_one_port_stays_one_port() -> None:
     play = gateway()
     Phone(play, A, call_id="first").invite("a=rtcp:16402", "m=video 16402 RTP/AVP 123", "a=rtcp:16402")
