@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from appid.dataplane.chain import Allowed
 from appid.dataplane.marks import Marks
+from appid.edge import memory
 from appid.edge.errors import RuleError, RuleErrors, of_validation
 from appid.edge.toml_values import alg_functions, read_toml
 from appid.identify.application import ALG, AlgFunction
@@ -37,7 +38,7 @@ class Config:
     qos_mask       more of them, for the classes of policy rules with `dscp` or `mark`; 0: none, and no such rules
     iptables       which variant of the commands to call
     allowed        where what policy allows is accepted (dataplane/chain.py, Topology)
-    max_memory     MiB that a worker may take before it gives up undecided flows
+    max_memory     MiB that a worker may take: close to them it gives up undecided flows
     max_flows      flows kept per worker; max_calls, max_pinholes: per gateway, max_pinholes_per_host: per inside host
     metrics        (address, port) where Prometheus asks, or None
     control        the control socket; group: the number of the group that may ask there, or None
@@ -148,7 +149,7 @@ class _Limits(_Table):
     max_calls: Annotated[int, Field(ge=1)] = 4096
     max_pinholes: Annotated[int, Field(ge=1, le=65536)] = 16384
     max_pinholes_per_host: Annotated[int, Field(ge=1, le=65536)] = 64
-    max_memory: Annotated[int, Field(ge=128)] = 1024
+    max_memory: Annotated[int, Field(ge=memory.LEAST)] = 1024
 
 
 class _Listen(_Table):

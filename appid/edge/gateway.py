@@ -7,13 +7,10 @@ An exception in the engine costs one packet its identification, never the loop.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, Protocol
 
 from appid.dataplane.command import Command, Report
@@ -22,6 +19,7 @@ from appid.edge.capture import Writer
 from appid.edge.conntrack import FlowEnds, prepare
 from appid.edge.execute import Executor, place_of
 from appid.edge.loop import Loop
+from appid.edge.memory import Memory
 from appid.edge.nfqueue import LENGTH, Held, Queue
 from appid.edge.tally import Tally
 from appid.edge.too_big import TooBig
@@ -34,15 +32,6 @@ _MAX_FAILURES = 8  # rounds of CommandFailed -> commands -> CommandFailed
 _MAX_TOLD = 20  # failures that are logged between two ticks
 
 log = logging.getLogger(__name__)
-
-
-_LIBC = ctypes.CDLL(None)
-_PAGE = os.sysconf("SC_PAGESIZE")
-
-
-def resident(place: Path = Path("/proc/self/statm")) -> int:
-    """Bytes of memory that this process takes just now."""
-    return int(place.read_text().split()[1]) * _PAGE
 
 
 class EngineHandle(Protocol):
@@ -59,7 +48,7 @@ class GatewayOptions:
     fail_open  a full queue lets packets pass undecided (they meet the blind rule)
     record     a pcap of every queued packet          tick     seconds between Ticks
     prepare    set conntrack accounting and events in this namespace
-    memory     bytes that the process may take; beyond them the engine is told that memory is short. 0: no bound
+    memory     bytes that the process may take; close to them the engine is told that memory is short. 0: no bound
     inside     which addresses are inside
     owns       which flows are this worker's, by their original direction
     tally      where it is counted what the queue handed over
@@ -118,6 +107,7 @@ class Gateway:
         self._on_verdict, self._on_tick, self._on_rescue = on_verdict, on_tick, on_rescue
         self._counters: dict[FlowKey, int] = {}
         self._told = 0
+        self._memory = Memory(self.options.memory)
         self._next_activity = self._next_sweep = 0.0
         with contextlib.ExitStack() as opened:
             if self.options.prepare:
@@ -168,6 +158,7 @@ class Gateway:
             self._recorder.flush()
         if self.execute.closed and time.monotonic() >= self._next_sweep:
             self.loop.guard(self._sweep)
+        self.loop.guard(self._look)
 
     def _sweep(self) -> None:
         """Cut the flows of pinholes that were shut: at once, but for no more than a tenth of the time."""
@@ -201,14 +192,19 @@ class Gateway:
         desired = self.execute.desired
         desired.expire(now)
         self.stats.command_failures += len(self.execute.run(desired.retry(now), now))
-        short = bool(self.options.memory) and resident() > self.options.memory
-        self.handle(Tick(self.stats.packets, self._activity(now), short))
-        if short:
-            log.warning("more than %d MiB in use: undecided flows are given up", self.options.memory >> 20)
-            _LIBC.malloc_trim(0)  # or what was freed would count for ever
+        self._pass(self._activity(now), self._memory.tick())
         self._sweep()
         if self._on_tick is not None:
             self._on_tick(now)
+
+    def _look(self) -> None:
+        if self._memory.look(self.stats.packets):
+            self._pass((), True)
+
+    def _pass(self, active: tuple[Activity, ...], short: bool | None) -> None:
+        self.handle(Tick(self.stats.packets, active, short))
+        if short:
+            self._memory.gave_way()
 
     def baseline(self) -> None:
         """What the kernel has counted so far is no movement: calls that were taken over must show that they live."""

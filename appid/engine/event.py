@@ -72,11 +72,11 @@ class Activity:
 @dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed. `packet` is the last packet number before it; `active` are flows of calls that moved since; `short`:
-    the process has more memory than it may."""
+    the process has nearly the memory that it may; None: it has not, or no longer."""
 
     packet: int = 0
     active: tuple[Activity, ...] = ()
-    short: bool = False
+    short: bool | None = None
 
 
 class Kept(NamedTuple):

@@ -17,8 +17,10 @@ from appid.flow.key import FlowKey
 
 TRIES = 64
 """Protected flows passed over in the search for one that is not; each is put last, so the next search begins after."""
-SHORT_OF_MEMORY = 4
-"""One in so many gives way then."""
+SHORT_OF_MEMORY = 16
+"""One in so many gives way then, and the rest may not become more: a new flow takes the place of one."""
+FEW = 256
+"""Flows that there is always room for."""
 
 Flows = OrderedDict[FlowKey, FlowRecord]
 

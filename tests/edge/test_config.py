@@ -81,6 +81,8 @@ def test_every_fault_at_once(tmp_path: Path) -> None:
             workers = 0
             mark_mask = 0x3
             colour = 1
+            [limits]
+            max_memory = 127
             [exceptions]
             midstream = "open"
             table-full = "ajar"
@@ -95,7 +97,7 @@ def test_every_fault_at_once(tmp_path: Path) -> None:
         )
     told = [(e.table, e.key) for e in caught.value.errors]
     assert told == [
-        ("gateway", "workers"), ("gateway", "mark_mask"), ("gateway", "colour"), ("exceptions", "midstream"),
-        ("exceptions", "table-full"), ("listen", "metrics"), ("listen", "control"), ("listen", "group"),
-        ("log", "events"), ("", "other"),
+        ("gateway", "workers"), ("gateway", "mark_mask"), ("gateway", "colour"), ("limits", "max_memory"),
+        ("exceptions", "midstream"), ("exceptions", "table-full"), ("listen", "metrics"), ("listen", "control"),
+        ("listen", "group"), ("log", "events"), ("", "other"),
     ]  # fmt: skip

@@ -75,12 +75,22 @@ def test_where_all_are_protected_the_new_flow_finds_no_room() -> None:
 def test_memory_that_is_short_costs_undecided_flows_alone() -> None:
     play = Play(with_policy())
     play.call().connect()
-    flood(play, 99)
+    flood(play, 999)
     play.commands.clear()
+    before = len(play.engine.flows)
     play.commands += play.engine.handle(Tick(play.number, short=True), 1.0)
-    assert len(play.engine.flows) == 75
+    left = len(play.engine.flows)
+    assert before - left == before // 16
     assert len(play.engine.calls.calls.open) == 1
-    assert exceptions(play) == {("table-full", "closed"): 25}
+    assert exceptions(play) == {("table-full", "closed"): before - left}
+    flood(play, 1200)
+    assert len(play.engine.flows) == left, "one for one, while it is short"
+    play.engine.handle(Tick(play.number, short=False), 2.0)
+    flood(play, 1300)
+    assert len(play.engine.flows) == left
+    play.engine.handle(Tick(play.number), 3.0)
+    flood(play, 1400)
+    assert len(play.engine.flows) > left, "there is room again"
 
 
 @pytest.mark.parametrize("failure", ["open", "closed"])

@@ -27,8 +27,6 @@ from tests.lab.scenario import Scenario
 
 MAX_MEMORY = 160
 """MiB for the worker."""
-SLACK = 64
-"""MiB by which it may be exceeded between two looks, a second apart."""
 MAX_FLOWS = 4096
 """A small table, so that it is full all the time."""
 CALLS = 4
@@ -60,7 +58,7 @@ class Flooded:
 
     @property
     def held(self) -> bool:
-        return not self.failures and not self.lost and self.memory < MAX_MEMORY + SLACK
+        return not self.failures and not self.lost and self.memory < MAX_MEMORY
 
 
 def resident(pid: int) -> float:
@@ -101,7 +99,7 @@ async def _watch(gateway: Gateway, flooded: Flooded) -> None:
         flooded.table = max(flooded.table, stats["flows"])
         flooded.seen = worker["seen"]
         flooded.given_up = stats["exceptions"]["table-full"]
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.1)
 
 
 async def flood(scenario: Scenario, flows: int, seconds: float, directory: Path, max_flows: int = MAX_FLOWS) -> Flooded:

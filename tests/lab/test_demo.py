@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -12,15 +13,31 @@ import pytest
 from rich.console import Console
 
 from tests.lab.checks import Checks
-from tests.lab.net import ROOT
+from tests.lab.net import ROOT, run
 from tests.lab.scenario import APPLE_PORTS, MEDIA_PORTS, RELAY_PORTS, Scenario
+from tests.netns.net import until
 
 pytestmark = pytest.mark.kernel
+TIDY = 20.0
+"""Seconds that an interrupted demo has to take its namespaces down."""
 
 
 def _demo(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    argv = (sys.executable, "-m", "tests.lab.demo", "--directory", str(directory), *arguments)
-    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    """Interrupted, it is told so, and has time to tidy up; it hears of it too if this process is killed."""
+    argv = ("setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "tests.lab.demo", "--directory", str(directory))
+    with subprocess.Popen(
+        (*argv, *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            output, faults = child.communicate()
+        except BaseException:
+            child.terminate()
+            try:
+                child.communicate(timeout=TIDY)
+            finally:
+                child.kill()
+            raise
+    return subprocess.CompletedProcess(child.args, child.returncode, output, faults)
 
 
 def _held(done: subprocess.CompletedProcess[str]) -> None:
@@ -90,6 +107,19 @@ def test_an_ordinary_user_may_run_it_too() -> None:
         pytest.skip(done.stderr)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILED" not in done.stdout
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_test_leaves_nothing(sign: signal.Signals, tmp_path: Path) -> None:
+    """The test that runs the demo is interrupted as pytest is, or killed without a word."""
+    text = f"import pathlib, tests.lab.test_demo as t; t._demo(pathlib.Path({str(tmp_path)!r}), '--run', 'control')"
+    with subprocess.Popen([sys.executable, "-c", text], cwd=ROOT, stderr=subprocess.DEVNULL) as test:
+        assert until(lambda: any(tmp_path.glob("*/lan0.pcap")), 60)
+        (child,) = Path(f"/proc/{test.pid}/task/{test.pid}/children").read_text().split()
+        assert f"appid-{child}-" in run("ip", "netns", "list")
+        test.send_signal(sign)
+    assert until(lambda: f"appid-{child}-" not in run("ip", "netns", "list"), TIDY)
 
 
 def test_claims_that_do_not_hold_fail_the_demo() -> None:

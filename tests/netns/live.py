@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,6 +21,8 @@ from tests.netns.net import Net, until
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN = 30.0
+ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
+"""Before a program's arguments: it is told to end when this process dies, however that comes."""
 ZONES = """
 [zones]
 inside = { interfaces = ["lan0"], networks = ["10.77.1.0/24", "fd00:77:1::/64"] }
@@ -63,18 +66,22 @@ class Live:
         self.begin()
 
     def begin(self) -> None:
-        """Start it, or start it again: `text` is then what the new one said."""
+        """Start it, or start it again: `text` is then what the new one said. It ends if that fails, and with us."""
         self.log.unlink()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                ["ip", "netns", "exec", self.net.gateway.name, sys.executable, "-m", "appid.cli.main", "run", "-c",
-                 str(self.config), *self.flags],
+                [*ENDS_WITH_US, "ip", "netns", "exec", self.net.gateway.name, sys.executable, "-m", "appid.cli.main",
+                 "run", "-c", str(self.config), *self.flags],
                 cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, "APPID_TRACEBACK": "1"},
             )  # fmt: skip
-        ready = until(lambda: "ready" in self.text() or self.process.poll() is not None, READY_WITHIN)
-        assert ready, self.text()
-        assert self.process.poll() is None, self.text()
+        try:
+            ready = until(lambda: "ready" in self.text() or self.process.poll() is not None, READY_WITHIN)
+            assert ready, self.text()
+            assert self.process.poll() is None, self.text()
+        except BaseException:  # an interrupt too: nobody else knows of it yet
+            self.stop()
+            raise
 
     def text(self) -> str:
         return self.log.read_text()
@@ -84,7 +91,8 @@ class Live:
         try:
             return self.process.wait(15)
         finally:
-            self.process.kill()
+            with contextlib.suppress(ProcessLookupError):  # its session: workers that outlived it, or itself
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     def ask(self, name: str, **more: str) -> list[dict[str, Any]]:
         return ask(self.control, {"ask": name, **more}, 30.0)
