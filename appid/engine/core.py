@@ -73,7 +73,7 @@ class Engine:
         self.on_read: OnRead | None = None
         self.numbers = Numbers(first, step)
         self._sweep_at = 0.0
-        self._ceiling: int | None = None  # of flows, while memory is short
+        self._ceiling = room.ANY
 
     @property
     def deadline(self) -> float | None:
@@ -196,8 +196,7 @@ class Engine:
         self.flows[key] = record
         if key.proto == UDP and not from_outside and self.settings.masqueraded:
             self.calls.nat.saw(key)
-        limit = self.settings.limits.flows
-        gone = room.give_way(self.flows, limit if self._ceiling is None else min(limit, self._ceiling), record)
+        gone = room.give_way(self.flows, min(self.settings.limits.flows, self._ceiling), record)
         if gone is not None:
             out.extend(room.decided(gone, self.settings, self.stamps, now))
         return record
@@ -476,12 +475,9 @@ class Engine:
             self._sweep_at = now + SWEEP
             yield from self.calls.nat.sweep({record.id for record in self.flows.values()})
         self.stamps.expire(now)
-        if event.short is None:
-            self._ceiling = None
-        elif event.short:
-            for record in room.give_up(self.flows):
-                yield from room.decided(record, self.settings, self.stamps, now)
-            self._ceiling = max(len(self.flows), room.FEW)
+        for record in room.give_up(self.flows) if event.short else ():
+            yield from room.decided(record, self.settings, self.stamps, now)
+        self._ceiling = room.ceiling(self.flows, event.short, self._ceiling)
 
     def _alg(self, record: FlowRecord) -> frozenset[AlgFunction]:
         """What the ALG may do for this flow; books its call's decision, by which its media goes."""

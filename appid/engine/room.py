@@ -21,6 +21,8 @@ SHORT_OF_MEMORY = 16
 """One in so many gives way then, and the rest may not become more: a new flow takes the place of one."""
 FEW = 256
 """Flows that there is always room for."""
+ANY = 1 << 40
+"""More flows than there ever are."""
 
 Flows = OrderedDict[FlowKey, FlowRecord]
 
@@ -41,6 +43,13 @@ def give_up(flows: Flows) -> list[FlowRecord]:
             break
         gone.append(record)
     return gone
+
+
+def ceiling(flows: Flows, short: bool | None, before: int) -> int:
+    """How many flows there may be: while memory is short, no more than were left; None lifts it."""
+    if short is None:
+        return ANY
+    return max(len(flows), FEW) if short else before
 
 
 def decided(record: FlowRecord, settings: Settings, stamps: Stamps, now: float) -> Iterator[Command]:
