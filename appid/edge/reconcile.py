@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from appid.dataplane.marks import ALLOW
-from appid.dataplane.state import element
+from appid.dataplane.state import Element, element
 from appid.edge.execute import Executor, place_of
 
 
@@ -22,10 +22,15 @@ class Closed(NamedTuple):
     flows: int
 
 
+def ownerless(execute: Executor, holds: Callable[[bytes], bool]) -> set[Element]:
+    """The kernel's pinholes that no call has."""
+    wanted = execute.desired.elements()
+    return {place for place in execute.pinholes.elements() if holds(place[1]) and place not in wanted}
+
+
 def reconcile(execute: Executor, holds: Callable[[bytes], bool]) -> Closed:
     """Elements first, then bindings, then flows: what is cut cannot come back by what is still there."""
-    wanted = execute.desired.elements()
-    orphans = {place for place in execute.pinholes.elements() if holds(place[1]) and place not in wanted}
+    orphans = ownerless(execute, holds)
     for place in orphans:
         execute.pinholes.shut(place)
     bound = {element(binding) for binding, _ in execute.desired.bindings()}

@@ -3,23 +3,34 @@
 In: calls as values, when they begin, change and end. Out: a file that says at any moment what the kernel holds for
 whom; and from such a file, whoever wrote it and however it ends, the calls again. What the kernel holds does not
 outlive the kernel, so the lines need not reach the disk, and the file of another boot says nothing.
+
+Another version's file is read as far as it can be: unknown keys are passed over, missing ones have defaults, and a key
+never comes to mean something else. Where something of it cannot be read, nobody knows what in the kernel has no owner:
+it is left to run out.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from appid.dataplane.bytecode import chooser, queue_of
+from appid.engine.calls import PINHOLE_TIMEOUT
 from appid.engine.kept import KeptCall
 from appid.engine.kept_stream import KeptStream
+from appid.engine.nat import BINDING_TIMEOUT
 
-VERSION = 2
+VERSION = 3
+"""Who wrote it; told where something cannot be read."""
+RUN_OUT = max(PINHOLE_TIMEOUT, BINDING_TIMEOUT) + 10.0
+"""Seconds in which what the kernel holds of a call goes by itself, where no engine asks for it again."""
 MAX_BYTES = 64 << 20
 """Of a file: more than the calls of one worker ever take."""
 MAX_LINE = 1 << 18
@@ -36,7 +47,7 @@ class _Line(BaseModel):
     """One call or spliced stream as it is now, or the number of one that ended; and the last number given to a flow,
     call, pinhole."""
 
-    model_config = ConfigDict(extra="forbid", ser_json_bytes="hex", val_json_bytes="hex")
+    model_config = ConfigDict(extra="ignore", ser_json_bytes="hex", val_json_bytes="hex")
     call: KeptCall | None = None
     gone: int | None = None
     stream: KeptStream | None = None
@@ -45,21 +56,24 @@ class _Line(BaseModel):
 
 
 class _Header(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="ignore")
     version: int
     boot: str
-    workers: int
+    workers: int = 0
+    left: float = 0.0
 
 
 @dataclass
 class State:
-    """What a file holds. `workers`: how many there were when it was written; `faults`: lines that say nothing."""
+    """What a file holds. `workers`: how many there were when it was written; `faults`: lines that say nothing; `left`:
+    until when (Unix time) what has no owner may be that of a call that could not be read."""
 
     calls: dict[int, KeptCall] = field(default_factory=dict)
     streams: dict[int, KeptStream] = field(default_factory=dict)
     numbers: tuple[int, int, int] = (0, 0, 0)
     workers: int = 0
     faults: int = 0
+    left: float = 0.0
 
 
 def boot() -> str:
@@ -70,8 +84,9 @@ def boot() -> str:
 
 
 def read(path: Path) -> State:
-    """The file's calls; none where it is missing, of another version or boot, or no such file at all."""
+    """The file's calls; none where it is missing, or of another boot."""
     state = State()
+    now = time.time()
     try:
         with path.open("rb") as file:
             lines = file.read(MAX_BYTES).split(b"\n")
@@ -79,17 +94,26 @@ def read(path: Path) -> State:
     except FileNotFoundError:
         return state
     except (OSError, ValidationError) as error:
-        log.warning("%s: not read: %s", path, type(error).__name__)
+        log.warning(
+            "%s: not read: %s: what the kernel holds of its calls is left to run out", path, type(error).__name__
+        )
+        state.faults, state.left = 1, now + RUN_OUT
         return state
-    if (header.version, header.boot) != (VERSION, boot()):
-        log.info("%s: of another version or boot", path)
+    if header.boot != boot():
+        log.info("%s: of another boot", path)
         return state
     state.workers = header.workers
+    state.left = min(header.left, now + RUN_OUT)
     for line in lines[1:]:
         if line:
             _take(state, line)
-    if state.faults:  # the last line of a process that was killed, at most; or somebody's mischief
-        log.warning("%s: %d lines could not be read", path, state.faults)
+    if state.faults:  # another version's, the last line of a full disk, or somebody's mischief
+        told = f", written by version {header.version} of the file, not {VERSION}" if header.version != VERSION else ""
+        log.warning(
+            "%s: %d lines could not be read%s: what the kernel holds of their calls is left to run out",
+            path, state.faults, told,
+        )  # fmt: skip
+        state.left = now + RUN_OUT
     return state
 
 
@@ -98,6 +122,8 @@ def _take(state: State, line: bytes) -> None:
         if len(line) > MAX_LINE:
             raise ValueError(len(line))
         said = _Line.model_validate_json(line)
+        if said.model_fields_set <= {"numbers"} and not from_json(line).keys() <= {"numbers"}:
+            raise ValueError(line)  # it is about something, and we do not know what
     except ValueError:  # pydantic's is one
         state.faults += 1
         return
@@ -125,10 +151,10 @@ def hand_out(folder: Path, workers: int) -> dict[int, State]:
     """By worker, what the files of a gateway hold that is gone: as they were written, or, if there were another number
     of workers, to the one that serves what its hosts say to each other."""
     given = {index: State() for index in range(workers)}
-    last = (0, 0, 0)
+    last, left = (0, 0, 0), 0.0
     for path in sorted(folder.glob("calls-*.jsonl")) if folder.is_dir() else ():
         state, number = read(path), path.stem.removeprefix("calls-")
-        last = _larger(last, state.numbers)
+        last, left = _larger(last, state.numbers), max(left, state.left)
         same = state.workers == workers and number.isdecimal() and int(number) < workers
         for call in state.calls.values():
             owner = int(number) if same else queue_of(chooser(call.hosts), workers) if call.hosts else 0
@@ -139,7 +165,7 @@ def hand_out(folder: Path, workers: int) -> dict[int, State]:
             owner = int(number) if same else queue_of(host, workers)
             given[owner].streams[each.flow.number] = each
     for state in given.values():
-        state.numbers = last
+        state.numbers, state.left = last, left
     return given
 
 
@@ -152,13 +178,16 @@ def tidy(folder: Path, workers: int) -> None:
 
 
 class Journal:
-    """The file of one worker, begun anew with `kept`; OSError if it cannot be written. Later faults are logged once,
-    and counted in `lost`: the gateway goes on."""
+    """The file of one worker, begun anew with `kept` and `left` (see State); OSError if it cannot be written. Later
+    faults are logged once, and counted in `lost`: the gateway goes on."""
 
-    def __init__(self, path: Path, workers: int, kept: Iterable[Kept], numbers: tuple[int, int, int]) -> None:
+    def __init__(
+        self, path: Path, workers: int, kept: Iterable[Kept], numbers: tuple[int, int, int], left: float = 0.0
+    ) -> None:
         self.path = path
         self.lost = 0
-        self._header = _Header(version=VERSION, boot=boot(), workers=workers).model_dump_json().encode() + b"\n"
+        header = _Header(version=VERSION, boot=boot(), workers=workers, left=left)
+        self._header = header.model_dump_json(exclude_defaults=True).encode() + b"\n"
         self._living = {_place(each): _line(each, numbers) for each in kept}
         self._last = _Line(numbers=numbers).model_dump_json().encode() + b"\n"
         self._descriptor = -1

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -21,11 +22,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from appid.dataplane.command import Command, Report
+from appid.dataplane.state import Element
 from appid.edge import metrics
 from appid.edge.answers import Answers
 from appid.edge.channel import Channel, send_last
 from appid.edge.conntrack import FlowEnds
 from appid.edge.events import Events
+from appid.edge.execute import place_of as pinhole_of
 from appid.edge.fleet import Answer, Request
 from appid.edge.gateway import Gateway
 from appid.edge.halves import Halves, Table
@@ -33,7 +36,7 @@ from appid.edge.netlink import KernelError
 from appid.edge.plan import Plan
 from appid.edge.policy_file import uncollected
 from appid.edge.privileges import drop_to_net_admin
-from appid.edge.reconcile import reconcile
+from appid.edge.reconcile import ownerless, reconcile
 from appid.edge.state import Journal, State, place_of, read
 from appid.edge.tally import Tally
 from appid.edge.told import Counted, Told
@@ -142,8 +145,8 @@ class Worker:
                 lost=lambda: self.events.lost, witness=self.witness,
             )  # fmt: skip
             self.channel = Channel(self.gateway.loop, self._connection, self._asked, self.gateway.stop)
-            self._take_over(opened)
-            self._judge_again(restarted=True)
+            left = self._take_over(opened)
+            self._judge_again(restarted=True, left=left)
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -173,8 +176,9 @@ class Worker:
 
     # -- calls that outlive it ---------------------------------------------------------------------------------------
 
-    def _take_over(self, opened: ExitStack) -> None:
-        """The calls of the process before this one go on; what is left of others in the kernel goes."""
+    def _take_over(self, opened: ExitStack) -> set[Element]:
+        """The calls of the process before this one go on; what is left of others in the kernel goes, unless it may be
+        that of calls that could not be read. Out: the pinholes of those."""
         place = place_of(self.plan.config.state, self.index)
         state = self._state if self._state is not None else read(place)
         flows, calls, pinholes = state.numbers
@@ -188,17 +192,22 @@ class Worker:
         self._restoring = False
         self.halves.settle()
         self.gateway.baseline()
-        closed = reconcile(self.gateway.execute, self.plan.share(self.index).holds)
-        if any(closed) or state.calls:
-            log.info("worker %d: %d calls go on; without an owner: %s", self.index, self._calls(), closed)
+        execute, holds = self.gateway.execute, self.plan.share(self.index).holds
+        unread = state.left > time.time()
+        left = ownerless(execute, holds) if unread else set[Element]()
+        closed = None if unread else reconcile(execute, holds)
+        if any(closed or left) or state.calls:
+            without = closed or f"{len(left)} pinholes, left to run out"
+            log.info("worker %d: %d calls go on; without an owner: %s", self.index, self._calls(), without)
         kept = [kept_call(self.engine, number) for number in self.engine.calls.calls.open]
         spliced = [kept_stream(self.engine, record) for record in self.engine.flows.values()]
         living = [each for each in (*kept, *spliced) if each is not None]
         try:
-            self._journal = Journal(place, self.plan.config.workers, living, self._numbers())
+            self._journal = Journal(place, self.plan.config.workers, living, self._numbers(), state.left)
             opened.callback(self._journal.close)
         except OSError as error:
             log.error("%s: %s: calls will not outlive their worker", place, error.strerror)
+        return left
 
     def _calls(self) -> int:
         return len(self.engine.calls.calls.open)
@@ -301,13 +310,14 @@ class Worker:
             first, last = topology.media
             self.gateway.execute.bindings.guard(range(first, last + 1), self.plan.outside_addresses)
 
-    def _judge_again(self, restarted: bool = False) -> None:
+    def _judge_again(self, restarted: bool = False, left: Collection[Element] = ()) -> None:
+        """Flows of the pinholes that are `left` stay as they are: it was their call that was judged."""
         owns, state, passing = self.gateway.options.owns, self.plan.marks.state, self.plan.marks.passing
         entries = self.gateway.execute.conntrack.entries()
         kept = tuple(
             Kept(entry.key, entry.mark, entry.began or None)
             for entry in entries
-            if entry.mark & (state | passing) and owns(entry.key)
+            if entry.mark & (state | passing) and owns(entry.key) and pinhole_of(entry, left) is None
         )
         wired = any(zone.interfaces for zone in self.plan.policy.zones.values())
         interface_of = self.plan.routes.finder() if wired else nowhere

@@ -1,6 +1,7 @@
 """What of a call outlives its engine, as values: itself, its dialogs, pinholes and bindings, the flows that signal.
 
-In: an engine's call. Out: a KeptCall, and from one the call again, in an engine that begins. What a dialog last offered
+In: an engine's call. Out: a KeptCall, and from one the call again, in an engine that begins. Values that another
+version may not have written have defaults; none ever comes to mean something else. What a dialog last offered
 is not kept: the next offer and its answer are both new. A flow without a call is not kept either: the kernel has its
 decision, and if it is watched, its next packet is read anew.
 """
@@ -43,16 +44,16 @@ class KeptDialog:
     from_tag: str
     cseqs: tuple[tuple[str, bool, int], ...]
     to_tags: tuple[str, ...]
-    answered: bool
-    cancelled: bool
-    bye_at: float | None
+    answered: bool = False
+    cancelled: bool = False
+    bye_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KeptPinhole:
     number: int
     expectation: Expectation
-    binding: BindNat | None
+    binding: BindNat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +65,17 @@ class KeptFlow:
     key: FlowKey
     host_first: bool
     first_packet: int
-    payload_packets: int
-    application: str
-    confidence: Confidence
-    situation: Situation | None
-    decision: Decision | None
-    state: str | None
-    foreseen: int | None
-    channels: tuple[tuple[int, Endpoint], ...] | None
-    mapped: Endpoint | None
-    awaits: tuple[int | None, int | None]
-    opening: tuple[str, str]
+    payload_packets: int = 1
+    application: str = ""
+    confidence: Confidence = "supporting"
+    situation: Situation | None = None
+    decision: Decision | None = None
+    state: str | None = None
+    foreseen: int | None = None
+    channels: tuple[tuple[int, Endpoint], ...] | None = None
+    mapped: Endpoint | None = None
+    awaits: tuple[int | None, int | None] = (None, None)
+    opening: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +85,22 @@ class KeptCall:
     started_at: int
     last_packet: int
     hosts: tuple[bytes, ...]
-    peers: tuple[bytes, ...]
-    flows: tuple[int, ...]
-    call_id: str | None
-    caller: bytes | None
-    callee: bytes | None
-    answered_at: int | None
-    ending: bool
-    ended_at: int | None
-    end: Literal["open", "bye"]
-    media: tuple[CallMedia, ...]
-    decision: Decision | None
-    situation: tuple[Situation, str] | None
-    dialogs: tuple[KeptDialog, ...]
-    pinholes: tuple[KeptPinhole, ...]
-    bindings: tuple[BindNat, ...]
-    signalling: tuple[KeptFlow, ...]
+    peers: tuple[bytes, ...] = ()
+    flows: tuple[int, ...] = ()
+    call_id: str | None = None
+    caller: bytes | None = None
+    callee: bytes | None = None
+    answered_at: int | None = None
+    ending: bool = False
+    ended_at: int | None = None
+    end: Literal["open", "bye"] = "open"
+    media: tuple[CallMedia, ...] = ()
+    decision: Decision | None = None
+    situation: tuple[Situation, str] | None = None
+    dialogs: tuple[KeptDialog, ...] = ()
+    pinholes: tuple[KeptPinhole, ...] = ()
+    bindings: tuple[BindNat, ...] = ()
+    signalling: tuple[KeptFlow, ...] = ()
 
 
 # -- an engine's call -> values ----------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ class KeptStream:
     knows_via: bool
     there: Position
     back: Position
-    bindings: tuple[BindNat, ...]
+    bindings: tuple[BindNat, ...] = ()
 
 
 def kept_stream(engine: Engine, record: FlowRecord) -> KeptStream | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +90,65 @@ def test_what_is_no_state_file_says_nothing(content: bytes, tmp_path: Path) -> N
     path.write_bytes(content)
     assert read(path).calls == {}
     assert hand_out(tmp_path, 2)[0].calls == {}
+
+
+def older(path: Path) -> None:
+    """As a version before wrote it, which had the half of the keys."""
+    header, last, *lines = path.read_bytes().splitlines()
+    tables = [json.loads(line) for line in lines]
+    for table in tables:
+        for key in ("callee", "answered_at", "media", "situation", "flows", "peers"):
+            table["call"].pop(key, None)
+    told = {**json.loads(header), "version": room.VERSION - 1}
+    told.pop("workers")
+    path.write_text("".join(json.dumps(each) + "\n" for each in (told, json.loads(last), *tables)))
+
+
+def newer(path: Path) -> None:
+    """As a later one will write it: keys of which nobody knows, in each table of it."""
+
+    def more(value: object) -> object:
+        if isinstance(value, dict):
+            return {**{key: more(each) for key, each in value.items()}, "unheard-of": [{"a": 1}]}
+        return [more(each) for each in value] if isinstance(value, list) else value
+
+    header, *lines = (json.loads(line) for line in path.read_bytes().splitlines())
+    told = [{**header, "version": room.VERSION + 1, "unheard-of": 1}, *(more(line) for line in lines if "call" in line)]
+    path.write_text("".join(json.dumps(each) + "\n" for each in told))
+
+
+@pytest.mark.parametrize("wrote", [older, newer])
+def test_what_another_version_wrote_is_read(
+    wrote: Callable[[Path], None], call: KeptCall, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(tmp_path, call, replace(call, number=2))
+    wrote(path)
+    state = read(path)
+    assert (sorted(state.calls), state.faults, state.left) == ([1, 2], 0, 0.0)
+    kept = state.calls[1]
+    assert (kept.pinholes, kept.bindings, kept.dialogs) == (call.pinholes, call.bindings, call.dialogs)
+    assert kept == call or wrote is older
+    assert list(hand_out(tmp_path, 1)[0].calls) == [1, 2]
+    assert not caplog.records
+
+
+def test_where_not_all_can_be_read_nothing_is_taken_for_ownerless(
+    call: KeptCall, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For as long as the kernel's own timeouts may take, whoever reads the file meanwhile."""
+    path = written(tmp_path, call)
+    whole = path.read_bytes()
+    unread = (b"no header\n", b"", whole + b'{"ring":{"number":2}}\n', whole + b'{"call":{"number":2}}\n', whole[:-9])
+    for content in unread:
+        caplog.clear()
+        path.write_bytes(content)
+        state = read(path)
+        assert time.time() + 300 < state.left < time.time() + 400
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert all(each.left == state.left for each in hand_out(tmp_path, 3).values()) or state.left < time.time() + 320
+    Journal(path, 1, [call], (0, 0, 0), state.left).close()
+    assert (read(path).faults, read(path).left) == (0, state.left), "and of the next worker's file"
+    assert read(written(tmp_path, call)).left == 0.0
 
 
 def test_hostile_lines_are_passed_over_and_the_rest_is_read(call: KeptCall, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from tests.edge.test_state import newer, older
 from tests.netns.live import ALL, Live, live, rule, settle
 from tests.netns.net import CLIENT4, PEER4, PUBLIC4, Net, received, until
-from tests.netns.test_nat_calls import Stream, checked
+from tests.netns.test_nat_calls import Agent, Stream, checked, talk
 from tests.netns.test_overload import Media
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(200)]
@@ -168,6 +169,69 @@ def test_sip_over_tcp_goes_on_under_nat(bare: Net, tmp_path: Path) -> None:
         far.sendto(b"\x80in", (PUBLIC4, 16402))
         assert received(media, least=1) == [b"\x80in"]
         stream.close()
+
+
+class Voice:
+    """Numbered media of a call, to where the description said, and which of them came."""
+
+    def __init__(self, sender: Agent, receiver: Agent) -> None:
+        self.sender, self.receiver, self.to = sender.media[0], receiver.media[0], sender.far()
+        self.receiver.settimeout(0.5)
+        self.sent, self.came = 0, set[int]()
+        self.stopped = threading.Event()
+        self.threads = [threading.Thread(target=work, daemon=True) for work in (self._send, self._receive)]
+        for thread in self.threads:
+            thread.start()
+
+    def _send(self) -> None:
+        while not self.stopped.wait(0.02):
+            self.sender.sendto(b"\x80" + self.sent.to_bytes(4, "big"), self.to)
+            self.sent += 1
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                self.came.add(int.from_bytes(self.receiver.recv(100)[1:], "big"))
+            except TimeoutError:
+                if self.stopped.is_set():
+                    return
+
+    def lost(self) -> set[int]:
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+        return set(range(self.sent)) - self.came
+
+
+def nobodys(path: Path) -> None:
+    """As a version wrote it of whose calls nothing can be understood."""
+    header, *lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join((header, *(line.replace(b'"call"', b'"ring"') for line in lines), b"")))
+
+
+def test_a_call_goes_on_whatever_version_wrote_of_it(bare: Net, tmp_path: Path) -> None:
+    """Behind source NAT: an upgrade, a downgrade, and a file of which nothing can be read: what the kernel holds is not
+    taken for nobody's, and not by the next worker either."""
+    bare.masquerade()
+    policy = rule("sip", "allow", "sip", service='"any"')
+    with live(bare, tmp_path, policy, "nft", gateway='on_stop = "keep"\nworkers = 1') as gateway:
+        phone, far = Agent(bare.client, CLIENT4, 16402), Agent(bare.peer, PEER4, 30000)
+        talk(phone, far, "one")
+        voice = Voice(phone, far)
+        for wrote, calls in ((older, 1), (newer, 1), (nobodys, 0)):
+            kill(gateway)
+            wrote(tmp_path / "state" / "calls-0.jsonl")
+            gateway.begin()
+            settle(0.4)
+            assert len(gateway.ask("calls")) == calls, wrote.__name__
+            assert ("WARNING" in gateway.text()) == (not calls), gateway.text()
+        killed_worker(gateway)
+        settle(0.4)
+        assert voice.lost() == set()
+        assert voice.sent > 100
+        assert "left to run out" in gateway.text()
+        far.media[0].sendto(b"\x80back", (PUBLIC4, 16402))
+        assert received(phone.media[0], least=1) == [b"\x80back"]
 
 
 @pytest.mark.slow
