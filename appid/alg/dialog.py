@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal, NamedTuple
 
 from appid.alg.media import MediaPort, agreed
@@ -183,7 +184,8 @@ class Dialogs:
         if dialog is None or (dialog.ended and (now - dialog.ended_time > REMEMBERED or _again(dialog, signal))):
             if signal.method != "INVITE" or signal.to_tag or not signal.from_tag:
                 return []
-            self._make_room(now)
+            if not self._make_room(now):
+                return []
             if dialog is not None:
                 self._drop(key)
             self.known[key] = dialog = self._create(signal)
@@ -420,13 +422,19 @@ class Dialogs:
         self.leaving.pop((dialog.call_id, dialog.host), None)
         self._over[dialog.call_id, dialog.host] = None
 
-    def _make_room(self, now: float) -> None:
+    def _make_room(self, now: float) -> bool:
+        """Whether there is room for one more; what was answered and goes on does not give way."""
         if len(self.known) < MAX_DIALOGS:
-            return
+            return True
         while self._over and now - self.known[next(iter(self._over))].ended_time > REMEMBERED:
             self._drop(next(iter(self._over)))
         if len(self.known) >= MAX_DIALOGS:
-            self._drop(next(iter(self._over or self.known)))
+            first = islice(self.known.items(), MAX_TAGS)
+            gone = next(iter(self._over), None) or next((key for key, d in first if not d.answered), None)
+            if gone is None:
+                return False
+            self._drop(gone)
+        return True
 
     def _drop(self, key: tuple[str, bytes]) -> None:
         dialog = self.known.pop(key)

@@ -39,7 +39,7 @@ class Config:
     iptables       which variant of the commands to call
     allowed        where what policy allows is accepted (dataplane/chain.py, Topology)
     max_memory     MiB that a worker may take: close to them it gives up undecided flows
-    max_flows      flows kept per worker; max_calls, max_pinholes: per gateway, max_pinholes_per_host: per inside host
+    max_flows      flows kept per worker; max_calls, max_pinholes: per gateway, max_..._per_host: per inside host
     metrics        (address, port) where Prometheus asks, or None
     control        the control socket; group: the number of the group that may ask there, or None
     policy, rules, state   the policy file, the operator's applications, where state is kept over a restart
@@ -62,6 +62,7 @@ class Config:
     allowed: Allowed = "last"
     max_flows: int = 65536
     max_calls: int = 4096
+    max_calls_per_host: int = 1024
     max_pinholes: int = 16384
     max_pinholes_per_host: int = 64
     max_memory: int = 1024
@@ -147,6 +148,7 @@ class _Gateway(_Table):
 class _Limits(_Table):
     max_flows: Annotated[int, Field(ge=16)] = 65536
     max_calls: Annotated[int, Field(ge=1)] = 4096
+    max_calls_per_host: Annotated[int, Field(ge=1)] = 1024
     max_pinholes: Annotated[int, Field(ge=1, le=65536)] = 16384
     max_pinholes_per_host: Annotated[int, Field(ge=1, le=65536)] = 64
     max_memory: Annotated[int, Field(ge=memory.LEAST)] = 1024

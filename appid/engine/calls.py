@@ -52,7 +52,7 @@ class CallKeeper:
         self.settings = settings
         self.topology = topology
         limits = settings.limits
-        self.calls = Calls(first, step, limits.calls)
+        self.calls = Calls(first, step, limits.calls, limits.calls_per_host)
         self.dialogs = Dialogs()
         self.book = Book(first, step, limits.pinholes, limits.pinholes_per_host)
         self.nat = NatKeeper(settings, topology)
@@ -116,7 +116,7 @@ class CallKeeper:
         self._add(call, record)
         call.touch(now, packet)
         yield told_call(call)
-        yield from self._make_room(packet, now)
+        yield from self._make_room(call, packet, now)
 
     def foresee(self, record: FlowRecord) -> tuple[int, Expectation] | None:
         """Whether a call foresaw this new flow; if so it joins the call."""
@@ -255,6 +255,7 @@ class CallKeeper:
         if found is None:
             return
         if dialog.answered:
+            self.calls.answered(found)
             found.answered_at = found.answered_at or packet
         if woken or change.what == "media":
             yield from self._media(found, dialog, record, packet, now)
@@ -282,12 +283,14 @@ class CallKeeper:
             call.add_peer(peer)
         dialog.peers = call.peers
         self.by_call_id[dialog.call_id] = call.id
+        if not dialog.answered and call.answered_at is None:
+            self.calls.rings(call)
         if was not in self.calls.open and was in self.decisions:  # booked for the one that was lost
             self.decisions[call.id] = self.decisions.pop(was)
             if was in self.situations:
                 self.situations[call.id] = self.situations.pop(was)
         yield told_call(call)
-        yield from self._make_room(packet, now)
+        yield from self._make_room(call, packet, now)
 
     def _invited(self, dialog: Dialog, record: FlowRecord, packet: int, now: float) -> Call:
         """The call that this INVITE begins; the same one where two inside hosts see one dialog from both ends."""
@@ -558,9 +561,12 @@ class CallKeeper:
         yield from self._refresh(packet, now)
         self.deadline = self._next_deadline()
 
-    def _make_room(self, packet: int, now: float) -> Iterator[Command]:
-        """There are too many calls: the one silent for longest gives way."""
-        while (overflow := self.calls.overflow()) is not None:
+    def _make_room(self, newest: Call, packet: int, now: float) -> Iterator[Command]:
+        """There are too many calls: one gives way, and that is told."""
+        while (overflow := self.calls.overflow(newest)) is not None:
+            hosts = ", ".join(text(host) for host in sorted(overflow.hosts)[:2])
+            reason = f"too many calls: call {overflow.id} of {hosts} gave way"
+            yield Report("anomaly", AnomalyReport(0, packet, "alg", reason))
             yield from self.end(overflow, "lost", packet, now)
 
     def _refresh(self, packet: int, now: float) -> Iterator[Command]:

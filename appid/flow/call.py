@@ -11,13 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, heapreplace
+from itertools import islice
 from typing import Literal
 
+from appid.flow.holders import Holders
 from appid.flow.numbers import Numbers
 
 SILENCE = 60.0
 """Seconds without a packet after which a call is lost."""
 MAX_CALLS = 4096
+PER_HOST = 1024
+"""Calls of one inside host."""
+TRIES = 64
+"""Of a host's calls, how many are looked at for the one silent for longest."""
 MAX_PEERS = 32
 MAX_HOSTS = 32
 MAX_CALL_FLOWS = 256
@@ -52,6 +58,7 @@ class Call:
     caller: bytes | None = None
     callee: bytes | None = None
     answered_at: int | None = None
+    ringing: bool = False
     ending: bool = False
     ended_at: int | None = None
     end: End = "open"
@@ -80,12 +87,14 @@ class Call:
 
 
 class Calls:
-    """The open calls, at most MAX_CALLS; the one that was silent longest gives way."""
+    """The open calls, at most MAX_CALLS, and PER_HOST of one inside host. First gives way what only rings, of the host
+    of which most does; where nothing rings, a call of the host with most calls."""
 
-    def __init__(self, first: int = 1, step: int = 1, limit: int | None = None) -> None:
-        self._limit = limit or MAX_CALLS
+    def __init__(self, first: int = 1, step: int = 1, limit: int | None = None, host: int | None = None) -> None:
+        self._limit, self._host = limit or MAX_CALLS, host or PER_HOST
         self.open: dict[int, Call] = {}
-        self._by_host: dict[bytes, set[int]] = {}
+        self._held, self._ringing = Holders(), Holders()
+        self._by_host = self._held.of
         self._idle: list[tuple[float, int]] = []
         self.numbers = Numbers(first, step)
 
@@ -106,13 +115,40 @@ class Calls:
         if len(call.hosts) >= MAX_HOSTS and host not in call.hosts:
             return
         call.hosts.add(host)
-        self._by_host.setdefault(host, set()).add(call.id)
+        self._held.add(host, call.id)
+        if call.ringing:
+            self._ringing.add(host, call.id)
 
-    def overflow(self) -> Call | None:
-        """The call that must be given up because there are too many."""
+    def rings(self, call: Call) -> None:
+        """It was asked for, and nobody has answered."""
+        call.ringing = True
+        for host in call.hosts:
+            self._ringing.add(host, call.id)
+
+    def answered(self, call: Call) -> None:
+        call.ringing = False
+        for host in call.hosts:
+            self._ringing.drop(host, call.id)
+
+    def overflow(self, newest: Call | None = None) -> Call | None:
+        """The call that must be given up because there are too many, of the newest one's hosts or of all."""
+        for host in newest.hosts if newest is not None else ():
+            if len(self._by_host.get(host, ())) > self._host:
+                return self._least(host, newest)
         if len(self.open) <= self._limit:
             return None
-        return self._quietest()
+        crowd, biggest = self._ringing.most(), self._held.most()
+        if crowd is not None and (len(self._ringing.of[crowd]) > 1 or newest is None):
+            return self._least(crowd, newest)
+        return self._least(biggest, newest) if biggest is not None else self._quietest()
+
+    def _least(self, host: bytes, newest: Call | None) -> Call:
+        """Of a host's calls the one that rings for longest, but not the newest; else the one silent for longest."""
+        for number in islice(self._ringing.of.get(host, ()), 2):
+            if newest is None or number != newest.id:
+                return self.open[number]
+        calls = (self.open[number] for number in islice(self._by_host[host], TRIES))
+        return min(calls, key=lambda call: call.last_seen)
 
     def leaving(self, application: str, hosts: Iterable[bytes], remote: bytes) -> Call | None:
         """The call that is just ending, if a flow of these inside hosts goes to its own peer: it begins no other."""
@@ -133,11 +169,8 @@ class Calls:
     def remove(self, call: Call) -> None:
         self.open.pop(call.id, None)
         for host in call.hosts:
-            numbers = self._by_host.get(host)
-            if numbers is not None:
-                numbers.discard(call.id)
-                if not numbers:
-                    del self._by_host[host]
+            self._held.drop(host, call.id)
+            self._ringing.drop(host, call.id)
 
     def silent(self, now: float) -> list[Call]:
         """Those silent for too long; each is told once."""

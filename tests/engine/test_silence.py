@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from appid.alg.dialog import BYE_TIMEOUT
 from appid.dataplane.command import Command
-from appid.engine import CallReport, Settings
+from appid.engine import AnomalyReport, CallReport, Settings
+from appid.engine.limits import Limits
 from appid.engine.silence import MAX_ASLEEP, RINGING
 from appid.policy.rule import PolicyRule
 from appid.wire import Endpoint, packed, text
@@ -167,3 +168,26 @@ def test_no_more_of_those_are_kept_than_there_is_room_for() -> None:
     assert keeper.calls.open == {}
     assert len(keeper.asleep) <= MAX_ASLEEP
     assert sum(not d.ended for d in keeper.dialogs.known.values()) <= MAX_ASLEEP
+
+
+# ---- one host's calls are not the others' --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limits", [Limits(calls=40), Limits(calls_per_host=20)], ids=["all", "host"])
+def test_a_flood_of_one_host_ends_nobody_elses_call(limits: Limits) -> None:
+    """INVITEs that nobody answers: what gives way is the flood's own, the call that was answered before stays."""
+    alice, bob = pair(replace(SIP, limits=limits))
+    play = alice.play
+    alice.call_id = "before"
+    alice.called()
+    alice.says("200 OK", port=16402)
+    for number in range(100):
+        play.now = 1 + number / 1000
+        bob.call_id = f"flood-{number}"
+        bob.invite()
+    assert held(play, ALICE) == [16402, 16403]
+    assert ends(play)[0] == "open"
+    assert len(play.engine.calls.calls.open) <= 41
+    told = [report.reason for report in bodies(play.commands, AnomalyReport)]
+    assert told
+    assert all(BOB.host in reason for reason in told)
