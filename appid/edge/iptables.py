@@ -44,9 +44,12 @@ UNREADABLE = "table {} holds rules that were made with nft itself and that it ca
 
 
 def run(command: Sequence[str], text: str | None = None) -> str:
-    """Run a program of the host. Out: what it printed; KernelError if it fails or is missing."""
+    """Run a program of the host, which no signal to our group ends half-way. Out: what it printed; KernelError if it
+    fails or is missing."""
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            command, input=text, capture_output=True, text=True, check=False, timeout=60, start_new_session=True
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KernelError(" ".join(command), str(error)) from error
     if done.returncode:

@@ -171,8 +171,12 @@ class Worker:
         signal.signal(signal.SIGTERM, lambda *_: self.gateway.stop())
         signal.set_wakeup_fd(self.gateway.loop.wakeup_fd, warn_on_full_buffer=False)
         self.channel.send(Answer(0))
-        self.gateway.run()
-        self.gateway.drain()
+        try:
+            self.gateway.run()
+            self.gateway.drain()
+        finally:  # a second signal, to the whole group, finds no loop to wake any more
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.set_wakeup_fd(-1)
 
     # -- calls that outlive it ---------------------------------------------------------------------------------------
 
