@@ -298,7 +298,8 @@ class CallKeeper:
         call = known or self._nascent(dialog, record, packet, now)
         caller, callee = (dialog.host, dialog.peer) if dialog.caller_inside else (dialog.peer, dialog.host)
         if known is None:
-            call.started_at, call.call_id = packet, dialog.call_id
+            call.started_at = packet
+            self.calls.signalled(call, dialog.call_id)
             call.caller, call.callee = caller, callee
         elif dialog.caller_inside:
             call.caller = caller
@@ -329,7 +330,7 @@ class CallKeeper:
         name, hosts = record.naming.name or "", self._hosts(record)
         call = self.calls.open.get(record.call or 0)
         if call is None or call.ending or call.call_id is not None:
-            call = self.calls.find(name, hosts, dialog.peer)
+            call = self.calls.waiting(name, hosts, dialog.peer)
         if call is None or call.call_id is not None:
             call = self.calls.start(name, hosts, now, packet)
             self._wake(now)

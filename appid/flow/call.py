@@ -93,7 +93,7 @@ class Calls:
     def __init__(self, first: int = 1, step: int = 1, limit: int | None = None, host: int | None = None) -> None:
         self._limit, self._host = limit or MAX_CALLS, host or PER_HOST
         self.open: dict[int, Call] = {}
-        self._held, self._ringing = Holders(), Holders()
+        self._held, self._ringing, self._unsignalled = Holders(), Holders(), Holders()
         self._by_host = self._held.of
         self._idle: list[tuple[float, int]] = []
         self.numbers = Numbers(first, step)
@@ -116,6 +116,8 @@ class Calls:
             return
         call.hosts.add(host)
         self._held.add(host, call.id)
+        if call.call_id is None:
+            self._unsignalled.add(host, call.id)
         if call.ringing:
             self._ringing.add(host, call.id)
 
@@ -159,7 +161,20 @@ class Calls:
     def find(self, application: str, hosts: Iterable[bytes], remote: bytes) -> Call | None:
         """The open call that a flow of these inside hosts to `remote` serves: by its peer, else the last one active.
         Seen from outside a NAT, who sent first to a private address is the `remote`, and its call is meant."""
-        ids = {number for host in (*hosts, remote) for number in self._by_host.get(host, ())}
+        return self._serving(self._held, application, (*hosts, remote), remote)
+
+    def waiting(self, application: str, hosts: Iterable[bytes], remote: bytes) -> Call | None:
+        """The same among those whose INVITE is still to come: a telephone exchange has few of them, and many others."""
+        return self._serving(self._unsignalled, application, (*hosts, remote), remote)
+
+    def signalled(self, call: Call, call_id: str) -> None:
+        """Its INVITE came."""
+        call.call_id = call_id
+        for host in call.hosts:
+            self._unsignalled.drop(host, call.id)
+
+    def _serving(self, held: Holders, application: str, hosts: Iterable[bytes], remote: bytes) -> Call | None:
+        ids = {number for host in hosts for number in held.of.get(host, ())}
         calls = [c for number in ids if (c := self.open[number]).application == application and not c.ending]
         if not calls:
             return None
@@ -171,6 +186,7 @@ class Calls:
         for host in call.hosts:
             self._held.drop(host, call.id)
             self._ringing.drop(host, call.id)
+            self._unsignalled.drop(host, call.id)
 
     def silent(self, now: float) -> list[Call]:
         """Those silent for too long; each is told once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appid.flow import call as flow
-from appid.flow.call import MAX_CALL_FLOWS, MAX_HOSTS, MAX_PEERS, SILENCE, Calls
+from appid.flow.call import MAX_CALL_FLOWS, MAX_HOSTS, MAX_PEERS, SILENCE, Call, Calls
 from appid.wire import packed
 
 ALICE, BOB, RELAY, PEER = (packed(a) for a in ("172.16.42.187", "172.16.42.185", "17.173.254.35", "71.230.89.52"))
@@ -83,3 +83,25 @@ def test_one_call_is_bounded() -> None:
     assert len(call.flows) == MAX_CALL_FLOWS
     assert len(call.peers) == MAX_PEERS
     assert len(call.hosts) == MAX_HOSTS == len(calls._by_host)
+
+
+def test_an_invite_is_not_looked_for_among_calls_that_had_theirs() -> None:
+    class Counted(Call):
+        """Asked for its application by whoever looks at it."""
+
+        looks = 0
+
+        def __getattribute__(self, name: str) -> object:
+            if name == "application":
+                Counted.looks += 1
+            return super().__getattribute__(name)
+
+    calls = Calls()
+    for number in range(500):
+        call = Counted(number + 1, "sip", number, float(number), number)
+        calls.put(call, [ALICE])
+        calls.signalled(call, f"call-{number}")
+    waits = calls.start("sip", [ALICE], 0.0, 501)
+    assert calls.waiting("sip", [ALICE], PEER) is waits
+    assert Counted.looks == 0
+    assert calls.find("sip", [ALICE], PEER) is calls.open[500]
