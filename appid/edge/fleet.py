@@ -112,9 +112,13 @@ class Fleet:
             raise failed[0] if failed else KernelError("workers", f"not ready within {START:.0f} s")
         self._keeping = True
 
+    def let_go(self) -> None:
+        """Who ends from now on is not replaced: what told us to end may have told them, too."""
+        self._keeping = False
+
     def stop(self) -> None:
         """End them all; returns when they have."""
-        self._keeping = False
+        self.let_go()
         for seat in self.seats:
             if seat.child is not None:
                 seat.child.signal(signal.SIGTERM)

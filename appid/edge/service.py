@@ -187,8 +187,10 @@ class Service:
     def _exporter_ended(self, listen: tuple[str, int]) -> None:
         assert self._exporter is not None
         self.loop.unregister(self._exporter)
-        log.error("metrics endpoint ended: %s", self._exporter.reap())
-        self._exporter = None
+        how, self._exporter = self._exporter.reap(), None
+        if self.stopped is not None:
+            return
+        log.error("metrics endpoint ended: %s", how)
         self._exporter = export(self.directory, listen, self.metrics.words)
         self.loop.register(self._exporter, lambda: self._exporter_ended(listen))
 
@@ -224,6 +226,7 @@ class Service:
 
     def _stop(self, number: int, _frame: object) -> None:
         self.stopped = number
+        self.fleet.let_go()
         self.loop.stop()
 
     def _tick(self) -> None:

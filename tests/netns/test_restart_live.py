@@ -124,6 +124,18 @@ def test_an_interrupt_takes_everything_away(bare: Net, tmp_path: Path) -> None:
     assert "appid-" not in bare.gateway.run("ipset", "-n", "list") + bare.gateway.run("nft", "list", "tables")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_ends_it_quietly(bare: Net, tmp_path: Path, number: signal.Signals) -> None:
+    """A terminal's Ctrl-C and `timeout` tell the workers, too: no error, no traceback, and nobody is begun again."""
+    gateway = Live(bare, tmp_path, ALL, "nft")
+    os.killpg(gateway.process.pid, number)
+    assert gateway.process.wait(20) in (0, 128 + number), gateway.text()
+    said = gateway.text()
+    assert "Traceback" not in said, said
+    assert "ERROR" not in said, said
+    assert "APPID" not in bare.gateway.run("iptables-nft-save")
+
+
 def killed_worker(gateway: Live) -> None:
     """And the next one serves."""
 
