@@ -281,7 +281,7 @@ class Played:
 
     def _names(self) -> None:
         """Addresses that SIP tells on either side of the NAT."""
-        own = re.compile("|".join(self.addresses.inside).encode())
+        own = re.compile("|".join(map(re.escape, self.addresses.inside)).encode())
         for line in (line for text in self._told_outside() for line in text.split(b"\r\n") if own.search(line)):
             self.faults.append(f"outside is told {line.decode(errors='replace')}")
             break
