@@ -11,21 +11,19 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from appid.alg.expectation import Expectation
-from appid.alg.host import Host
-from appid.alg.lessons import LIFETIME, Asked, Lesson
-from appid.alg.relay import Relay, checks
+from appid.alg.lessons import Lesson
 from appid.dataplane.command import Command, Report, SetMark, SetVerdict
 from appid.dataplane.marks import ALLOW
-from appid.decode.sdp import Description
 from appid.engine import room
 from appid.engine.calls import CallKeeper
 from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, Restored, RulesLoaded, Tick
 from appid.engine.kept import restore
 from appid.engine.kept_stream import go_on, torn
-from appid.engine.read import carrier, read
+from appid.engine.read import read
 from appid.engine.record import FlowRecord, Settings, Topology, flow_facts
 from appid.engine.reload import Reload
 from appid.engine.report import AnomalyReport, DecisionReport, ExceptionReport, FlowReport, TranslationReport
+from appid.engine.signalling import hear, learn
 from appid.engine.stamps import Stamps
 from appid.evidence.ledger import FactSet
 from appid.evidence.recent import Recent
@@ -38,7 +36,7 @@ from appid.identify.naming import Lineage, Naming
 from appid.packet import ACK, SYN, Packet, parse
 from appid.policy import Decision
 from appid.policy.evaluate import Situation
-from appid.wire import TCP, UDP, DecodeError, Endpoint, Fact, Layer
+from appid.wire import TCP, UDP, DecodeError, Fact, Layer
 
 PATIENCE: Final = 128
 """Packets of a stream within which a message of these that came in pieces counts as one."""
@@ -239,13 +237,13 @@ class Engine:
         if (
             prefix is not None
             and nat.spliceable(record, packet, layers, outward)
-            and "translation" in self._alg(record)
+            and "translation" in self.functions(record)
         ):
             out.extend(self.calls.nat.splice(record, packet, event.data, outward, prefix, event.host))
         if layers and self._allowed(record):
-            out.extend(self._signalling(record, packet, layers, outward, number, now, event.host))
+            out.extend(hear(self, record, packet, layers, outward, number, now, event.host))
             if record.asked is not None and record.asked.validated:
-                self._learn(record, record.asked, number)
+                learn(self, record, record.asked, number)
         refused = record.decision is not None and record.decision.action != "allow" and not self.settings.monitor
         if refused and record.decision != decided and record.call is not None:
             out.extend(self.calls.refused(record, number, now))
@@ -396,60 +394,6 @@ class Engine:
         identification = naming.identification("")
         return FlowReport(0, key, identification, packet, decision, call, found is not None, packet, 0)
 
-    # -- signalling ----------------------------------------------------------------------------------------------
-
-    def _signalling(
-        self, record: FlowRecord, packet: Packet, layers: tuple[Layer, ...], outward: bool, number: int, now: float,
-        host: Host,
-    ) -> Iterator[Command]:  # fmt: skip
-        """The ALG's part: what TURN, STUN and SIP on this flow teach about calls."""
-        self.calls.host = host
-        by_host = outward == record.host_first
-        peer: bytes | None = record.remote
-        port = record.key.dport if record.host_first else record.key.sport
-        checked = Endpoint(record.remote, port) if record.relay is None else None
-        behind: Endpoint | None = None
-        for position, layer in enumerate(layers):
-            if layer.name == "stun":
-                record.asked = record.asked or Asked()
-                record.asked.keep(record.asked.hear(layer.facts, by_host, checked), now)
-                if behind is not None and not by_host and checks(layer.facts) and "channel-bind" in self._alg(record):
-                    yield from self.calls.checked(record, behind, number, now)
-                if position and layers[position - 1].inner is not None:
-                    continue  # of the peer behind the relay: it says nothing of the relay
-                if record.relay is None and any(f.value in ("allocate", "channel-bind") for f in layer.facts[:2]):
-                    record.relay = Relay()
-                if record.relay is not None:
-                    bound = record.relay.learn(layer.facts, by_host)
-                    if bound is not None:
-                        self.calls.learned_peer(record, bound.address)
-            elif layer.name == "turn":
-                record.relay = record.relay or Relay()
-                channel = next((f.value for f in layer.facts if f.name == "turn.channel"), None)
-                behind = checked = record.relay.channels.get(channel) if isinstance(channel, int) else None
-                peer = behind.address if behind is not None else record.remote
-            elif layer.name == "sip" and record.opened_with(carrier(layers, position), outward):
-                following = layers[position + 1].message if position + 1 < len(layers) else None
-                description = following if isinstance(following, Description) else None
-                functions = self._alg(record)
-                if not functions:
-                    continue
-                if self.settings.monitor or "translation" not in functions:
-                    yield from self.calls.signal(record, layer, description, peer or b"", by_host, number, now)
-                    continue
-                nat = self.calls.nat
-                carried = nat.carry(record, packet.payload, layer, description, peer or b"", by_host, number, host)
-                yield from carried.commands
-                yield from self.calls.signal(record, layer, carried.description, peer or b"", by_host, number, now)
-                yield from nat.settle(carried, now)
-
-    def _learn(self, record: FlowRecord, asked: Asked, number: int) -> None:
-        """What a flow whose name can not shift any more teaches about its peers, those of before it had it included."""
-        name, watch = record.naming.name, record.naming.watchable
-        if name is not None and not self.lineage.descendants.get(name, True):
-            for peer, since in asked.tell():
-                self.calls.lessons.learn(record.host, Lesson(name, peer, record.id, number, watch, since + LIFETIME))
-
     # -- ends and time -------------------------------------------------------------------------------------------
 
     def _flow_ended(self, event: FlowEnded) -> list[Command]:
@@ -479,7 +423,7 @@ class Engine:
             yield from room.decided(record, self.settings, self.stamps, now)
         self._ceiling = room.ceiling(self.flows, event.short, self._ceiling)
 
-    def _alg(self, record: FlowRecord) -> frozenset[AlgFunction]:
+    def functions(self, record: FlowRecord) -> frozenset[AlgFunction]:
         """What the ALG may do for this flow; books its call's decision, by which its media goes."""
         judge, situation, name = self.settings.judge, record.situation, record.naming.name
         if judge is None or situation is None or name is None or record.call is None:

@@ -13,7 +13,7 @@ from appid.engine import TranslationReport
 from appid.wire import packed
 from tests.corpus import stun_bytes as stun
 from tests.engine.play import CLIENT, PEER, PUBLIC, Play, bodies, of, settings
-from tests.engine.test_relay_stream import RELAY, Stream
+from tests.engine.test_signalling import RELAY, Stream
 
 NATTED = replace(settings(default="allow", outside=PUBLIC), masqueraded=((packed("172.16.42.0"), 24),))
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.netns.live import ALL, Live, live
 from tests.netns.net import CLIENT4, PEER4, Net, until
+from tests.netns.numbered import Numbered
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(200)]
 FLOOD = 15_000
@@ -21,45 +22,14 @@ DOWN = 'on_stop = "remove"\n[exceptions]\nengine-down = "closed"'
 FULL = 'on_stop = "remove"\nqueue_length = 64\n[exceptions]\nengine-down = "{down}"\nqueue-full = "{full}"'
 
 
-class Media:
-    """A decided flow: 100 datagrams a second with numbers, and which of them came."""
-
-    def __init__(self, net: Net) -> None:
-        self.sender, self.receiver = net.client.udp(CLIENT4, 5000), net.peer.udp(PEER4, 6000)
-        self.sent = 0
-        self.came: set[int] = set()
-        self.stopped = threading.Event()
-        for _ in range(14):  # more than undecided_packets, one after the other
-            self.send()
-            time.sleep(0.03)
-        self.threads = [threading.Thread(target=work) for work in (self._sending, self._receiving)]
-        for thread in self.threads:
-            thread.start()
-
-    def send(self) -> None:
-        self.sender.sendto(b"\xff" + self.sent.to_bytes(4, "big"), (PEER4, 6000))
-        self.sent += 1
-
-    def _sending(self) -> None:
-        while not self.stopped.is_set():
-            self.send()
-            time.sleep(0.01)
-
-    def _receiving(self) -> None:
-        self.receiver.settimeout(0.3)
-        while True:
-            try:
-                self.came.add(int.from_bytes(self.receiver.recv(100)[1:5], "big"))
-            except TimeoutError:
-                if self.stopped.is_set():
-                    return
-
-    def stop(self) -> set[int]:
-        """The numbers of those that were lost."""
-        self.stopped.set()
-        for thread in self.threads:
-            thread.join()
-        return set(range(self.sent)) - self.came
+def media_of(net: Net) -> Numbered:
+    """A decided flow: 100 datagrams a second with numbers."""
+    media = Numbered(net.client.udp(CLIENT4, 5000), net.peer.udp(PEER4, 6000), (PEER4, 6000), 0.01, b"\xff")
+    for _ in range(14):  # more than undecided_packets, one after the other
+        media.send()
+        time.sleep(0.03)
+    media.begin()
+    return media
 
 
 def flood(net: Net, count: int) -> None:
@@ -88,7 +58,7 @@ BOTH = [("closed", "closed"), ("open", "closed"), pytest.param("open", "open", m
 def test_of_twice_as_many_as_it_can_answer(bare: Net, tmp_path: Path, full: str, down: str) -> None:
     bare.peer.run("iptables-nft", "-A", "INPUT", *COUNTED.split(), "-j", "DROP")
     with live(bare, tmp_path, ALL, "nft", gateway=FULL.format(full=full, down=down)) as gateway:
-        media = Media(bare)
+        media = media_of(bare)
         seen, _ = accounted(gateway)
         flood(bare, FLOOD)
         assert until(lambda: sum(accounted(gateway)) - seen >= FLOOD, 20)

@@ -17,8 +17,9 @@ import pytest
 from tests.edge.test_state import newer, older
 from tests.netns.live import ALL, Live, live, rule, settle
 from tests.netns.net import CLIENT4, PEER4, PUBLIC4, Net, received, until
+from tests.netns.numbered import Numbered
 from tests.netns.test_nat_calls import Agent, Stream, checked, talk
-from tests.netns.test_overload import Media
+from tests.netns.test_overload import media_of
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(200)]
 KEEP = 'on_stop = "keep"\nworkers = 2'
@@ -79,7 +80,7 @@ def ask_for_more(gateway: Live, transfer: Transfer) -> bool:
 
 def test_nothing_is_lost_by_a_stop_an_upgrade_or_a_kill(bare: Net, tmp_path: Path) -> None:
     with live(bare, tmp_path, ALL, "nft", gateway=KEEP) as gateway:
-        media, transfer = Media(bare), Transfer(bare)
+        media, transfer = media_of(bare), Transfer(bare)
         assert ask_for_more(gateway, transfer)
         for end in (stop, kill, kill_worker):
             end(gateway)
@@ -99,7 +100,7 @@ def test_transfer_and_media_lose_nothing_over_many_kills(bare: Net, tmp_path: Pa
     """In turn a worker and the supervisor, each at a random moment, under one transfer."""
     moments = Random(7)
     with live(bare, tmp_path, ALL, "nft", gateway=KEEP) as gateway:
-        media, transfer = Media(bare), Transfer(bare)
+        media, transfer = media_of(bare), Transfer(bare)
         assert ask_for_more(gateway, transfer)
         for number in range(30):
             time.sleep(moments.uniform(0, 1))
@@ -183,38 +184,6 @@ def test_sip_over_tcp_goes_on_under_nat(bare: Net, tmp_path: Path) -> None:
         stream.close()
 
 
-class Voice:
-    """Numbered media of a call, to where the description said, and which of them came."""
-
-    def __init__(self, sender: Agent, receiver: Agent) -> None:
-        self.sender, self.receiver, self.to = sender.media[0], receiver.media[0], sender.far()
-        self.receiver.settimeout(0.5)
-        self.sent, self.came = 0, set[int]()
-        self.stopped = threading.Event()
-        self.threads = [threading.Thread(target=work, daemon=True) for work in (self._send, self._receive)]
-        for thread in self.threads:
-            thread.start()
-
-    def _send(self) -> None:
-        while not self.stopped.wait(0.02):
-            self.sender.sendto(b"\x80" + self.sent.to_bytes(4, "big"), self.to)
-            self.sent += 1
-
-    def _receive(self) -> None:
-        while True:
-            try:
-                self.came.add(int.from_bytes(self.receiver.recv(100)[1:], "big"))
-            except TimeoutError:
-                if self.stopped.is_set():
-                    return
-
-    def lost(self) -> set[int]:
-        self.stopped.set()
-        for thread in self.threads:
-            thread.join()
-        return set(range(self.sent)) - self.came
-
-
 def nobodys(path: Path) -> None:
     """As a version wrote it of whose calls nothing can be understood."""
     header, *lines = path.read_bytes().splitlines()
@@ -229,7 +198,8 @@ def test_a_call_goes_on_whatever_version_wrote_of_it(bare: Net, tmp_path: Path) 
     with live(bare, tmp_path, policy, "nft", gateway='on_stop = "keep"\nworkers = 1') as gateway:
         phone, far = Agent(bare.client, CLIENT4, 16402), Agent(bare.peer, PEER4, 30000)
         talk(phone, far, "one")
-        voice = Voice(phone, far)
+        voice = Numbered(phone.media[0], far.media[0], phone.far(), 0.02, b"\x80")
+        voice.begin()
         for wrote, calls in ((older, 1), (newer, 1), (nobodys, 0)):
             kill(gateway)
             wrote(tmp_path / "state" / "calls-0.jsonl")
@@ -239,7 +209,7 @@ def test_a_call_goes_on_whatever_version_wrote_of_it(bare: Net, tmp_path: Path) 
             assert ("WARNING" in gateway.text()) == (not calls), gateway.text()
         killed_worker(gateway)
         settle(0.4)
-        assert voice.lost() == set()
+        assert voice.stop() == set()
         assert voice.sent > 100
         assert "left to run out" in gateway.text()
         far.media[0].sendto(b"\x80back", (PUBLIC4, 16402))

@@ -1,4 +1,4 @@
-"""A call through a relay that is reached over TCP (RFC 8656 section 12.5): framed by length, however it is cut."""
+"""What is heard of a call on its signalling flow: here a relay over TCP (RFC 8656 section 12.5), however it is cut."""
 
 from __future__ import annotations
 
