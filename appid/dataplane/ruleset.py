@@ -185,6 +185,12 @@ def wanted(topology: Topology, variant: Variant) -> RuleSets:
     return RuleSets(tables, sets, {CLEAR_TABLE: clear_table(topology.marks), NAT_TABLE: nat_table()})
 
 
+def grounded(now: RuleSets, target: RuleSets) -> RuleSets:
+    """`now` with what calls live in, where it is missing: sets and binding maps, and no rule that leads to them."""
+    nft = {NAT_TABLE: target.nft[NAT_TABLE], **now.nft}
+    return replace(now, sets={**target.sets, **now.sets}, nft=nft)
+
+
 def set_text(each: IpSet) -> SetText:
     return SetText(f"{each.type} {each.options}", each.members)
 

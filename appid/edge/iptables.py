@@ -26,6 +26,7 @@ from appid.dataplane.ruleset import (
     Place,
     RuleSets,
     Variant,
+    grounded,
     home_of,
     is_ours,
     relaid,
@@ -141,6 +142,16 @@ def apply(topology: Topology, variant: Variant = "nft") -> None:
     _name_taken(before, target)
     for left in carry_out(leftovers(before, target), on=True):
         log.warning("stays until the next time: %s", left)
+
+
+def ground(topology: Topology, variant: Variant = "nft") -> None:
+    """Where they are missing, the sets and maps that calls live in, before any rule leads to a queue. KernelError."""
+    before = read()
+    try:
+        carry_out(steps(before, grounded(before, wanted(topology, variant))))
+    except BaseException:
+        undo(before)
+        raise
 
 
 def mend(topology: Topology, variant: Variant) -> list[Step]:

@@ -97,6 +97,7 @@ class Service:
             self.loop = Loop(self._tick)
             opened.callback(self.loop.close)
             preflight.check(self.plan.topology(), iptables.variant_of(self.config.iptables))
+            self._ground(opened)
             self._workers(opened)
             self._chains(opened)
             self.control = ControlSocket(self.config.control, self.loop, self.answer, self.config.group)
@@ -125,8 +126,20 @@ class Service:
                     raise KernelError(str(place), "another gateway runs here") from None
                 time.sleep(0.05)
 
+    def _ground(self, opened: ExitStack) -> None:
+        """First the sets and maps: calls that outlived the engine are in the kernel before a packet is judged."""
+        self._found = PINHOLES[4] in iptables.run(["ipset", "-n", "list"]).split()
+        opened.callback(self._unground)
+        with self._turn():
+            iptables.ground(self.plan.topology(), iptables.variant_of(self.config.iptables))
+
+    def _unground(self) -> None:
+        """Where the chains never came, they would be left alone."""
+        if self.applied is None and not self._found:
+            self._remove()
+
     def _workers(self, opened: ExitStack) -> None:
-        """First the workers, then the chains: what these queue is answered from the first packet on."""
+        """Then the workers, and then the chains: what these queue is answered from the first packet on."""
         self.plan.settings()  # looks at the host
 
         def work(index: int, connection: socket.socket) -> None:
@@ -161,7 +174,6 @@ class Service:
     def _chains(self, opened: ExitStack) -> None:
         variant = iptables.variant_of(self.config.iptables)
         topology = self.plan.topology()
-        self._found = PINHOLES[4] in iptables.run(["ipset", "-n", "list"]).split()
         self.queues = Queues(variant, self.tallies, self.plan.options().fail_open)
         self.queues.begin()  # with the chains that stand, and their counters
         self._apply(topology)
@@ -171,8 +183,10 @@ class Service:
     def _leave(self) -> None:
         """At the end: decided flows go on by the chains that stay, or the chains go, as configured."""
         kept = self.config.on_stop == "keep" and self.stopped != signal.SIGINT
-        if kept and (self.stopped is not None or self._found):
-            return
+        if not kept or (self.stopped is None and not self._found):
+            self._remove()
+
+    def _remove(self) -> None:
         try:
             with self._turn():
                 iptables.remove()

@@ -52,7 +52,10 @@ def _loaded(family: int) -> bool:
 def _text(*command: str) -> str:
     if shutil.which(command[0]) is None:
         return ""
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=30, start_new_session=True
+    )  # no signal to our group ends it: half of the rules would be taken for all
+    return done.stdout
 
 
 def of_iptables(text: str, family: int, outside: Collection[str]) -> Iterator[Network]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import pytest
 
 from appid.dataplane.chain import Topology
 from appid.dataplane.converge import Step
 from appid.dataplane.ruleset import NOTHING, At, Place, Variant, wanted
-from appid.edge.iptables import apply, carry_out, mend, read, remove, run, saved
+from appid.edge.iptables import apply, carry_out, ground, mend, read, remove, run, saved
 from appid.edge.netlink import KernelError
 from tests.netns.net import Namespace
 
@@ -62,6 +63,22 @@ def test_what_was_applied_is_read_and_others_are_not_ours(space: Namespace, vari
         line for line in space.call(lambda: saved(variant, 4, "filter")).splitlines() if line[:1] != "#"
     ]
     assert space.run("ipset", "-n", "list").split() == ["other"]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+def test_the_ground_is_sets_and_maps_without_a_way_to_them(space: Namespace, variant: Variant) -> None:
+    space.call(lambda: ground(TOPOLOGY, variant))
+    there, target = space.call(read), wanted(TOPOLOGY, variant)
+    assert set(there.sets) == set(target.sets)
+    assert set(there.nft) == {"appid-nat"}
+    assert not there.tables
+    assert space.run("iptables-legacy-save") + space.run("iptables-nft-save") == ""
+    space.run("ipset", "add", "appid-pinholes4", "10.0.0.1,udp:16402,192.0.2.1", "timeout", "60")
+    for work in (ground, apply, ground):
+        space.call(partial(work, TOPOLOGY, variant))
+    assert set(space.call(read).tables) == set(target.tables)
+    assert "10.0.0.1,udp:16402" in space.run("ipset", "save", "appid-pinholes4")
 
 
 @pytest.mark.kernel

@@ -216,6 +216,28 @@ def test_a_call_goes_on_whatever_version_wrote_of_it(bare: Net, tmp_path: Path) 
         assert received(phone.media[0], least=1) == [b"\x80back"]
 
 
+def test_a_call_is_in_the_kernel_again_before_anything_is_judged(bare: Net, tmp_path: Path) -> None:
+    """A stop that takes the sets away with the chains, in mid-call: when the next one says that it is ready, pinhole
+    and binding stand, and nothing was asked of sets that were not there yet."""
+    bare.masquerade()
+    with live(bare, tmp_path, rule("sip", "allow", "sip", service='"any"'), "nft") as gateway:
+        phone, far = Agent(bare.client, CLIENT4, 16402), Agent(bare.peer, PEER4, 30000)
+        talk(phone, far, "one")
+        voice = Numbered(phone.media[0], far.media[0], phone.far(), 0.02, b"\x80")
+        voice.begin()
+        stop(gateway)
+        assert "appid" not in bare.gateway.run("nft", "list", "ruleset") + bare.gateway.run("ipset", "-n", "list")
+        gateway.begin()
+        sets = bare.gateway.run("ipset", "save", "appid-pinholes4")
+        maps = bare.gateway.run("nft", "list", "map", "inet", "appid-nat", "snat4")
+        assert f"{CLIENT4},udp:16402,{PEER4}" in sets
+        assert f"{CLIENT4} . 16402 . {PEER4}" in maps
+        assert "WARNING" not in gateway.text(), gateway.text()
+        far.media[0].sendto(b"\x80back", (PUBLIC4, 16402))
+        assert received(phone.media[0], least=1) == [b"\x80back"]
+        assert voice.stop() == set()
+
+
 @pytest.mark.slow
 def test_while_nobody_serves_its_bytes_wait(bare: Net, tmp_path: Path) -> None:
     """A queue without a listener lets packets go on; these, under their sender's numbers, would tear the stream."""

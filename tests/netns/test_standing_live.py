@@ -84,6 +84,25 @@ def test_a_second_gateway_on_the_same_queue_is_refused(bare: Net, tmp_path: Path
         assert "queue 0 has a listener already" in done.stderr
 
 
+def test_what_cannot_begin_leaves_nothing_in_the_kernel(bare: Net, tmp_path: Path) -> None:
+    """A worker that may not write its pcap: the sets that stood for it already go again."""
+    (tmp_path / "policy.toml").write_text(ZONES + ALL)
+    (tmp_path / "appid.toml").write_text(
+        f'[listen]\ncontrol = "{tmp_path}/control.sock"\nmetrics = "off"\n'
+        f'[paths]\npolicy = "{tmp_path}/policy.toml"\nrules = "{tmp_path}/rules"\nstate = "{tmp_path}/state"\n'
+        f'[log]\nevents = "off"\nqueued = "{tmp_path}/missing/queued.pcap"\n'
+    )
+    done = subprocess.run(
+        ["ip", "netns", "exec", bare.gateway.name, sys.executable, "-m", "appid.cli.main", "run", "-c",
+         str(tmp_path / "appid.toml")],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode in (2, 3), done.stderr
+    assert "queued.pcap" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert bare.gateway.run("nft", "list", "ruleset") + bare.gateway.run("ipset", "-n", "list") == ""
+
+
 def test_the_service_manager_hears_of_it(bare: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """sd_notify(3), as packaging/systemd/appid.service has it: ready once it serves, alive while the verdict loops
     answer, stopping at the end."""
