@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from appid.dataplane.text import blanked
 
@@ -31,6 +31,16 @@ class Use(NamedTuple):
     bits: int = 0
     first: int = 0
     last: int = 0
+
+
+_XT: Final = {
+    **dict.fromkeys(("mark", "connmark"), (Use("reads", ALL),)),
+    **dict.fromkeys(("MARK", "CONNMARK", "HMARK", "TPROXY"), (Use("writes", ALL),)),
+    "SET": (Use("writes", ALL),),
+    "NFQUEUE": (Use("queue", first=0, last=0xFFFF),),
+    "CT": (Use("helper"),),
+}
+"""What a match or target of iptables may do in a table that iptables does not print: nft tells its name alone."""
 
 
 def collides(use: Use, ours: int) -> bool:
@@ -84,6 +94,8 @@ def _statement(statement: Any, sip: set[str]) -> Iterator[Use]:
             yield Use("queue", first=first, last=last)
     elif statement.get("ct helper") in sip:
         yield Use("helper")
+    elif "xt" in statement:
+        yield from _XT.get((statement["xt"] or {}).get("name", ""), ())
     elif any(_is_mark(part) for part in _parts(statement)):
         yield Use("reads", ALL)
 

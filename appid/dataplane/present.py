@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from appid.dataplane.jump import leads, nft_leads, spoken
 from appid.dataplane.ruleset import At, Held, NftChain, NftTable, SetText, is_ours
 from appid.dataplane.text import blanked, lines_of
 
-_TARGET = re.compile(r"(?:^| )-[jg] (\S+)$")  # a chain takes no options: it is the last word
 _COUNTER = re.compile(r"counter packets \d+ bytes \d+")
 _CHOSEN = re.compile(r" (hashsize|bucketsize|initval) \S+| forceadd")
 _HEAD = re.compile(r"(\S[^{]*) \{(?: # handle \d+)?")
@@ -39,8 +39,7 @@ def table_of(saved: str) -> Held:
                 chains[name].append(rule)
                 continue
             rules[name] += 1
-            target = _TARGET.search(bare)
-            if target is not None and is_ours(target[1]):
+            if is_ours(leads(bare)):
                 jumps.append(At(name, rules[name], rule))
             else:
                 others[name] += 1
@@ -50,6 +49,25 @@ def table_of(saved: str) -> Held:
 def unreadable(saved: str) -> frozenset[str]:
     """Tables with rules made with nft itself that iptables-nft has no words for: it prints nothing of them."""
     return frozenset(_UNREADABLE.findall(saved))
+
+
+def rules_of(listed: str) -> tuple[str, ...]:
+    """What `iptables -S CHAIN` prints: that chain's rules."""
+    return tuple(line.split(" ", 2)[2] for line, _ in lines_of(listed) if line.startswith("-A "))
+
+
+def held_of(chains: Mapping[str, NftChain], ours: Mapping[str, tuple[str, ...]]) -> Held:
+    """A table that iptables-save does not print, as nft lists it; the rules of `ours` as iptables prints them. A jump
+    that iptables has no words for stays in nft's."""
+    jumps: list[At] = []
+    others: Counter[str] = Counter()
+    for name, chain in chains.items():
+        for position, rule in enumerate(chain.rules if not is_ours(name) else (), 1):
+            if is_ours(nft_leads(rule)):
+                jumps.append(At(name, position, spoken(rule) or rule))
+            else:
+                others[name] += 1
+    return Held(ours, tuple(jumps), others)
 
 
 def sets_of(saved: str) -> dict[str, SetText]:

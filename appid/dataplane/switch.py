@@ -9,20 +9,16 @@ Counters and rules of chains that stay as they are stay, too. What fails before 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Final
 
 from appid.dataplane.chain import FAMILIES, Family
 from appid.dataplane.diff import normal
+from appid.dataplane.jump import leads, native, nft_leads
 from appid.dataplane.ruleset import TABLES, At, Held, NftChain, Place, RuleSets, home_of, is_ours, memory
-from appid.dataplane.text import blanked
 
 STAGED: Final = "-NEXT"
-_LEADS = re.compile(r"(?:^| )-[jg] (\S+)$")
-_NATIVE = re.compile(r"(?:-m mark (! )?--mark (0x[0-9a-f]+)/(0x[0-9a-f]+) )?-j (\S+)")
-_JUMP = re.compile(r"\b(?:jump|goto) (\S+)(?: _+)?$")  # a comment may follow
 BASE: Final = {"INPUT": "input", "FORWARD": "forward", "POSTROUTING": "postrouting"}
 """Built-in chains that we jump from, and nft's hooks."""
 
@@ -62,18 +58,13 @@ def _moved(there: Held, held: Held) -> Mapping[str, tuple[str, ...]]:
     """The wanted chains whose rules are new, and those that lead to them."""
     found = {name for name, rules in held.chains.items() if not same(there.chains.get(name), rules)}
     while more := {name for name, rules in held.chains.items()
-                   if name not in found and any(_target(rule) in found for rule in rules)}:  # fmt: skip
+                   if name not in found and any(leads(rule) in found for rule in rules)}:  # fmt: skip
         found |= more
     return {name: rules for name, rules in held.chains.items() if name in found}
 
 
-def _target(rule: str) -> str:
-    found = _LEADS.search(rule)
-    return found[1] if found is not None else ""
-
-
 def _led(rule: str, moved: Mapping[str, tuple[str, ...]]) -> str:
-    return rule + STAGED if _target(rule) in moved else rule
+    return rule + STAGED if leads(rule) in moved else rule
 
 
 def switched(now: RuleSets, target: RuleSets) -> Iterator[str]:
@@ -99,7 +90,7 @@ def _table(now: RuleSets, place: Place, held: Held, needless: list[str]) -> Iter
 def _jumps(
     home: str, chains: Mapping[str, NftChain] | None, there: Held, held: Held, moved: Mapping[str, tuple[str, ...]]
 ) -> Iterator[str]:
-    if not (slipped(there, held) or any(_target(jump.rule) in moved for jump in held.jumps)):
+    if not (slipped(there, held) or any(leads(jump.rule) in moved for jump in held.jumps)):
         return
     if chains is None:
         yield f"add table {home}"
@@ -113,7 +104,7 @@ def _jumps(
         if hook not in handles and hook in BASE:
             yield f"add chain {home} {hook} {{ type filter hook {BASE[hook]} priority {home.split()[1]}; }}"
         for before, jump in enumerate(jumps):
-            if (rule := _native(_led(jump.rule, moved))) is not None:
+            if (rule := native(_led(jump.rule, moved))) is not None:
                 index = jump.position - 1 - before  # among the rules of others
                 ahead = handles.get(hook, [])[index : index + 1]
                 yield (f"insert rule {home} {hook} handle {ahead[0]} {rule}" if ahead else
@@ -121,18 +112,7 @@ def _jumps(
 
 
 def _ours(rule: str) -> bool:
-    found = _JUMP.search(blanked(rule, "nft"))
-    return found is not None and is_ours(found[1])
-
-
-def _native(rule: str) -> str | None:
-    """The jump as iptables-nft writes it, in nft's words; None if it asks for more than a packet mark."""
-    found = _NATIVE.fullmatch(rule)
-    if found is None:
-        return None
-    isnt, value, mask, name = found.groups()
-    asked = f"meta mark & {int(mask, 16):#010x} {'!=' if isnt else '=='} {int(value, 16):#010x} " if value else ""
-    return f"{asked}counter jump {name}"
+    return is_ours(nft_leads(rule))
 
 
 def unspoken(now: RuleSets, target: RuleSets, family: Family) -> Iterator[str]:
@@ -141,7 +121,7 @@ def unspoken(now: RuleSets, target: RuleSets, family: Family) -> Iterator[str]:
         place = Place("nft", family, table)
         there, held = now.held(place), target.held(place)
         if slipped(there, held) and (
-            left := [jump for jump in held.placed(there) if _native(jump.rule) is None]
+            left := [jump for jump in held.placed(there) if native(jump.rule) is None]
         ):  # the others stand by now
             yield from (f"*{table}", *(f"-I {jump.hook} {jump.position} {jump.rule}" for jump in left), "COMMIT")
 

@@ -11,18 +11,19 @@ import logging
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from appid.dataplane.chain import FAMILIES, Family, Topology
 from appid.dataplane.converge import Step, leftovers, program, steps, taken_along
-from appid.dataplane.present import PREFIX, ruleset_of, sets_of, table_of, unreadable
+from appid.dataplane.present import PREFIX, held_of, rules_of, ruleset_of, sets_of, table_of, unreadable
 from appid.dataplane.ruleset import (
     NOTHING,
     TABLES,
     VARIANTS,
     Held,
+    NftChain,
     Place,
     RuleSets,
     Variant,
@@ -41,7 +42,6 @@ log = logging.getLogger("appid")
 _TRIES = 50
 """Times that a set in use is tried again, 20 ms apart: nft frees rules a moment after it removed them."""
 _RETURNS = 3
-UNREADABLE = "table {} holds rules that were made with nft itself and that it cannot read: move them to another table"
 
 
 def run(command: Sequence[str], text: str | None = None) -> str:
@@ -82,15 +82,25 @@ def read() -> RuleSets:
     for variant in VARIANTS:
         for family in FAMILIES:
             for table in TABLES:
-                text, home = saved(variant, family, table), home_of(family, table)
-                if unreadable(text) and any(map(is_ours, listing.builtin.get(home, ()))):
-                    raise KernelError(program(family, variant, "save"), UNREADABLE.format(home))
-                held = table_of(text)
+                text, chains = saved(variant, family, table), listing.builtin.get(home_of(family, table), {})
+                held = _held(family, table, chains) if unreadable(text) else table_of(text)
                 if held.chains or held.jumps or held.others:
                     tables[Place(variant, family, table)] = held
     names = [name for name in run(["ipset", "-n", "list"]).split() if name.startswith(PREFIX)]
     sets = {each: text for name in names for each, text in sets_of(run(["ipset", "save", name])).items()}
     return RuleSets(tables, sets, *listing)
+
+
+def _held(family: Family, table: str, chains: Mapping[str, NftChain]) -> Held:
+    """A table with rules that iptables-nft has no words for, made with nft itself: it prints nothing of it, but a chain
+    by its name it does."""
+    ours: dict[str, tuple[str, ...]] = {}
+    for name in filter(is_ours, chains):
+        try:
+            ours[name] = rules_of(run([program(family, "nft", ""), "-t", table, "-S", name]))
+        except KernelError:  # somebody put such a rule into our chain
+            ours[name] = chains[name].rules
+    return held_of(chains, ours)
 
 
 def carry_out(todo: Iterable[Step], on: bool = False) -> list[KernelError]:

@@ -22,9 +22,9 @@ from appid.dataplane.converge import program
 from appid.dataplane.foreign import Use, collides, free_mask, nft_uses, uses
 from appid.dataplane.present import unreadable
 from appid.dataplane.render import clear_text, nat_text
-from appid.dataplane.ruleset import TABLES, VARIANTS, Variant, home_of, is_ours
+from appid.dataplane.ruleset import VARIANTS, Variant, home_of, is_ours
 from appid.dataplane.text import lines_of
-from appid.edge.iptables import UNREADABLE, run
+from appid.edge.iptables import run
 from appid.edge.netlink import KernelError, Socket, attribute
 
 PROBE = "appid-probe"
@@ -77,7 +77,6 @@ def problems(topology: Topology, variant: Variant, starting: bool = True) -> lis
     found = list(_features(variant, topology))
     if any(problem.text.startswith("no program") for problem in found):
         return found
-    found += _unreadable(variant)
     rules = list(_rules())
     found += _marks(topology, rules)
     found += _queues(topology, rules)
@@ -117,14 +116,6 @@ def _features(variant: Variant, topology: Topology, root: Path = Path("/proc/sys
     for name in ("nf_conntrack_acct", "nf_conntrack_events"):
         if not (root / name).exists():
             yield Problem("feature", f"the kernel lacks {name} (sysctl net.netfilter.{name})")
-
-
-def _unreadable(variant: Variant) -> Iterator[Problem]:
-    """Tables that iptables-nft cannot read: whether our jumps stand first and last there could not be told."""
-    for family in FAMILIES if variant == "nft" else ():
-        save = program(family, variant, "save")
-        for table in sorted(unreadable(run([save])) & set(TABLES)):
-            yield Problem("feature", f"{save}: {UNREADABLE.format(home_of(family, table))}")
 
 
 def _age(variant: Variant) -> Iterator[Problem]:
@@ -202,14 +193,18 @@ def _rules() -> Iterator[Foreign]:
     for table in run(["nft", "list", "tables"]).splitlines():
         name = table.removeprefix("table ").strip()
         if name not in _OURS and not OF_IPTABLES.fullmatch(name):
-            listing: dict[str, Any] = json.loads(run(["nft", "-j", "-t", "list", "table", *name.split()]))
-            yield from (Foreign(f"nft: {where}", use) for where, use in nft_uses(listing["nftables"]))
+            yield from (Foreign(f"nft: {where}", use) for where, use in nft_uses(_listed(name)))
     with IPRoute() as netlink:
         for rule in netlink.get_rules():
             if mark := rule.get("fwmark"):
                 mask = rule.get("fwmask") or 0xFFFFFFFF
                 what = f"ip rule {rule.get('priority')}: fwmark {mark:#x}/{mask:#x}"
                 yield Foreign(what, Use("reads", mask))
+
+
+def _listed(table: str) -> list[dict[str, Any]]:
+    objects: list[dict[str, Any]] = json.loads(run(["nft", "-j", "-t", "list", "table", *table.split()]))["nftables"]
+    return objects
 
 
 def _iptables_rules(variant: Variant, family: Family) -> Iterator[Foreign]:
@@ -225,10 +220,33 @@ def _iptables_rules(variant: Variant, family: Family) -> Iterator[Foreign]:
     for line, _ in lines_of(text):
         if line.startswith("*"):
             table = line[1:]
-        elif line.startswith("-A ") and not is_ours(line.split()[1]):
-            hidden = table == "raw" and line.startswith("-A OUTPUT ")  # the gateway's own traffic
-            where = f"{save.removesuffix('-save')} -t {table} {line}"
-            yield from (Foreign(where, use) for use in uses(line) if not (hidden and use.kind == "helper"))
+        yield from _of_line(save, table, line)
+    for table in sorted(unreadable(text)):
+        yield from _unprinted(save, table, home_of(family, table))
+
+
+def _of_line(save: str, table: str, line: str) -> Iterator[Foreign]:
+    if line.startswith("-A ") and not is_ours(line.split()[1]):
+        hidden = table == "raw" and line.startswith("-A OUTPUT ")  # the gateway's own traffic
+        where = f"{save.removesuffix('-save')} -t {table} {line}"
+        yield from (Foreign(where, use) for use in uses(line) if not (hidden and use.kind == "helper"))
+
+
+def _unprinted(save: str, table: str, home: str) -> Iterator[Foreign]:
+    """A table with rules that were made with nft itself: iptables prints those of its chains that have none."""
+    listed = _listed(home)
+    for name in [each["chain"]["name"] for each in listed if "chain" in each]:
+        if is_ours(name):
+            continue
+        try:
+            lines = lines_of(run([save.removesuffix("-save"), "-t", table, "-S", name]))
+        except KernelError:
+            rules = [each for each in listed if each.get("rule", {}).get("chain", name) == name]
+            unread = f"nft: {{}} (which {save.removesuffix('-save')} cannot read)"
+            yield from (Foreign(unread.format(where), use) for where, use in nft_uses(rules))
+            continue
+        for line, _ in lines:
+            yield from _of_line(save, table, line)
 
 
 def _marks(topology: Topology, rules: list[Foreign]) -> Iterator[Problem]:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from appid.dataplane.chain import INPUT, MAIN, QUEUE
+from appid.dataplane.chain import FAMILIES, INPUT, MAIN, QUEUE, Family
+from appid.dataplane.converge import program
+from appid.dataplane.present import unreadable
 from appid.dataplane.ruleset import Variant
 from appid.edge import iptables
 from appid.edge.netlink import KernelError
@@ -23,6 +25,7 @@ from appid.policy.exception import Cause
 TABLE = Path("/proc/net/netfilter/nfnetlink_queue")
 _HANDED = re.compile(rf"^\[(\d+):\d+\] -A {QUEUE} .*-j NFQUEUE --queue-num (\d+)", re.M)
 _REFUSED = re.compile(rf"^\[(\d+):\d+\] -A ({MAIN}|{INPUT}) (.*)-j (DROP|REJECT)", re.M)
+_VERBOSE = re.compile(r"^(-A .*)-c (\d+) (\d+) (?=-j )", re.M)
 REFUSALS = ("deny", "drop", "invalid", "blind", "unforeseen")
 """Why the chains refuse a packet: its flow's decision; it is of no flow; the engine never saw it, and the exception
 policy is closed; it came to a media port that no call had opened."""
@@ -75,10 +78,20 @@ def counters(variant: Variant) -> tuple[Counter[int], Counter[str]]:
     """Packets that the chains of both families handed to each queue so far, and refused so far."""
     queued: Counter[int] = Counter()
     stopped: Counter[str] = Counter()
-    for program in ("iptables", "ip6tables"):
-        queued += handed(iptables.run([f"{program}-{variant}-save", "-c", "-t", "mangle"]))
-        stopped += refused(iptables.run([f"{program}-{variant}-save", "-c", "-t", "filter"]))
+    for family in FAMILIES:
+        queued += handed(_counted(variant, family, "mangle", QUEUE))
+        stopped += refused(_counted(variant, family, "filter", MAIN, INPUT))
     return queued, stopped
+
+
+def _counted(variant: Variant, family: Family, table: str, *chains: str) -> str:
+    """What iptables-save -c prints of a table; of one that it does not print (rules made with nft itself), what
+    iptables -S -v prints of these chains, in the same words."""
+    text = iptables.run([program(family, variant, "save"), "-c", "-t", table])
+    if not unreadable(text):
+        return text
+    told = (iptables.run([program(family, variant, ""), "-t", table, "-S", chain, "-v"]) for chain in chains)
+    return _VERBOSE.sub(r"[\2:\3] \1", "".join(told))
 
 
 @dataclass

@@ -14,7 +14,6 @@ from appid.dataplane.chain import Allowed, Topology
 from appid.dataplane.diff import differences
 from appid.dataplane.ruleset import VARIANTS, Variant, wanted
 from appid.edge import iptables, preflight
-from appid.edge.netlink import KernelError
 from appid.packet import Packet
 from tests.netns import neighbours
 from tests.netns.net import CLIENT4, CLIENT6, GATEWAY4, GATEWAY6, PEER4, PEER6, Net, received
@@ -110,29 +109,6 @@ def test_a_rule_of_others_that_leads_to_our_chain_goes_with_it_and_is_named(
     named = sorted(record.getMessage().partition(": ")[2] for record in caplog.records)
     assert named == [f"{program} -t filter -A FORWARD -p tcp -j APPID",
                      f"{program} -t filter -A MINE -m comment --comment hello -j APPID-ALLOWED"]  # fmt: skip
-
-
-def test_a_table_that_iptables_cannot_read_is_named_and_nothing_is_done(bare: Net) -> None:
-    """nft's own rules in a table of iptables-nft: it prints nothing of that table, ours included."""
-
-    def told() -> list[str]:
-        return [str(each) for each in bare.gateway.call(lambda: preflight.problems(TOPOLOGY, "nft"))]
-
-    foreign = ("nft", "add", "rule", "ip", "filter", "FORWARD", "counter", "log", "prefix", '"jump APPID"')
-    install(bare, "nft")
-    bare.gateway.run(*foreign)
-    before = bare.gateway.run("nft", "list", "ruleset")
-    said = "table ip filter holds rules that were made with nft itself"
-    for change in (iptables.remove, partial(iptables.apply, CHANGED, "nft"), partial(iptables.mend, TOPOLOGY, "nft")):
-        with pytest.raises(KernelError, match=said):
-            bare.gateway.call(change)
-        assert bare.gateway.run("nft", "list", "ruleset") == before
-    assert [said in line for line in told()] == [True]
-    handle = re.findall(r"log prefix.*handle (\d+)", bare.gateway.run("nft", "-a", "list", "ruleset"))
-    bare.gateway.run("nft", "delete", "rule", "ip", "filter", "FORWARD", "handle", *handle)
-    bare.gateway.call(iptables.remove)
-    assert "APPID" not in bare.gateway.run("nft", "list", "ruleset")
-    assert told() == []
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
