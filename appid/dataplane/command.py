@@ -29,6 +29,14 @@ class SetVerdict(Value):
 
 
 @dataclass(frozen=True, slots=True)
+class Postpone:
+    """Put the queued packet `packet` to the chains again after `seconds`, without a mark: as if it came then."""
+
+    packet: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class SetMark:
     """Give the conntrack entry of `key` this connmark (SAVED bits); create=True where no packet will confirm one."""
 
@@ -122,6 +130,7 @@ class Report(NamedTuple):
 
 Command = (
     SetVerdict
+    | Postpone
     | SetMark
     | CutFlow
     | OpenPinhole

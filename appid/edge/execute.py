@@ -14,6 +14,7 @@ from appid.dataplane.command import (
     Command,
     CutFlow,
     OpenPinhole,
+    Postpone,
     RelaxTcp,
     ReplaceChains,
     Report,
@@ -39,6 +40,10 @@ from appid.wire import ICMP, ICMPV6
 _MAX_REFUSED = 4096
 
 
+Later = Callable[[float, Callable[[], None]], None]
+"""Does a thing after so many seconds."""
+
+
 class Executor:
     """The kernel as the engine's commands see it. `desired` is what it was asked to hold."""
 
@@ -49,8 +54,10 @@ class Executor:
         on_replace: Callable[[], None] | None = None,
         inside: Callable[[bytes], bool] = lambda address: False,
         too_big: TooBig | None = None,
+        later: Later = lambda seconds, step: step(),
     ) -> None:
         self.inside = inside
+        self._later = later
         self._too_big = too_big
         self._refused: dict[FlowKey, float] = {}
         self.marks = marks
@@ -105,6 +112,10 @@ class Executor:
         match command:
             case SetVerdict(packet, verdict, mark):
                 self._verdict(_in_hand(held, packet, number), verdict, mark)
+            case Postpone(packet, seconds):
+                waiting = _in_hand(held, packet, number)
+                waiting.wait()
+                self._later(seconds, lambda: waiting.repeat(waiting.mark & ~self.marks.mask & 0xFFFFFFFF))
             case SetMark(key, mark, create):
                 self._mark(key, mark & self.marks.saved, create, held, now)
             case CutFlow(key):

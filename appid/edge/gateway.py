@@ -112,8 +112,10 @@ class Gateway:
         with contextlib.ExitStack() as opened:
             if self.options.prepare:
                 prepare()
+            self.loop = Loop(self.tick, self.options.tick, self._after)
+            opened.callback(self.loop.close)
             self.execute = Executor(
-                self.options.marks, on_report, on_replace, self.options.inside, self.options.too_big
+                self.options.marks, on_report, on_replace, self.options.inside, self.options.too_big, self.loop.later
             )
             opened.callback(self.execute.close)
             self.ends = ends or FlowEnds()
@@ -121,8 +123,6 @@ class Gateway:
             self._recorder = Writer(self.options.record) if self.options.record else None
             if self._recorder is not None:
                 opened.callback(self._recorder.close)
-            self.loop = Loop(self.tick, self.options.tick, self._after)
-            opened.callback(self.loop.close)
             self.queue = Queue(
                 self.options.queue,
                 self._packet,

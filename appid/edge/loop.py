@@ -6,6 +6,7 @@ In: descriptors with callbacks. Out: calls; what they raise is logged, counted, 
 from __future__ import annotations
 
 import contextlib
+import heapq
 import logging
 import os
 import selectors
@@ -26,6 +27,8 @@ class Loop:
         self._on_tick, self._tick, self._after = on_tick, tick, after
         self._running = True
         self._soon: deque[Callable[[], None]] = deque()
+        self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._asked = 0
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.register(self._wake_read, self._woken)
@@ -52,11 +55,15 @@ class Loop:
 
     def once(self, patience: float) -> None:
         """Wait at most `patience` seconds, then serve what is ready."""
+        if self._later:
+            patience = min(patience, max(0.0, self._later[0][0] - time.monotonic()))
         for key, _ in self._selector.select(patience):
             if self._selector.get_map().get(key.fd) is key:  # a callback before it may have let go of this one
                 self.guard(key.data)
         for _ in range(len(self._soon)):
             self.guard(self._soon.popleft())
+        while self._later and self._later[0][0] <= time.monotonic():
+            self.guard(heapq.heappop(self._later)[2])
         if self._after is not None:
             self._after()
 
@@ -64,6 +71,11 @@ class Loop:
         """Call it once, the next time round; any thread may ask."""
         self._soon.append(callback)
         self.wake()
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call it once, so much later; of the same time in the order in which they were asked for."""
+        self._asked += 1
+        heapq.heappush(self._later, (time.monotonic() + seconds, self._asked, callback))
 
     def stop(self) -> None:
         self._running = False

@@ -58,6 +58,10 @@ class Held:
         self._packet.set_mark(mark)
         self._packet.repeat()
 
+    def wait(self) -> None:
+        """It is answered later, by `repeat`."""
+        self.answered = True
+
     def drop(self) -> None:
         self.answered = True
         self._packet.drop()

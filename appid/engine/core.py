@@ -12,7 +12,7 @@ from typing import Final
 
 from appid.alg.expectation import Expectation
 from appid.alg.lessons import Lesson
-from appid.dataplane.command import Command, Report, SetMark, SetVerdict
+from appid.dataplane.command import Command, Postpone, Report, SetMark, SetVerdict
 from appid.dataplane.marks import ALLOW
 from appid.engine import room
 from appid.engine.calls import CallKeeper
@@ -25,6 +25,7 @@ from appid.engine.reload import Reload
 from appid.engine.report import AnomalyReport, DecisionReport, ExceptionReport, FlowReport, TranslationReport
 from appid.engine.signalling import hear, learn
 from appid.engine.stamps import Stamps
+from appid.engine.waiting import Waiting
 from appid.evidence.ledger import FactSet
 from appid.evidence.recent import Recent
 from appid.flow.key import FlowKey
@@ -67,6 +68,7 @@ class Engine:
         self.calls = CallKeeper(settings, self.topology, first, step)
         self.flows: OrderedDict[FlowKey, FlowRecord] = OrderedDict()
         self.stamps = Stamps()
+        self.waiting = Waiting()
         self.broken = False  # whether the packet at hand breaks its own format
         self.on_read: OnRead | None = None
         self.numbers = Numbers(first, step)
@@ -146,7 +148,12 @@ class Engine:
         if packet.tcp_flags & SYN and record.streams is not None:
             record.streams[0 if outward else 1].syn(packet.tcp_seq)
         if packet.payload or record.userspace_packets == 1:
+            told = len(out)
             self._follow(record, packet, outward, event, now, out)
+            if self._overtakes(record) and (patience := self.waiting.patience(record.key, now)) is not None:
+                out[told:] = [Postpone(event.packet, patience)]
+                self._forget(record)
+                return out
             if self.broken and self._unread(event.packet, out):
                 return out
             if record.streams is not None and self.calls.nat.early(record, outward):
@@ -158,6 +165,16 @@ class Engine:
             out.extend(self.calls.nat.segment(record, packet, event.data, outward, event.packet, event.host))
         self._answer(record, event.packet, now, out)
         return out
+
+    def _overtakes(self, record: FlowRecord) -> bool:
+        """Whether a refused flow may be media that another worker is about to foresee (engine/waiting.py)."""
+        if self.settings.share[1] == 1 or record.decision is None or record.decision.action == "allow":
+            return False
+        key, calls = record.key, self.calls.calls
+        if key.proto != UDP or record.userspace_packets > 1 or record.call is not None or self.settings.monitor:
+            return False
+        inside = self.topology.inside
+        return inside(key.src) and inside(key.dst) and (calls.of(key.src) or calls.of(key.dst))
 
     def _unread(self, number: int, out: list[Command]) -> bool:
         """What breaks its own format: passed, or dropped, as the exception policy says. Out: whether it was dropped."""

@@ -121,6 +121,10 @@ class Calls:
         if call.ringing:
             self._ringing.add(host, call.id)
 
+    def of(self, host: bytes) -> bool:
+        """Whether this inside host is in a call."""
+        return host in self._by_host
+
     def rings(self, call: Call) -> None:
         """It was asked for, and nobody has answered."""
         call.ringing = True

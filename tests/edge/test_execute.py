@@ -12,6 +12,7 @@ from appid.dataplane.command import (
     BindNat,
     ClosePinhole,
     OpenPinhole,
+    Postpone,
     ReplaceChains,
     Report,
     RewritePayload,
@@ -50,6 +51,9 @@ class Waiting:
         self.told.append(mark)
         self.answered = True
 
+    def wait(self) -> None:
+        self.answered = True
+
     def drop(self) -> None:
         self.told.append("drop")
         self.answered = True
@@ -80,6 +84,18 @@ def test_a_verdict_keeps_the_marks_of_others(inside: Callable[..., list[str]]) -
     held = Waiting()
     inside(SetVerdict(1, "drop", 0), held=held)
     assert held.told == ["drop"]
+
+
+def test_what_is_put_off_is_answered_by_the_chains_later(ruled: Net) -> None:
+    """Without a mark of ours; those of others stay."""
+    later: list[tuple[float, Callable[[], None]]] = []
+    made = ruled.gateway.call(lambda: Executor(Marks(), later=lambda *each: later.append(each)))
+    held = Waiting(mark=0xAB000701)
+    assert made.run([Postpone(1, 0.005)], 0.0, held, 1) == []  # type: ignore[arg-type]
+    assert (held.answered, held.told, [seconds for seconds, _ in later]) == (True, [], [0.005])
+    later[0][1]()
+    assert held.told == [0xAB000000]
+    made.close()
 
 
 def test_a_verdict_for_another_packet_or_a_second_one_fails(inside: Callable[..., list[str]]) -> None:

@@ -73,3 +73,16 @@ def test_a_callback_may_let_go_of_the_next_one() -> None:
     loop.once(1)
     assert len(called) == 1
     loop.close()
+
+
+def test_what_is_for_later_comes_then_and_in_order() -> None:
+    loop = Loop(lambda: None, 60)
+    called: list[str] = []
+    begun = time.monotonic()
+    for name, seconds in (("last", 0.05), ("first", 0.01), ("second", 0.01)):
+        loop.later(seconds, lambda name=name: called.append(name))  # type: ignore[misc]
+    while len(called) < 3:
+        loop.once(20)
+    assert called == ["first", "second", "last"]
+    assert 0.05 <= time.monotonic() - begun < 20
+    loop.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,13 @@ import pytest
 from appid.dataplane.bytecode import queue_of
 from appid.wire import packed
 from tests.netns.live import ALL, Live, live, rule
-from tests.netns.net import PEER4, Namespace, Net, received, until
+from tests.netns.net import PEER4, PEER6, Namespace, Net, received, until
 from tests.netns.test_nat_calls import Agent, hang_up
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 TWO = 'on_stop = "keep"\nworkers = 2'
 LAN4, LAN6 = ("10.77.1.{}", "10.77.3.{}"), ("fd00:77:1::{}", "fd00:77:3::{}")
+STRICT = rule("sip", "allow", "sip", service='["udp/5060"]')
 SIP = rule("sip", "allow", "sip", service='"any"')
 
 
@@ -129,6 +131,39 @@ def test_a_call_through_a_server_outside_is_one_call_whoever_dies(lans: Lans, tm
         assert until(lambda: ended(gateway) == 1), "one end of one call"
         (call,) = gateway.ask("calls")
         assert call["end"] == "bye"
+
+
+@pytest.mark.parametrize("ends", [pair(LAN4), pytest.param(pair(LAN6), marks=pytest.mark.slow)], ids=["v4", "v6"])
+def test_media_that_is_quicker_than_the_other_worker_waits_for_it(
+    lans: Lans, tmp_path: Path, ends: tuple[str, str]
+) -> None:
+    """The callee's worker stands still while its answer is in the queue; what the callee sends goes through the other's
+    queue, which knows of no answer. Media at the port that is announced waits for it, anything else in vain."""
+    with live(lans, tmp_path, STRICT, "nft", gateway=TWO) as gateway, agents(lans, ends) as (one, other):
+        server = Agent(lans.peer, PEER6 if ":" in ends[0] else PEER4, 40000)
+        other_port = lans.client.udp(one.host, 17000)
+        slow = gateway.ask("stats")[0]["workers"][1]["pid"]
+        one.signalling.sendto(one.message("INVITE sip:b@y SIP/2.0", "1 INVITE", "q", (";tag=a", ""), one.sdp()),
+                              (server.host, 5060))  # fmt: skip
+        server.signalling.sendto(server.signalling.recv(65535), (other.host, 5060))
+        other.hear()
+        via = other.field(r"^Via: (.*?)\r$")
+        answer = other.message("SIP/2.0 200 OK", "1 INVITE", "q", (";tag=a", ";tag=b"), other.sdp(), via)
+        os.kill(slow, signal.SIGSTOP)
+        try:
+            other.signalling.sendto(answer, (server.host, 5060))
+            for number in range(3):
+                other.media[0].sendto(b"\x80\x00early%d" % number, (one.host, 16402))
+                other.media[0].sendto(b"\x80\x00never%d" % number, (one.host, 17000))
+            time.sleep(0.03)
+            assert received(one.media[0], 0.02) == []
+        finally:
+            os.kill(slow, signal.SIGCONT)
+        assert sorted(received(one.media[0], 2, least=3)) == [b"\x80\x00early%d" % number for number in range(3)]
+        assert received(other_port, 0.3) == []
+        refused = [flow for flow in gateway.ask("flows") if flow["src"] == other.host and flow["dst"] == one.host]
+        assert {(flow["dport"], flow["decision"]["action"]) for flow in refused} >= {(17000, "deny")}
+        assert (16402, "deny") not in {(flow["dport"], flow["decision"]["action"]) for flow in refused}
 
 
 def serves(gateway: Live) -> bool:

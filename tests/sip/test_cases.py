@@ -37,9 +37,6 @@ def test_cases_under_nat(tmp_path: Path, v6: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    reason="media that overtakes its 183 or ACK from one worker's queue to the other's is refused at first"
-)
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("nat", [False, True], ids=["routed", "nat"])
 @pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
