@@ -1,7 +1,7 @@
 """Many calls at once: signalling, and one media packet for each pinhole and direction.
 
-In: a Town, how many calls, how many a second. Out: a Load: who got what, and what each hundred cost the gateway. All
-phones use the same ports, two phones a peer, so that under NAT every other one cannot keep its own.
+In: a Town, how many calls, how many a second, of how many phones. Out: a Load: who got what, and what each hundred cost
+the gateway. All phones use the same ports, two phones a peer, so that under NAT every other one cannot keep its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pathlib import Path
 
 from tests.netns.live import Live
 from tests.netns.net import Namespace, until
-from tests.sip.sipp import SIP
+from tests.sip.attacks import body as described
+from tests.sip.sipp import SIP, host_port
 from tests.sip.town import PLACES, Place, Town
 
 T1 = 0.5
@@ -31,7 +32,7 @@ STEP = 100
 _CALL_ID = re.compile(rb"^Call-ID: call-(\d+)\r", re.MULTILINE)
 _PORT = re.compile(rb"^m=audio (\d+) .*", re.MULTILINE)
 _RTCP = re.compile(rb"^a=rtcp:(\d+)", re.MULTILINE)
-_HOST = re.compile(rb"^c=IN IP4 (\S+)\r", re.MULTILINE)
+_HOST = re.compile(rb"^c=IN IP[46] (\S+)\r", re.MULTILINE)
 Ends = tuple[str, int]
 
 
@@ -83,6 +84,11 @@ class Load:
     seconds: float = 0.0
 
     @property
+    def each(self) -> float:
+        """CPU seconds of a call."""
+        return sum(self.cost) / len(self.cost) / STEP
+
+    @property
     def growth(self) -> float:
         return self.cost[-1] / self.cost[0] if self.cost and self.cost[0] else 0.0
 
@@ -99,12 +105,14 @@ class Load:
 class Generator:
     """All phones and all peers, in one loop."""
 
-    def __init__(self, where: Town, calls: int, process: int | None) -> None:
+    def __init__(
+        self, where: Town, calls: int, process: int | None = None, v6: bool = False, phones: int = PLACES
+    ) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (16384, max(16384, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
         self.where, self.process = where, process
-        places = [Place.numbered(number, False) for number in range(PLACES)]
+        places = [Place.numbered(number, v6) for number in range(PLACES)]
         self.calls = [
-            Call(n, (places[n % PLACES].phones[0], SIP), (places[n % PLACES // 2].peer, SIP), MEDIA + 4 * (n // PLACES))
+            Call(n, (places[n % phones].phones[0], SIP), (places[n % PLACES // 2].peer, SIP), MEDIA + 4 * (n // phones))
             for n in range(calls)
         ]
         self.load = Load(self.calls)
@@ -131,7 +139,7 @@ class Generator:
         def make() -> list[tuple[Ends, socket.socket]]:
             made = []
             for end in sorted(ends):
-                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                sock = socket.socket(socket.AF_INET6 if ":" in end[0] else socket.AF_INET, socket.SOCK_DGRAM)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
                 sock.bind(end)
                 sock.setblocking(False)
@@ -153,7 +161,7 @@ class Generator:
                 with contextlib.suppress(OSError):
                     while True:
                         data, source = self.sockets[key.data].recvfrom(4096)
-                        self._arrived(key.data, data, source)
+                        self._arrived(key.data, data, source[:2])
 
     def set_up(self, rate: float) -> None:
         waiting, pending = deque(self.calls), deque[Call]()
@@ -212,15 +220,15 @@ class Generator:
     @staticmethod
     def _text(start: str, call: Call, cseq: int, body: str = "", own: Ends | None = None, method: str = "") -> bytes:
         own = own or call.phone
-        head = start if start.startswith("SIP/2.0") else f"{start} sip:callee@{call.peer[0]}:{SIP} SIP/2.0"
+        head = start if start.startswith("SIP/2.0") else f"{start} sip:callee@{host_port(call.peer[0], SIP)} SIP/2.0"
         lines = [
             head,
-            f"Via: SIP/2.0/UDP {call.phone[0]}:{SIP};branch=z9hG4bK-{call.number}-{cseq}",
-            f"From: <sip:caller@{call.phone[0]}>;tag=a{call.number}",
-            f"To: <sip:callee@{call.peer[0]}>" + (f";tag=b{call.number}" if start not in ("INVITE",) else ""),
+            f"Via: SIP/2.0/UDP {host_port(*call.phone)};branch=z9hG4bK-{call.number}-{cseq}",
+            f"From: <sip:caller@{host_port(*call.phone)}>;tag=a{call.number}",
+            f"To: <sip:callee@{host_port(*call.peer)}>" + (f";tag=b{call.number}" if start not in ("INVITE",) else ""),
             f"Call-ID: call-{call.number}",
             f"CSeq: {cseq} {method or start}",
-            f"Contact: <sip:user@{own[0]}:{SIP}>",
+            f"Contact: <sip:user@{host_port(own[0], SIP)}>",
             "Max-Forwards: 70",
             *(["Content-Type: application/sdp"] if body else []),
             f"Content-Length: {len(body)}",
@@ -229,8 +237,7 @@ class Generator:
 
     @staticmethod
     def _description(end: Ends) -> str:
-        lines = ["v=0", f"o=- 1 1 IN IP4 {end[0]}", "s=-", f"c=IN IP4 {end[0]}", "t=0 0", f"m=audio {end[1]} RTP/AVP 0"]
-        return "\r\n".join(lines) + "\r\n"
+        return described(*end).decode()
 
     def _invite(self, call: Call, now: float) -> None:
         call.asked, call.tries = now, call.tries + 1
@@ -273,7 +280,7 @@ class Generator:
         tagged = [
             line + b";tag=b%d" % call.number if line[:3] == b"To:" and b";tag" not in line else line for line in kept
         ]
-        more = [f"Contact: <sip:callee@{call.peer[0]}:{SIP}>", *(["Content-Type: application/sdp"] if body else []),
+        more = [f"Contact: <sip:callee@{host_port(*call.peer)}>", *(["Content-Type: application/sdp"] if body else []),
                 f"Content-Length: {len(body)}"]  # fmt: skip
         text = (
             b"\r\n".join([b"SIP/2.0 200 OK", *tagged, *(line.encode() for line in more)]) + b"\r\n\r\n" + body.encode()
@@ -294,9 +301,11 @@ def _told(data: bytes) -> tuple[Ends, Ends]:
 
 
 @contextlib.contextmanager
-def calls_up(where: Town, calls: int, rate: float, process: int | None = None) -> Iterator[Generator]:
+def calls_up(
+    where: Town, calls: int, rate: float, process: int | None = None, v6: bool = False, phones: int = PLACES
+) -> Iterator[Generator]:
     """All up inside the `with`, all down after it."""
-    generator = Generator(where, calls, process)
+    generator = Generator(where, calls, process, v6, phones)
     try:
         generator.set_up(rate)
         yield generator
@@ -311,7 +320,7 @@ def left(where: Town, gateway: Live) -> list[str]:
     def found() -> list[str]:
         told = [str(p) for p in gateway.ask("pinholes") if p["closed_at"] is None]
         table = where.gateway.run("nft", "list", "table", "inet", "appid-nat")
-        told += re.findall(r"(?:udp|tcp) \. [^:]+ : [^,}]+", re.sub(r"\s+", " ", table))
+        told += re.findall(r"(?:udp|tcp) \. [^,}]+ : [^,}]+", re.sub(r"\s+", " ", table))
         return told + [line for line in where.gateway.run("ipset", "list").splitlines() if ",udp:" in line]
 
     until(lambda: not found(), 14)  # a binding of signalling stays for 10 s
