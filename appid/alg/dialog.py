@@ -8,6 +8,7 @@ changes nothing: a 200 from another address, a BYE with wrong tags, an INVITE re
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,12 +16,15 @@ from typing import Literal, NamedTuple
 
 from appid.alg.media import MediaPort, agreed
 from appid.decode.sdp import Description
+from appid.flow.key import FlowKey
 
 BYE_TIMEOUT = 32.0
 """Seconds after an unanswered BYE, or a CANCEL: 64*T1, RFC 3261 sections 17.1.2.2 (timer F) and 9.1."""
 REMEMBERED = 64.0
 """Seconds for which an ended dialog's Call-ID is kept, so that a replay is known as one."""
 MAX_DIALOGS = 8192
+MAX_CARRIERS = 8
+"""Flows that one dialog's signalling is known to take."""
 MAX_TAGS = 16
 """To tags of one dialog before its answer: one for each place to which a proxy forked the INVITE."""
 
@@ -34,6 +38,7 @@ class Signal:
     method      of the request, or None of a response; `status` the other way round
     host        the inside host; `outward`: it is the sender
     peer        the other end: a channel's peer, or the packet's remote address (packed)
+    flow        the flow that it came on
     """
 
     method: str | None
@@ -47,6 +52,7 @@ class Signal:
     host: bytes
     peer: bytes
     outward: bool
+    flow: FlowKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,7 @@ class Dialog:
     pairs      what each branch has agreed, by the callee's tag; `branch` is the one whose pair stands
     firm       the pair that a final or a reliable answer has left; `trying`: who has changed it only for now (RFC 6141)
     others     branches that answered after `branch`, and whether the caller has acknowledged them; `left`: had a BYE
+    carriers   the flows that its signalling takes
     """
 
     call_id: str
@@ -122,6 +129,7 @@ class Dialog:
     asleep: bool = False
     """Its call was lost by silence: an answer is news, even the one of before."""
     ended_time: float = 0.0
+    carriers: set[FlowKey] = field(default_factory=set)
 
     @property
     def inviting(self) -> int:
@@ -176,6 +184,7 @@ class Dialogs:
         self.leaving: dict[tuple[str, bytes], Dialog] = {}
         self.by_call_id: dict[str, list[Dialog]] = {}
         self._over: dict[tuple[str, bytes], None] = {}
+        self._carried: Counter[FlowKey] = Counter()
 
     def handle(self, signal: Signal, now: float) -> list[Change]:
         """What this message changes; nothing, if it belongs to no dialog or breaks its dialog's own words."""
@@ -190,6 +199,7 @@ class Dialogs:
                 self._drop(key)
             self.known[key] = dialog = self._create(signal)
             self.by_call_id.setdefault(signal.call_id, []).append(dialog)
+            self.carry(dialog, signal.flow)
             return [Change("invited", dialog)]
         if dialog.challenged and _anew(dialog, signal):
             dialog.from_tag = signal.from_tag
@@ -197,9 +207,20 @@ class Dialogs:
             return []
         if signal.peer != dialog.peer and signal.peer not in dialog.peers:
             return []
+        self.carry(dialog, signal.flow)
         if signal.method is not None:
             return self._request(dialog, signal, now)
         return self._response(dialog, signal, now)
+
+    def carry(self, dialog: Dialog, flow: FlowKey | None) -> None:
+        """This flow takes the dialog's signalling."""
+        if flow is not None and flow not in dialog.carriers and len(dialog.carriers) < MAX_CARRIERS:
+            dialog.carriers.add(flow)
+            self._carried[flow] += 1
+
+    def carries(self, flow: FlowKey) -> bool:
+        """Whether a dialog that goes on needs this flow: what its other end says next may come on it."""
+        return flow in self._carried
 
     def put(self, dialog: Dialog) -> None:
         """A dialog known from before, in the place of any other of its Call-ID and host."""
@@ -421,6 +442,14 @@ class Dialogs:
         dialog.ended, dialog.ended_time = True, now
         self.leaving.pop((dialog.call_id, dialog.host), None)
         self._over[dialog.call_id, dialog.host] = None
+        self._left(dialog)
+
+    def _left(self, dialog: Dialog) -> None:
+        for flow in dialog.carriers:
+            self._carried[flow] -= 1
+            if not self._carried[flow]:
+                del self._carried[flow]
+        dialog.carriers.clear()
 
     def _make_room(self, now: float) -> bool:
         """Whether there is room for one more; what was answered and goes on does not give way."""
@@ -438,6 +467,7 @@ class Dialogs:
 
     def _drop(self, key: tuple[str, bytes]) -> None:
         dialog = self.known.pop(key)
+        self._left(dialog)
         self.leaving.pop(key, None)
         self._over.pop(key, None)
         views = self.by_call_id[dialog.call_id]

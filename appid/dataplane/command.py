@@ -46,6 +46,14 @@ class SetMark:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepFlow:
+    """The conntrack entry of `key` lives `timeout` seconds more, however long nothing moves."""
+
+    key: FlowKey
+    timeout: int
+
+
+@dataclass(frozen=True, slots=True)
 class CutFlow:
     """Delete the conntrack entry of `key`, if there is one: its next packet begins anew."""
 
@@ -132,6 +140,7 @@ Command = (
     SetVerdict
     | Postpone
     | SetMark
+    | KeepFlow
     | CutFlow
     | OpenPinhole
     | ClosePinhole

@@ -207,6 +207,17 @@ class Conntrack:
         if answer:
             raise KernelError(f"conntrack mark {mark:#x}", os.strerror(answer))
 
+    def keep(self, key: FlowKey, seconds: int) -> None:
+        """The entry of `key` lives so long if nothing moves; its next packet gives it the kernel's own time again.
+        KernelError if the kernel refuses; that there is none (any more) is no fault."""
+        time = attribute(_TIMEOUT, struct.pack(">I", seconds))
+        for each in (key, key.reversed()):
+            answer = self._socket.ask(_SUBSYSTEM, _NEW, 0, _family(key.src), _tuple(_TUPLE_ORIG, each), time)
+            if answer != errno.ENOENT:
+                break
+        if answer not in (0, errno.ENOENT):
+            raise KernelError("conntrack timeout", os.strerror(answer))
+
     def create_echo(self, key: FlowKey, echo: Echo, mark: int) -> None:
         """An entry for an ICMP request and what answers it. KernelError if the kernel refuses it."""
         back = echo._replace(kind=_ANSWERS[echo.kind])

@@ -13,6 +13,7 @@ from appid.dataplane.command import (
     ClosePinhole,
     Command,
     CutFlow,
+    KeepFlow,
     OpenPinhole,
     Postpone,
     RelaxTcp,
@@ -118,6 +119,8 @@ class Executor:
                 self._later(seconds, lambda: waiting.repeat(waiting.mark & ~self.marks.mask & 0xFFFFFFFF))
             case SetMark(key, mark, create):
                 self._mark(key, mark & self.marks.saved, create, held, now)
+            case KeepFlow(key, timeout):
+                self.conntrack.keep(key, timeout)
             case CutFlow(key):
                 self.conntrack.delete(key)
             case OpenPinhole(_, expectation, mark, timeout):

@@ -23,6 +23,7 @@ from appid.decode.sdp import Description
 from appid.engine import guards
 from appid.engine.due import Due
 from appid.engine.nat import AT_ONCE, OPENS_MEDIA, REFRESH, ROUNDS, NatKeeper
+from appid.engine.paths import Paths
 from appid.engine.record import FlowRecord, Settings, Topology
 from appid.engine.report import AnomalyReport, PinholeReport, told_call
 from appid.engine.silence import Asleep
@@ -57,6 +58,7 @@ class CallKeeper:
         self.book = Book(first, step, limits.pinholes, limits.pinholes_per_host)
         self.nat = NatKeeper(settings, topology)
         self.asleep = Asleep(self.dialogs, self.nat)
+        self.paths = Paths(self.dialogs)
         self.lessons = Lessons()
         self.denied: OrderedDict[tuple[int, bytes, int, bytes], FlowKey] = OrderedDict()
         self.by_call_id: dict[str, int] = {}
@@ -212,9 +214,12 @@ class CallKeeper:
             record.host,
             peer,
             outward,
+            record.key,
         )
         for change in self.dialogs.handle(signal, now):
             yield from self._apply(change, record, packet, now)
+        if (due := self.paths.heard(record.key, now)) is not None:
+            self._sooner(due)
         dialog = self.dialogs.known.get((signal.call_id, signal.host))
         if dialog is not None and dialog.settled(signal):
             yield from self.nat.trim((signal.call_id, signal.host), dialog.spoken())
@@ -560,6 +565,7 @@ class CallKeeper:
             yield from self.end(call, end, packet, now, answered=False, silent=not call.ending)
         yield from self.asleep.tick(now)
         yield from self._refresh(packet, now)
+        yield from self.paths.tick(now)
         self.deadline = self._next_deadline()
 
     def _make_room(self, newest: Call, packet: int, now: float) -> Iterator[Command]:
@@ -588,5 +594,5 @@ class CallKeeper:
 
     def _next_deadline(self) -> float | None:
         keepers = (self.dialogs.next_deadline(), self.calls.next_deadline(), self.asleep.next())
-        times = (*keepers, self.due.next(), self.nat.due.next())
+        times = (*keepers, self.due.next(), self.nat.due.next(), self.paths.next())
         return min((t for t in times if t is not None), default=None)

@@ -47,6 +47,7 @@ class KeptDialog:
     answered: bool = False
     cancelled: bool = False
     bye_at: float | None = None
+    carriers: tuple[FlowKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,8 @@ class KeptPinhole:
 
 @dataclass(frozen=True, slots=True)
 class KeptFlow:
-    """A watched flow. `awaits`: per direction, the TCP sequence number that comes next, where nothing waited for more;
-    `opening` what that direction began with."""
+    """A flow that userspace follows, decided or not. `awaits`: per direction, the TCP sequence number that comes next,
+    where nothing waited for more; `opening` what that direction began with."""
 
     number: int
     key: FlowKey
@@ -126,7 +127,7 @@ def kept_call(engine: Engine, number: int) -> KeptCall | None:
         call.ending, call.ended_at, "bye" if call.end == "bye" else "open", call.media,
         calls.decisions.get(number), calls.situations.get(number),
         tuple(_kept_dialog(dialog) for dialog in dialogs if not dialog.ended), tuple(pinholes), tuple(bindings),
-        tuple(kept_flow(record) for record in records.values() if record.decision is not None),
+        tuple(kept_flow(record) for record in records.values()),
     )  # fmt: skip
 
 
@@ -135,6 +136,7 @@ def _kept_dialog(dialog: Dialog) -> KeptDialog:
         dialog.call_id, dialog.host, dialog.peer, dialog.caller_inside, dialog.from_tag,
         tuple((method, outward, number) for (method, outward), number in dialog.cseqs.items()),
         tuple(sorted(dialog.to_tags)), dialog.answered, dialog.cancelled, dialog.bye_at,
+        tuple(sorted(dialog.carriers)),
     )  # fmt: skip
 
 
@@ -175,7 +177,7 @@ def restore(engine: Engine, kept: KeptCall, now: float) -> Iterator[Command]:
     if kept.situation is not None:
         calls.situations[call.id] = kept.situation
     for dialog in kept.dialogs[:MAX_LISTED]:
-        _restore_dialog(calls, call, dialog)
+        _restore_dialog(calls, call, dialog, now)
     for flow in kept.signalling[:MAX_LISTED]:
         record = record_of(flow, call.id, now)
         engine.follow_again(record)
@@ -201,13 +203,14 @@ def _sound(engine: Engine, kept: KeptCall) -> bool:
         *(p.expectation.inside for p in kept.pinholes),
         *(d.host for d in kept.dialogs),
     )
-    flows = (address for flow in kept.signalling for address in (flow.key.src, flow.key.dst))
+    keys = (*(flow.key for flow in kept.signalling), *(key for dialog in kept.dialogs for key in dialog.carriers))
+    flows = (address for key in keys for address in (key.src, key.dst))
     if not kept.hosts or not all(number > 0 for number in numbers):
         return False
     return all(len(a) in (4, 16) for a in (*hosts, *flows, *kept.peers)) and all(inside(host) for host in hosts)
 
 
-def _restore_dialog(calls: CallKeeper, call: Call, kept: KeptDialog) -> None:
+def _restore_dialog(calls: CallKeeper, call: Call, kept: KeptDialog, now: float) -> None:
     if kept.call_id != call.call_id or not any(method == "INVITE" for method, _, _ in kept.cseqs):
         return
     cseqs = {(method, outward): number for method, outward, number in kept.cseqs}
@@ -217,6 +220,9 @@ def _restore_dialog(calls: CallKeeper, call: Call, kept: KeptDialog) -> None:
     dialog.to_tags, dialog.branch = set(kept.to_tags), next(iter(kept.to_tags), "")
     dialog.answered, dialog.cancelled, dialog.bye_at = kept.answered, kept.cancelled, kept.bye_at
     calls.dialogs.put(dialog)
+    for flow in kept.carriers:
+        calls.dialogs.carry(dialog, flow)
+        calls.paths.heard(flow, now)
     calls.by_call_id[kept.call_id] = call.id
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from appid.dataplane.command import BindNat, ClosePinhole, OpenPinhole, SetVerdict, UnbindNat
+from appid.dataplane.command import BindNat, ClosePinhole, KeepFlow, OpenPinhole, SetVerdict, UnbindNat
 from appid.engine import CallReport, Restored
 from appid.engine.event import Activity
 from appid.engine.kept import UNHEARD, KeptCall, kept_call
+from appid.engine.paths import SOON
 from appid.flow.key import FlowKey
 from appid.policy import Decision
 from appid.policy.rule import PolicyRule
 from appid.wire import UDP, packed
+from tests.corpus.writer import End
+from tests.engine.phones import Phone
 from tests.engine.play import ALL, CLIENT, PEER, PUBLIC, FaceTime, Play, bodies, of, settings, udp
 
 ALLOW = PolicyRule("calls", "allow", ("inside",), ("outside",), applications=frozenset({"facetime"}))
@@ -135,3 +138,26 @@ def test_a_call_that_is_over_is_not_kept() -> None:
     assert before.engine.calls.touched == {1}, "that is to be written down, too"
     assert before.engine.calls.records == {}
     assert of(before.commands, SetVerdict)
+
+
+def test_the_way_of_its_signalling_is_kept_on() -> None:
+    before = Play(NATTED)
+    connected(before)
+    again = after(before, kept(before))
+    asked = of(again.tick(1000.0 + SOON), KeepFlow)
+    assert [each.key for each in asked] == [FlowKey(UDP, packed(CLIENT.host), 16402, packed(PEER.host), 16402)]
+
+
+def test_a_flow_without_a_decision_is_known_again_as_begun_inside() -> None:
+    """Plain SIP may yet become something else (policy.md point 2): its call's next request comes from outside."""
+    rule = PolicyRule("sip", "allow", ("inside",), ("outside",), applications=frozenset({"sip"}), service="any")
+    before = Play(settings(rule))
+    phone = Phone(before, End(CLIENT.host, 5060))
+    phone.invite()
+    assert [record.decision for record in before.engine.flows.values()] == [None]
+    again = after(before, kept(before))
+    bye = phone.head("BYE sip:x SIP/2.0", "1 BYE", ";tag=314159", b"")
+    for play, passed in ((again, True), (Play(settings(rule)), False)):
+        (verdict,) = of(play.queue(udp(phone.provider, phone.end, bye)), SetVerdict)
+        decision = play.settings.marks.decode(verdict.mark).action
+        assert (decision is None) == passed, decision

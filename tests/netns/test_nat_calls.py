@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,14 @@ from pathlib import Path
 import pytest
 
 from tests.netns.live import Live, live, rule, settle
-from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, PUBLIC4, PUBLIC6, Net, received
+from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, PUBLIC4, PUBLIC6, Net, received, until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
 POLICY = rule("sip", "allow", "sip", service='"any"')
+SIP_OUT = rule("sip", "allow", "sip", from_='["inside"]', service='"any"')
 SECOND4 = "10.77.1.3"
+QUICK = ("", "_stream")
 
 
 def quoted(address: str) -> str:
@@ -349,3 +352,46 @@ def test_a_path_that_loses_segments(bare: Net, tmp_path: Path) -> None:
         for number in range(1, 21):
             assert f"Call-ID: call-{number}\r" in stream.take(stream.phone).decode()
         stream.close()
+
+
+@pytest.mark.parametrize(
+    "how", ["nat", pytest.param("routed", marks=pytest.mark.slow), pytest.param("killed", marks=pytest.mark.slow)]
+)
+def test_a_call_silent_for_longer_than_conntrack_waits_is_hung_up_from_outside(
+    bare: Net, tmp_path: Path, how: str
+) -> None:
+    """UDP entries last 30 s, 120 s for streams (nf_conntrack_udp_timeout, _stream); here 8. The far side's BYE is the
+    next thing that anybody says. `killed`: the gateway is, a moment after the call came about, and begins again."""
+    with live(bare, tmp_path, SIP_OUT, "nft") if how == "routed" else natted(bare, tmp_path, SIP_OUT) as gateway:
+        bare.gateway.run("sysctl", "-qw", *(f"net.netfilter.nf_conntrack_udp_timeout{kind}=8" for kind in QUICK))
+        ends = [
+            (Agent(bare.client, host, 16402), Agent(bare.peer, peer, 30000))
+            for host, peer in ((CLIENT4, PEER4), (CLIENT6, PEER6))
+        ]
+        for number, (phone, far) in enumerate(ends):
+            talk(phone, far, f"quiet-{number}")
+        begun = time.monotonic()
+        if how == "killed":
+            gateway.process.kill()
+            gateway.process.wait()
+            gateway.begin()
+        while time.monotonic() < begun + 9.0:  # media goes on
+            for phone, far in ends:
+                phone.media[0].sendto(b"\x80on", phone.far())
+                assert received(far.media[0], 0.2, least=1) == [b"\x80on"]
+        for number, (phone, far) in enumerate(ends):
+            bye = far.message(
+                "BYE sip:u@x SIP/2.0", "1 BYE", f"quiet-{number}", (f";tag=quiet-{number}", ";tag=a"), b""
+            )
+            far.signalling.sendto(bye, far.from_)
+            assert phone.hear().startswith("BYE")
+            via = phone.field(r"^Via: (.*?)\r$")
+            ok = phone.message(
+                "SIP/2.0 200 OK", "1 BYE", f"quiet-{number}", (f";tag=quiet-{number}", ";tag=a"), b"", via
+            )
+            phone.signalling.sendto(ok, (far.host, 5060))
+            assert "200 OK" in far.hear()
+        assert until(lambda: [call["end"] for call in gateway.ask("calls")] == ["bye", "bye"], 2.0)
+        left = [int(entry.split()[2]) for entry in bare.entries().splitlines() if "dport=5060" in entry]
+        assert left
+        assert max(left) <= 8, "with the calls the grace is gone: the kernel forgets their signalling in its own time"
