@@ -36,8 +36,9 @@ class MediaPort:
     candidate: bool = False
 
 
-def agreed(inside: Description, outside: Description) -> tuple[MediaPort, ...]:
-    """The ports at which the inside host will receive; media that either side refused (port 0) have none."""
+def agreed(inside: Description, outside: Description, host: bytes | None = None) -> tuple[MediaPort, ...]:
+    """The ports at which the inside host will receive; media that either side refused (port 0) have none. `host`: its
+    address, to which candidates of its own must belong."""
     found: dict[tuple[int, bytes], MediaPort] = {}
     for ours, theirs in zip(inside.media, outside.media, strict=False):
         peer = theirs.connection or outside.connection
@@ -46,10 +47,10 @@ def agreed(inside: Description, outside: Description) -> tuple[MediaPort, ...]:
             continue  # refused (RFC 3264 section 6), or 0.0.0.0: on hold (section 8.4)
         candidates = dict.fromkeys(each.address for each in theirs.candidates if each.proto == "udp")
         far = tuple(_ports(theirs, ours))
-        for index, port in enumerate(_ports(ours, theirs)):
-            announced = far[index] if index < len(far) else theirs.port
+        for index, (address, port) in enumerate(_ports(ours, theirs, host)):
+            announced = far[index][1] if index < len(far) else theirs.port
             for source in (peer, *candidates):
-                place = MediaPort(port, source, ours.kind, mine, announced, source != peer)
+                place = MediaPort(port, source, ours.kind, address or mine, announced, source != peer)
                 known = found.get((port, source))
                 if known is not None and known.kind != place.kind:
                     found[port, source] = replace(known, kind="shared")
@@ -58,13 +59,15 @@ def agreed(inside: Description, outside: Description) -> tuple[MediaPort, ...]:
     return tuple(found.values())
 
 
-def _ports(ours: Media, theirs: Media) -> Iterator[int]:
+def _ports(ours: Media, theirs: Media, host: bytes | None = None) -> Iterator[tuple[bytes | None, int]]:
+    """Each port, and the address that it goes by."""
     mux = ours.rtcp_mux and theirs.rtcp_mux  # both must say so: RFC 5761 section 5.1.1
-    for _, ports in runs(ours, mux):
-        yield from ports
+    for address, ports in runs(ours, mux, host):
+        for port in ports:
+            yield address, port
 
 
-def runs(ours: Media, mux: bool = False) -> Iterator[tuple[bytes | None, tuple[int, ...]]]:
+def runs(ours: Media, mux: bool = False, host: bytes | None = None) -> Iterator[tuple[bytes | None, tuple[int, ...]]]:
     """The ports that a medium names, each run with the address it goes by: within one, the peer counts on from the
     first. RTP has every other port (RFC 8866 section 5.14), RTCP those between, unless `a=rtcp` or `mux` say so. Media
     over TCP (RFC 4145: TCP, TCP/MSRP, TCP/BFCP) name no port that a datagram may come to."""
@@ -77,7 +80,8 @@ def runs(ours: Media, mux: bool = False) -> Iterator[tuple[bytes | None, tuple[i
     if ours.rtcp_port is not None and not mux and ours.rtcp_port not in run:
         yield ours.rtcp_address or ours.connection, (ours.rtcp_port,)
     for each in ours.candidates:
-        if each.proto == "udp" and each.type == "host" and each.port and each.port not in run:
+        own = host is None or each.address == host
+        if own and each.proto == "udp" and each.type == "host" and each.port and each.port not in run:
             yield each.address, (each.port,)
 
 

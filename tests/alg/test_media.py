@@ -150,3 +150,15 @@ def test_whatever_is_agreed_is_in_bounds(ours: list[list[str]], theirs: list[lis
     assert len(found) == len(set(found)) <= MAX_PORTS
     said = {m.port for m in mine.media} | {m.port + 1 for m in mine.media} | {m.rtcp_port for m in mine.media}
     assert all(1024 <= place.port <= 65535 and place.port in said and place.peer == PEER for place in found)
+
+
+def test_what_another_host_would_receive_opens_nothing_for_this_one() -> None:
+    """a=rtcp with an address (RFC 3605 section 2.1), and host candidates of which only the host's own count."""
+    own, other = "192.0.2.10", "192.0.2.11"
+    mine = session("m=audio 4000 RTP/AVP 0", f"a=rtcp:4009 IN IP4 {other}",
+                   f"a=candidate:1 1 UDP 1 {own} 4020 typ host", f"a=candidate:2 1 UDP 1 {other} 4030 typ host",
+                   address=own)  # fmt: skip
+    found = agreed(mine, session("m=audio 5000 RTP/AVP 0", address="203.0.113.201"), packed(own))
+    assert [(place.port, place.address) for place in found] == [
+        (4000, packed(own)), (4009, packed(other)), (4020, packed(own)),
+    ]  # fmt: skip

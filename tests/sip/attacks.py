@@ -375,11 +375,11 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
-def made(where: Town, number: int, name: str, v6: bool) -> tuple[Victim, set[int]]:
+def made(where: Town, number: int, attack: Attack, v6: bool) -> tuple[Victim, set[int]]:
     """One attack at a place of its own. Out: its victim, and what may be open."""
     victim = Victim(where, Place.numbered(number, v6), 20000 + 50 * number, f"attack-{number}")
     try:
-        return victim, ATTACKS[name](victim)
+        return victim, attack(victim)
     finally:
         victim.close()
 

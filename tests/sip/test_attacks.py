@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.netns.live import ROOT, rule
-from tests.sip.attacks import ATTACKS, OPTIONS, PER_GATEWAY, PER_HOST, RANGE, Victim, made, probes
+from tests.sip.abuse import ABUSES
+from tests.sip.attacks import ATTACKS, OPTIONS, PER_GATEWAY, PER_HOST, RANGE, Attack, Victim, honest, made, probes
 from tests.sip.scan import arrived
 from tests.sip.town import ALL_OUT, Town, town
 
@@ -40,25 +41,32 @@ def _open(where: Town, played: list[tuple[str, Victim, set[int]]]) -> list[str]:
     return faults
 
 
+def _played(where: Town, attacks: dict[str, Attack], v6: bool) -> list[tuple[str, Victim, set[int]]]:
+    return [(name, *made(where, number, attack, v6)) for number, (name, attack) in enumerate(attacks.items())]
+
+
+def _both(short: tuple[bool, bool]) -> pytest.MarkDecorator:
+    """With NAT and without, both families; all but `short` take their time."""
+    every = [(nat, v6) for nat in (True, False) for v6 in (False, True)]
+    named = [f"{'nat' if nat else 'routed'}-v{6 if v6 else 4}" for nat, v6 in every]
+    marks = [() if each == short else pytest.mark.slow for each in every]
+    return pytest.mark.parametrize(
+        ("nat", "v6"),
+        [pytest.param(*each, id=name, marks=mark) for each, name, mark in zip(every, named, marks, strict=True)],
+    )
+
+
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(
-    ("nat", "v6"),
-    [
-        pytest.param(True, False, id="nat-v4"),
-        pytest.param(True, True, id="nat-v6", marks=pytest.mark.slow),
-        pytest.param(False, False, id="routed-v4", marks=pytest.mark.slow),
-        pytest.param(False, True, id="routed-v6", marks=pytest.mark.slow),
-    ],
-)
+@_both((True, False))
 def test_attacks_open_nothing(tmp_path: Path, nat: bool, v6: bool) -> None:
     _narrow(tmp_path)
     with town("ours", nat, tmp_path, OPTIONS, ALL_OUT + SIP_IN) as (where, gateway):
         assert gateway is not None
-        played = [(name, *made(where, number, name, v6)) for number, name in enumerate(ATTACKS)]
+        played = _played(where, ATTACKS, v6)
         assert _open(where, played) == []
         pinholes = [p for p in gateway.ask("pinholes") if p["closed_at"] is None]
         assert len(pinholes) == sum(len(may) for _, _, may in played)
-        more = [(f"call {n}", *made(where, n, "an honest call", v6)) for n in range(len(ATTACKS), len(ATTACKS) + 20)]
+        more = [(f"call {n}", *made(where, n, honest, v6)) for n in range(len(ATTACKS), len(ATTACKS) + 20)]
         asked = [
             probe
             for _, victim, may in more
@@ -69,3 +77,16 @@ def test_attacks_open_nothing(tmp_path: Path, nat: bool, v6: bool) -> None:
         reasons = " ".join(event["anomaly"]["reason"] for event in gateway.events("anomaly"))
     for told in TOLD:
         assert told in reasons
+
+
+@pytest.mark.timeout(120)
+@_both((True, True))
+def test_abuse_opens_nothing(tmp_path: Path, nat: bool, v6: bool) -> None:
+    """And an honest call among them is served as before."""
+    _narrow(tmp_path)
+    with town("ours", nat, tmp_path, "", ALL_OUT + SIP_IN) as (where, gateway):
+        assert gateway is not None
+        played = _played(where, {**ABUSES, "an honest call": honest}, v6)
+        assert _open(where, played) == []
+        told = {(p["inside"], p["port"], p["peer"]) for p in gateway.ask("pinholes") if p["closed_at"] is None}
+        assert told == {(v.phone, port, v.place.peer) for _, v, may in played for port in may}
