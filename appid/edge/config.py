@@ -11,7 +11,17 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from appid.dataplane.chain import Allowed
 from appid.dataplane.marks import Marks
@@ -136,6 +146,14 @@ class _Gateway(_Table):
     qos_mask: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 0x0F000000
     iptables: Literal["auto", "nft", "legacy"] = "auto"
     allowed: Allowed = "last"
+
+    @field_validator("workers")
+    @classmethod
+    def queues(cls, workers: int, info: ValidationInfo) -> int:
+        last = info.data.get("first_queue", 0) + workers - 1
+        if last > 0xFFFF:
+            raise ValueError(f"the last queue would be {last}: there are 65536, from 0 on")
+        return workers
 
     @model_validator(mode="after")
     def bits(self) -> _Gateway:

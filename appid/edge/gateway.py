@@ -134,6 +134,7 @@ class Gateway:
             opened.callback(self.queue.close)
             self._opened = opened.pop_all()
         self.loop.register(self.queue, self._read_queue)
+        self.loop.soon(self._read_queue)  # what came while it was opened
         self.loop.register(self.ends, self._read_ends)
 
     def run(self) -> None:

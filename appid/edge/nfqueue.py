@@ -79,8 +79,8 @@ def _name(index: int, names: dict[int, str]) -> str:
 
 
 class Queue:
-    """Queue `number`; `on_packet` gets each packet and may answer it. What it leaves unanswered, or raises over,
-    `rescue` answers; what that leaves unanswered is dropped.
+    """Queue `number`; `on_packet` gets each packet, from the first `read` on, and may answer it. What it leaves
+    unanswered, or raises over, `rescue` answers; what that leaves unanswered is dropped.
 
     tally      what was seen, and what is missing between it: messages that the kernel could not hand over
     overruns   how often it said so (ENOBUFS)
@@ -105,6 +105,7 @@ class Queue:
         self._rescue = rescue
         self._names: dict[int, str] = {}
         self._left = 0
+        self._early: list[Any] | None = []
         self._queue = NetfilterQueue()
         try:
             with warnings.catch_warnings():
@@ -126,7 +127,7 @@ class Queue:
             return
 
     def _configure(self, sequence: int, *attrs: bytes) -> None:
-        """Send a setting and wait for its answer; packets that come first are answered on the way."""
+        """Send a setting and wait for its answer; packets that come first wait for `read`."""
         self._socket.send(request(_SUBSYSTEM, _CONFIG, NLM_F_ACK, sequence, 0, *attrs, resource=self.number))
         self._left = _BATCH
         before = self.refused
@@ -151,6 +152,9 @@ class Queue:
     def read(self) -> int:
         """Answer up to one batch of what waits. Out: how many packets that were."""
         before = self.seen
+        early, self._early = self._early, None
+        for packet in early or ():
+            self._answer(packet)
         self._left = _BATCH
         self._queue.run_socket(self)  # type: ignore[arg-type]
         return self.seen - before
@@ -178,6 +182,13 @@ class Queue:
         raise BlockingIOError(errno.EAGAIN, "batch done")
 
     def _callback(self, packet: Any) -> None:
+        if self._early is None:
+            self._answer(packet)
+        else:  # who opens the queue is not ready yet: it has no calls of before, perhaps
+            packet.retain()
+            self._early.append(packet)
+
+    def _answer(self, packet: Any) -> None:
         self.seen += 1
         self.tally.took(packet.id)
         held = None

@@ -74,14 +74,14 @@ def refused(saved: str) -> Counter[str]:
     return found
 
 
-def counters(variant: Variant) -> tuple[Counter[int], Counter[str]]:
-    """Packets that the chains of both families handed to each queue so far, and refused so far."""
-    queued: Counter[int] = Counter()
-    stopped: Counter[str] = Counter()
-    for family in FAMILIES:
-        queued += handed(_counted(variant, family, "mangle", QUEUE))
-        stopped += refused(_counted(variant, family, "filter", MAIN, INPUT))
-    return queued, stopped
+def queued(variant: Variant) -> Counter[int]:
+    """Packets that the chains of both families handed to each queue so far."""
+    return sum((handed(_counted(variant, family, "mangle", QUEUE)) for family in FAMILIES), Counter[int]())
+
+
+def stopped(variant: Variant) -> Counter[str]:
+    """Packets that they refused so far."""
+    return sum((refused(_counted(variant, family, "filter", MAIN, INPUT)) for family in FAMILIES), Counter[str]())
 
 
 def _counted(variant: Variant, family: Family, table: str, *chains: str) -> str:
@@ -121,11 +121,12 @@ class Queues:
     refused: Counter[str] = field(default_factory=Counter)
     _refused: Counter[str] = field(default_factory=Counter)
     _queues: dict[int, _Queue] = field(default_factory=dict)
+    _seen: dict[int, int] = field(default_factory=dict)
 
     def begin(self) -> None:
         """From where the supervisor before this one stood: what its chains handed over meanwhile came while the engine
         was down. Without one, what was handed over before is not ours to account for."""
-        counted, self._refused = self._counters()
+        counted, self._refused = self._queued(), self._stopped()
         for number, tally in self.tallies.items():
             before = tally.before
             if before is not None and before.counter <= counted[number]:
@@ -135,19 +136,23 @@ class Queues:
             self._queues[number] = known
 
     def look(self, full: bool = True) -> None:
-        """Count what has happened since the last look. `full` False: the kernel's table alone, which costs little."""
-        counted = None
+        """Count what has happened since the last look. `full` False: what the chains handed over only if the workers
+        saw anything since it was last looked at (3 ms), and not what they refused."""
         seen = {number: tally.seen for number, tally in self.tallies.items()}
-        if full:
-            counted, stopped = self._counters()
-            for why, packets in stopped.items():
-                self.refused[why] += _more(self._refused[why], packets)
-            self._refused = stopped
+        counted = None
+        if full or seen != self._seen:
+            sure = {number: seen[number] + queue.full + queue.user for number, queue in self._queues.items()}
+            counted, self._seen = self._queued(), seen
         table = lines()
         for number, queue in self._queues.items():
             self._kernel(number, queue, table.get(number))
             if counted is not None:
-                self._chains(number, queue, counted[number], seen[number])
+                self._chains(number, queue, counted[number], sure[number])
+        if full:
+            refusals = self._stopped()
+            for why, packets in refusals.items():
+                self.refused[why] += _more(self._refused[why], packets)
+            self._refused = refusals
 
     def _kernel(self, number: int, queue: _Queue, line: Line | None) -> None:
         before, queue.line = queue.line, line
@@ -163,19 +168,17 @@ class Queues:
         queue.full += max(0, line.full - since.full)
         queue.user += max(0, line.user - since.user)
 
-    def _chains(self, number: int, queue: _Queue, counter: int, before: int) -> None:
+    def _chains(self, number: int, queue: _Queue, counter: int, sure: int) -> None:
         """What the rules handed over, and no one saw, nor dropped for a reason that the kernel counts: it passed by the
-        fail-open flag, or there was no listener, or it waited in the queue of one that was killed. `before`: seen when
-        the look began."""
+        fail-open flag, or there was no listener, or it waited in the queue of one that was killed. `sure`: accounted
+        for when the look began, so of what the counter has counted."""
         queue.handed += _more(queue.counter, counter)
         queue.counter = counter
+        # The rules count a packet of generic segmentation offload once, the queue each of its segments: what is sure
+        # beyond what was handed over is of these. They must not hide what is lost later.
+        queue.handed = max(queue.handed, sure + queue.told)
         waiting = queue.line.waiting if queue.line is not None else 0
-        seen = self.tallies[number].seen
-        unseen = queue.handed - seen - waiting - queue.full - queue.user
-        if unseen < queue.told and seen == before:
-            # Nothing moved while we looked, and yet more was seen than handed over: the rules count a packet of
-            # generic segmentation offload once, the queue each of its segments. They must not hide what is lost later.
-            queue.handed += queue.told - unseen
+        unseen = queue.handed - self.tallies[number].seen - waiting - queue.full - queue.user
         cause: Cause = "engine-down" if queue.down or not self.fail_open else "queue-full"
         if unseen > queue.told:
             self.exceptions[cause] += unseen - queue.told
@@ -183,11 +186,17 @@ class Queues:
         queue.down = queue.line is None
         self.tallies[number].settle(Settled(counter, queue.handed, queue.full + queue.user + queue.told))
 
-    def _counters(self) -> tuple[Counter[int], Counter[str]]:
+    def _queued(self) -> Counter[int]:
         try:
-            return counters(self.variant)
+            return queued(self.variant)
         except KernelError:  # the rules are being changed, or were taken away
-            return Counter({number: queue.counter for number, queue in self._queues.items()}), self._refused
+            return Counter({number: queue.counter for number, queue in self._queues.items()})
+
+    def _stopped(self) -> Counter[str]:
+        try:
+            return stopped(self.variant)
+        except KernelError:
+            return self._refused
 
 
 def _more(before: int, now: int) -> int:

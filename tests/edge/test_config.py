@@ -28,6 +28,13 @@ def test_without_a_file_at_the_default_place_the_defaults_hold(tmp_path: Path, m
         load_config(tmp_path / "none.toml")  # named, it must be there
 
 
+def test_there_are_65536_queues(tmp_path: Path) -> None:
+    assert load(tmp_path, "[gateway]\nfirst_queue = 65534\nworkers = 2\n").workers == 2
+    with pytest.raises(RuleErrors) as refused:
+        load(tmp_path, "[gateway]\nfirst_queue = 65535\nworkers = 2\n")
+    assert [(each.table, each.key) for each in refused.value.errors] == [("gateway", "workers")]
+
+
 def test_all_keys(tmp_path: Path) -> None:
     given = load(
         tmp_path,

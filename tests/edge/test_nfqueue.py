@@ -163,6 +163,44 @@ def test_a_full_queue_lets_packets_pass_or_drops_them(queueing: Namespace, fail_
         assert arrived == (200 if fail_open else queue.seen)
 
 
+def test_what_comes_while_it_is_opened_waits_for_the_first_read(queueing: Namespace) -> None:
+    """Whoever opens it is not ready before. Every packet after the first one seen is seen."""
+    for _ in range(5):
+        seen: list[int] = []
+        ready = threading.Event()
+
+        def keep(held: Held, seen: list[int] = seen, ready: threading.Event = ready) -> None:
+            assert ready.is_set()
+            seen.append(int.from_bytes(held.data[28:32], "big"))
+            passing(held)
+
+        sender, receiver = pair(queueing)
+        stop = threading.Event()
+
+        def send(sender: socket.socket = sender, stop: threading.Event = stop) -> None:
+            number = 0
+            while not stop.is_set():
+                sender.sendto(number.to_bytes(4, "big"), ("127.0.0.1", PORT))
+                number += 1
+                time.sleep(0)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        assert receiver.recv(10)
+        queue = opened(queueing, keep, length=1_000_000)
+        sender.sendto(b"last", ("127.0.0.1", PORT))
+        stop.set()
+        thread.join()
+        ready.set()
+        with reading(queueing, queue):
+            count(receiver)
+        for each in (sender, receiver):
+            each.close()
+        numbers = [number for number in seen if number != int.from_bytes(b"last", "big")]
+        assert numbers == list(range(seen[0], seen[0] + len(seen) - 1))
+        assert queue.errors == 0
+
+
 def test_a_queue_has_one_reader(queueing: Namespace) -> None:
     first = opened(queueing, passing)
     with pytest.raises(KernelError, match="NFQUEUE 5"):

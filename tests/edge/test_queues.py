@@ -63,8 +63,10 @@ class Kernel:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fail_open: bool, place: Path | None = None) -> None:
         self.handed, self.refused, self.line = 0, 0, Line(1, 0, 0, 0)
         self.listening = True
+        self.meanwhile = 0
         monkeypatch.setattr(room, "lines", lambda: {5: self.line} if self.listening else {})
-        monkeypatch.setattr(room, "counters", lambda variant: (Counter({5: self.handed}), Counter(deny=self.refused)))
+        monkeypatch.setattr(room, "queued", self._queued)
+        monkeypatch.setattr(room, "stopped", lambda variant: Counter(deny=self.refused))
         self.tally = Tally(place)
         self.queues = Queues("nft", {5: self.tally}, fail_open)
         self.queues.begin()
@@ -75,6 +77,16 @@ class Kernel:
         self.tally = Tally(place)
         self.queues = Queues("nft", {5: self.tally}, self.queues.fail_open)
         self.queues.begin()
+
+    def _queued(self, variant: str) -> Counter[int]:
+        """The programs take a while: what comes in the meantime is seen, and in the next counters."""
+        told = Counter({5: self.handed})
+        self.came(self.meanwhile)
+        return told
+
+    def came(self, packets: int, segments: int = 1) -> None:
+        self.handed += packets
+        self.saw(packets * segments)
 
     def saw(self, packets: int) -> None:
         for _ in range(packets):
@@ -161,6 +173,23 @@ def test_segments_that_count_for_more_than_their_packet_hide_nothing(monkeypatch
     kernel.handed += 30
     kernel.queues.look()
     assert kernel.queues.exceptions == {"queue-full": 30}
+
+
+@pytest.mark.parametrize("fail_open", [True, False])
+def test_segments_hide_nothing_where_it_is_never_quiet(monkeypatch: pytest.MonkeyPatch, fail_open: bool) -> None:
+    """With every look, short ones too, small packets come; and at times large ones, which are 40 for the queue."""
+    kernel = Kernel(monkeypatch, fail_open)
+    kernel.meanwhile = 3
+    for number in range(30):
+        kernel.came(5)
+        kernel.came(1, 40)
+        kernel.queues.look(full=number % 10 == 9)
+        assert kernel.queues.exceptions == {}
+    kernel.listening = False
+    kernel.handed += 100
+    kernel.meanwhile = 0
+    kernel.queues.look()
+    assert kernel.queues.exceptions == {"engine-down": 100}
 
 
 def test_refusals_go_on_where_the_rules_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
