@@ -149,11 +149,19 @@ def _mapped(name: str) -> ChainRule:
     )
 
 
+def _watched(marks: Marks) -> str:
+    return _is(1 << marks.shift | marks.watch, marks.state | marks.watch, "connmark")
+
+
+def _readable(marks: Marks) -> tuple[str, ...]:
+    """Packets of watched datagram flows that the engine can read."""
+    return ("-p udp", _watched(marks), f'-m bpf --bytecode "{WATCH}"')
+
+
 def _mangle(topology: Topology, family: Family) -> Chain:
     marks = topology.marks
     decided_packet = _is_not(0, marks.state)
     seen_packet = _is_not(0, marks.state | marks.passing)
-    watch = _is(1 << marks.shift | marks.watch, marks.state | marks.watch, "connmark")
     save = f"CONNMARK --save-mark --nfmask {marks.saved:#x} --ctmask {marks.saved:#x}"
     rules = (
         ChainRule((decided_packet,), save),  # back from the engine (NF_REPEAT)
@@ -161,8 +169,8 @@ def _mangle(topology: Topology, family: Family) -> Chain:
         ChainRule((_state("INVALID,UNTRACKED"),), "RETURN"),
         # An ICMP error carries its flow's connmark: never decide on it.
         ChainRule((_icmp(family), _state("RELATED")), "RETURN"),
-        ChainRule(("-p udp", watch, f'-m bpf --bytecode "{WATCH}"'), QUEUE),
-        ChainRule(("-p tcp", watch), QUEUE),
+        ChainRule(_readable(marks), QUEUE),
+        ChainRule(("-p tcp", _watched(marks)), QUEUE),
         ChainRule((_is_not(0, marks.state, "connmark"),), "RETURN"),
         _mapped(REFUSED[family]),
         _mapped(PINHOLES[family]),  # last: what a call foresees wins
@@ -212,9 +220,12 @@ def _filter(topology: Topology, family: Family) -> Chain:
     let = "ACCEPT" if topology.allowed == "first" else "RETURN"
     allow, passing, related, blind = _let_through(topology, family)
     spliced = _is(marks.passing, marks.passing | 2 << marks.shift, "connmark")  # and not refused
+    unseen = _is(0, marks.state | marks.passing)  # no engine, or a full queue
     rules: tuple[ChainRule, ...] = (
-        # A stream whose numbers we change, and that nobody has seen to (no engine, a full queue): it will come again.
-        ChainRule((spliced, _is(0, marks.state | marks.passing)), "DROP"),
+        # A stream whose numbers we change, and that nobody has seen to: it will come again.
+        ChainRule(("-p tcp", spliced, unseen), "DROP"),
+        # Signalling that nobody has heard passes, but the next engine is told of it.
+        ChainRule((*_readable(marks), unseen), f"CONNMARK --set-xmark {marks.passing:#x}/{marks.passing:#x}"),
         ChainRule((allow,), let),  # an INVALID packet has no connmark
         ChainRule((_state("INVALID"),), "DROP"),
         ChainRule((passing,), let),  # undecided, let through by the engine

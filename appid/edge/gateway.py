@@ -9,24 +9,28 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from appid.dataplane.command import Command, Report
 from appid.dataplane.marks import ALLOW, Marks
 from appid.edge.capture import Writer
-from appid.edge.conntrack import FlowEnds, prepare
+from appid.edge.conntrack import Entry, FlowEnds, prepare
 from appid.edge.execute import Executor, place_of
 from appid.edge.loop import Loop
 from appid.edge.memory import Memory
+from appid.edge.netlink import KernelError
 from appid.edge.nfqueue import LENGTH, Held, Queue
 from appid.edge.tally import Tally
 from appid.edge.too_big import TooBig
 from appid.engine.event import Activity, CommandFailed, Event, PacketQueued, Tick
 from appid.flow.key import FlowKey
+from appid.wire import UDP
 
-_ACTIVITY_SECONDS = 5.0
+_ACTIVITY_SECONDS, _CLOSELY = 5.0, 0.9
+_UNHEARD = 5.0
+"""Seconds for which the kernel keeps it in mind that a flow's signalling passed unheard, should we end, too."""
 _SWEEP_REST = 9.0
 _MAX_FAILURES = 8  # rounds of CommandFailed -> commands -> CommandFailed
 _MAX_TOLD = 20  # failures that are logged between two ticks
@@ -106,6 +110,8 @@ class Gateway:
         self.stats = GatewayStats()
         self._on_verdict, self._on_tick, self._on_rescue = on_verdict, on_tick, on_rescue
         self._counters: dict[FlowKey, int] = {}
+        self._unheard: dict[FlowKey, float] = {}
+        self._news: list[FlowKey] = []
         self._told = 0
         self._memory = Memory(self.options.memory)
         self._next_activity = self._next_sweep = 0.0
@@ -203,13 +209,21 @@ class Gateway:
             self._pass((), True)
 
     def _pass(self, active: tuple[Activity, ...], short: bool | None) -> None:
-        self.handle(Tick(self.stats.packets, active, short))
+        unheard, self._news = tuple(self._news), []
+        self.handle(Tick(self.stats.packets, active, short, unheard))
         if short:
             self._memory.gave_way()
 
-    def baseline(self) -> None:
-        """What the kernel has counted so far is no movement: calls that were taken over must show that they live."""
+    def baseline(self, seen: Mapping[FlowKey, int]) -> None:
+        """What the kernel has counted so far is no movement: calls that were taken over must show that they live. What
+        was said in them meanwhile nobody has heard. `seen`: of undecided flows that signal, the packets that somebody
+        has seen."""
         self._activity(time.time())
+        for key, packets in seen.items():
+            entry = self.execute.conntrack.entry(key) or self.execute.conntrack.entry(key.reversed())
+            if entry is not None and sum(entry.packets) > packets:
+                self._news.append(key)
+        self._pass((), None)
 
     def _activity(self, now: float) -> tuple[Activity, ...]:
         """Flows of calls whose kernel counters moved since the last look."""
@@ -218,7 +232,6 @@ class Gateway:
             return ()
         if now < self._next_activity:
             return ()
-        self._next_activity = now + _ACTIVITY_SECONDS
         marks = self.options.marks
         watching = marks.encode("allow", watch=True)
         assert marks.state_of(watching) == ALLOW
@@ -232,9 +245,27 @@ class Gateway:
                 entries += [entry for entry in found if place_of(entry, wanted) is not None]
         self.execute.saw(watched + entries)
         counters = {entry.key: sum(entry.packets) for entry in watched + entries}
-        moved = [key for key, count in counters.items() if self._counters.get(key, 0) != count]
+        more = {key: count - self._counters.get(key, 0) for key, count in counters.items()}
         self._counters = counters
-        return tuple(Activity(key, now) for key in moved)
+        self._hear_of(watched, now)
+        self._next_activity = now + (_CLOSELY if self._unheard else _ACTIVITY_SECONDS)
+        return tuple(Activity(key, now, 0, packets) for key, packets in more.items() if packets)
+
+    def _hear_of(self, watched: list[Entry], now: float) -> None:
+        """The chains have set a bit where something readable passed that no engine saw."""
+        passing, owns = self.options.marks.passing, self.options.owns
+        before, self._unheard = self._unheard, {}
+        for entry in watched:
+            if not entry.mark & passing or entry.key.proto != UDP or not owns(entry.key):
+                continue
+            if entry.key not in before:
+                self._news.append(entry.key)
+            until = before.get(entry.key, now + _UNHEARD)
+            if now < until:
+                self._unheard[entry.key] = until
+            else:
+                with contextlib.suppress(KernelError):  # it has just ended
+                    self.execute.conntrack.set_mark(entry.orig, 0, passing)
 
     def _read_queue(self) -> None:
         self.queue.read()

@@ -58,6 +58,7 @@ from appid.engine.event import nowhere
 from appid.engine.kept import kept_call
 from appid.engine.kept_stream import kept_stream
 from appid.policy.exception import Failure
+from appid.wire import UDP
 
 SAY_EVERY = 10.0
 BIND_TRIES, BIND_WAIT = 30, 0.1
@@ -195,7 +196,8 @@ class Worker:
         self.gateway.handle(Restored(tuple(state.calls.values()), streams))
         self._restoring = False
         self.halves.settle()
-        self.gateway.baseline()
+        signalling = (flow for call in state.calls.values() for flow in call.signalling if flow.key.proto == UDP)
+        self.gateway.baseline({flow.key: flow.seen for flow in signalling if flow.decision is None})
         execute, holds = self.gateway.execute, self.plan.share(self.index).holds
         unread = state.left > time.time()
         left = ownerless(execute, holds) if unread else set[Element]()

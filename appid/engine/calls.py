@@ -21,6 +21,7 @@ from appid.alg.media import MediaPort, described
 from appid.dataplane.command import BindNat, ClosePinhole, Command, CutFlow, OpenPinhole, Report
 from appid.decode.sdp import Description
 from appid.engine import guards
+from appid.engine.doubt import Doubt
 from appid.engine.due import Due
 from appid.engine.nat import AT_ONCE, OPENS_MEDIA, REFRESH, ROUNDS, NatKeeper
 from appid.engine.paths import Paths
@@ -63,6 +64,7 @@ class CallKeeper:
         self.denied: OrderedDict[tuple[int, bytes, int, bytes], FlowKey] = OrderedDict()
         self.by_call_id: dict[str, int] = {}
         self.records: dict[int, dict[int, FlowRecord]] = {}
+        self.doubt = Doubt(self.calls, self.records)
         self.touched: set[int] = set()
         """Calls of which a packet was seen, or that ended, since somebody emptied this."""
         self.bound: dict[int, BindNat] = {}
@@ -153,6 +155,7 @@ class CallKeeper:
         """The same for a flow that the kernel let through a pinhole, unseen by the engine."""
         if (call := self._foreseeing(key)) is not None:
             call.touch(now, packet)
+            self.doubt.moved(call.id, now)
 
     def _foreseeing(self, key: FlowKey) -> Call | None:
         found = self.book.foreseen(key)
@@ -183,9 +186,7 @@ class CallKeeper:
                 call.add_peer(peer.address)
 
     def _hosts(self, record: FlowRecord) -> tuple[bytes, ...]:
-        if self.topology.inside(record.remote):
-            return (record.host, record.remote)
-        return (record.host,)
+        return (record.host, record.remote) if self.topology.inside(record.remote) else (record.host,)
 
     # -- signalling ----------------------------------------------------------------------------------------------
 
@@ -262,6 +263,7 @@ class CallKeeper:
         if dialog.answered:
             self.calls.answered(found)
             found.answered_at = found.answered_at or packet
+        self.doubt.drop(found.id)
         if woken or change.what == "media":
             yield from self._media(found, dialog, record, packet, now)
         elif change.what == "leaving" and change.end == "cancelled":
@@ -560,7 +562,7 @@ class CallKeeper:
                 self.asleep.put(call_id, now)
             if call is not None:
                 yield from self._dialog_ended(call, change, packet, now, answered=False)
-        for call in self.calls.silent(now):
+        for call in dict.fromkeys((*self.doubt.take(now, AT_ONCE), *self.calls.silent(now))):
             end: End = "bye" if call.ending else "lost"
             yield from self.end(call, end, packet, now, answered=False, silent=not call.ending)
         yield from self.asleep.tick(now)
@@ -593,6 +595,6 @@ class CallKeeper:
             self.deadline = self._next_deadline()
 
     def _next_deadline(self) -> float | None:
-        keepers = (self.dialogs.next_deadline(), self.calls.next_deadline(), self.asleep.next())
+        keepers = (self.dialogs.next_deadline(), self.calls.next_deadline(), self.asleep.next(), self.doubt.next())
         times = (*keepers, self.due.next(), self.nat.due.next(), self.paths.next())
         return min((t for t in times if t is not None), default=None)

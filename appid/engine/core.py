@@ -16,6 +16,7 @@ from appid.dataplane.command import Command, Postpone, Report, SetMark, SetVerdi
 from appid.dataplane.marks import ALLOW
 from appid.engine import room
 from appid.engine.calls import CallKeeper
+from appid.engine.doubt import DENSE
 from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, Restored, RulesLoaded, Tick
 from appid.engine.kept import restore
 from appid.engine.kept_stream import go_on, torn
@@ -429,8 +430,11 @@ class Engine:
             record, _ = self._record(activity.key)
             if record is not None:
                 self.calls.moved(record, activity.packet, activity.time)
+                if record.call is not None and (record.foreseen is not None or activity.packets >= DENSE):
+                    self.calls.doubt.moved(record.call, activity.time)
             else:
                 self.calls.moved_foreseen(activity.key, activity.packet, activity.time)
+        self.calls.doubt.unheard(event.unheard, now)
         yield from self.calls.tick(event.packet, now)
         if now >= self._sweep_at and self.calls.nat.mappings.flows():
             self._sweep_at = now + SWEEP
@@ -471,7 +475,10 @@ class Engine:
         yield from self.calls.reload(settings, self.topology, reload.moved, refused)
         cut = {key for key, call in calls.items() if call in refused}  # their entries went with the call's pinholes
         spliced = settings.marks.passing if event.restarted else 0
-        kept = [flow for flow in event.kept if self._record(flow.key)[0] is None and not flow.mark & spliced]
+        kept = [
+            flow for flow in event.kept
+            if self._record(flow.key)[0] is None and not (flow.mark & spliced and flow.key.proto == TCP)
+        ]  # fmt: skip
         if event.restarted:
             yield from torn(self, event.kept)
         for record in list(self.flows.values()):

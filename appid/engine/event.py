@@ -62,21 +62,25 @@ class FlowEnded(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """A flow moved without the engine seeing it: when last (seconds), and with which packet (0: not known)."""
+    """A flow moved without the engine seeing it: when last (seconds), with which packet (0: not known), and by how many
+    packets since that was last told."""
 
     key: FlowKey
     time: float
     packet: int = 0
+    packets: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed. `packet` is the last packet number before it; `active` are flows of calls that moved since; `short`:
-    the process has nearly the memory that it may; None: it has not, or no longer."""
+    the process has nearly the memory that it may; None: it has not, or no longer; `unheard`: watched flows in which
+    something passed while nobody listened."""
 
     packet: int = 0
     active: tuple[Activity, ...] = ()
     short: bool | None = None
+    unheard: tuple[FlowKey, ...] = ()
 
 
 class Kept(NamedTuple):

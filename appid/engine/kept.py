@@ -24,13 +24,14 @@ from appid.flow.key import FlowKey
 from appid.identify.identification import Because, Confidence
 from appid.policy import Decision
 from appid.policy.evaluate import Situation
-from appid.wire import Endpoint
+from appid.wire import UDP, Endpoint
 
 if TYPE_CHECKING:
     from appid.engine.core import Engine
 
 UNHEARD = 20.0
-"""Seconds after which a call is lost of which nothing moves after a restart: it may have been hung up meanwhile."""
+"""Seconds after which a call is lost of which nothing moves after a restart: it may have been hung up meanwhile, and
+the kernel does not say so of a stream (doubt.py)."""
 MAX_LISTED = 256
 """Flows, peers, dialogs, pinholes of one kept call: more were never written."""
 
@@ -59,8 +60,9 @@ class KeptPinhole:
 
 @dataclass(frozen=True, slots=True)
 class KeptFlow:
-    """A flow that userspace follows, decided or not. `awaits`: per direction, the TCP sequence number that comes next,
-    where nothing waited for more; `opening` what that direction began with."""
+    """A flow that userspace follows, decided or not; `seen`: its packets that the engine saw, all of them while nothing
+    is decided. `awaits`: per direction, the TCP sequence number that comes next, where nothing waited for more;
+    `opening` what that direction began with."""
 
     number: int
     key: FlowKey
@@ -75,6 +77,7 @@ class KeptFlow:
     foreseen: int | None = None
     channels: tuple[tuple[int, Endpoint], ...] | None = None
     mapped: Endpoint | None = None
+    seen: int = 0
     awaits: tuple[int | None, int | None] = (None, None)
     opening: tuple[str, str] = ("", "")
 
@@ -115,12 +118,12 @@ def kept_call(engine: Engine, number: int) -> KeptCall | None:
         return None
     pinholes = [KeptPinhole(n, expectation, calls.bound.get(n)) for n, expectation in calls.book.of_call(number)]
     theirs = {pinhole.binding for pinhole in pinholes}
-    owners = [(call.call_id, host) for host in sorted(call.hosts)] if call.call_id is not None else []
-    bindings = [bound for owner in owners for bound in calls.nat.held(owner) if bound not in theirs]
     dialogs = calls.dialogs.by_call_id.get(call.call_id, ()) if call.call_id is not None else ()
     records = calls.records.get(number, {})
     for flow in [flow for flow, record in records.items() if engine.flows.get(record.key) is not record]:
         del records[flow]  # decided: the kernel's alone
+    owners = [(call.call_id, host) for host in sorted(call.hosts)] if call.call_id is not None else []
+    bindings = [bound for owner in owners for bound in calls.nat.held(owner) if bound not in theirs]
     return KeptCall(
         call.id, call.application, call.started_at, call.last_packet, tuple(sorted(call.hosts)),
         tuple(sorted(call.peers)), tuple(call.flows), call.call_id, call.caller, call.callee, call.answered_at,
@@ -147,6 +150,7 @@ def kept_flow(record: FlowRecord) -> KeptFlow:
         record.id, record.key, record.host_first, record.first_packet, record.payload_packets, record.naming.name or "",
         record.naming.confidence or "supporting", record.situation, record.decision, record.state, record.foreseen,
         tuple(relay.channels.items()) if relay is not None else None, relay.mapped if relay is not None else None,
+        record.userspace_packets,
         (
             there.awaits if there is not None and not there.data else None,
             back.awaits if back is not None and not back.data else None,
@@ -164,7 +168,9 @@ def restore(engine: Engine, kept: KeptCall, now: float) -> Iterator[Command]:
     calls = engine.calls
     if not _sound(engine, kept):
         return
-    call = Call(kept.number, kept.application, kept.started_at, now - SILENCE + UNHEARD, kept.last_packet)
+    told_of = kept.signalling and all(flow.key.proto == UDP for flow in kept.signalling)
+    seen = now if told_of else now - SILENCE + UNHEARD
+    call = Call(kept.number, kept.application, kept.started_at, seen, kept.last_packet)
     call.flows = list(kept.flows[:MAX_LISTED])
     call.call_id, call.caller, call.callee = kept.call_id, kept.caller, kept.callee
     call.answered_at, call.ending, call.ended_at = kept.answered_at, kept.ending, kept.ended_at
@@ -179,8 +185,10 @@ def restore(engine: Engine, kept: KeptCall, now: float) -> Iterator[Command]:
     for dialog in kept.dialogs[:MAX_LISTED]:
         _restore_dialog(calls, call, dialog, now)
     for flow in kept.signalling[:MAX_LISTED]:
-        record = record_of(flow, call.id, now)
-        engine.follow_again(record)
+        record = engine.flows.get(flow.key)  # of another call, too
+        if record is None or record.id != flow.number:
+            record = record_of(flow, call.id, now)
+            engine.follow_again(record)
         calls.records.setdefault(call.id, {})[record.id] = record
     for binding in kept.bindings[:MAX_LISTED]:
         calls.nat.restore(binding, (call.call_id or "", binding.inside), now)
@@ -250,7 +258,8 @@ def record_of(kept: KeptFlow, call: int | None, now: float) -> FlowRecord:
         record.naming.take(kept.application, kept.confidence, [because], kept.first_packet)
     record.decision, record.state, record.foreseen = kept.decision, kept.state, kept.foreseen
     record.call, record.watch, record.last_seen = call, True, now
-    record.userspace_packets = record.payload_packets = max(1, kept.payload_packets)
+    record.payload_packets = max(1, kept.payload_packets)
+    record.userspace_packets = max(kept.seen, record.payload_packets)
     if kept.channels is not None:
         record.relay = Relay()
         record.relay.channels.update(kept.channels)

@@ -136,12 +136,27 @@ def test_qos_classes_are_written_on_the_way_out(family: Family) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_signalling_that_nobody_hears_passes_and_is_kept_in_mind(family: Family) -> None:
+    marks = Marks()
+    rules = chain(chain_set(Topology(), family), "filter", MAIN).rules
+    position = next(i for i, rule in enumerate(rules) if rule.target.startswith("CONNMARK"))
+    noted, readable = rules[position], chain(chain_set(Topology(), family), "mangle", MAIN).rules[4]
+    assert noted.target == "CONNMARK --set-xmark 0x8/0x8"
+    assert noted.matches[:-1] == readable.matches, "what goes to the queue, if somebody listens"
+    assert readable.target == QUEUE
+    assert noted.matches[-1] == "-m mark --mark 0x0/0xb", "with no word of the engine"
+    assert rules[position + 1].matches == ("-m connmark --mark 0x1/0x3",), "before it passes"
+    assert not marks.saved & marks.passing, "a decision that is saved does not wipe it out"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_what_the_engine_has_not_seen_of_a_spliced_stream_stops_here(family: Family) -> None:
     """A queue without a listener, or a full one, lets packets go on: these would be bytes under wrong numbers."""
     marks = Marks()
     stops = chain(chain_set(Topology(), family), "filter", MAIN).rules[0]
     assert stops.target == "DROP"
-    connmark, packet = (tuple(int(n, 16) for n in each.split()[-1].split("/")) for each in stops.matches)
+    assert stops.matches[0] == "-p tcp", "the same bit of a datagram flow: something in it was not heard"
+    connmark, packet = (tuple(int(n, 16) for n in each.split()[-1].split("/")) for each in stops.matches[1:])
 
     def stopped(flow: int, seen: int) -> bool:
         return flow & connmark[1] == connmark[0] and seen & packet[1] == packet[0]

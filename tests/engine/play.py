@@ -12,6 +12,7 @@ from appid.dataplane.command import Command, Report, SetVerdict
 from appid.edge.rule_files import load_applications
 from appid.engine import Engine, PacketQueued, Settings, Tick
 from appid.engine.event import Activity
+from appid.flow.key import FlowKey
 from appid.identify.application import Application
 from appid.policy.evaluate import Judge
 from appid.policy.rule import Policy, PolicyRule, Zone
@@ -73,9 +74,9 @@ class Play:
         self.commands += found
         return found
 
-    def tick(self, now: float, *active: Activity) -> list[Command]:
+    def tick(self, now: float, *active: Activity, unheard: tuple[FlowKey, ...] = ()) -> list[Command]:
         self.now = now
-        found = self.engine.handle(Tick(self.number, tuple(active)), now)
+        found = self.engine.handle(Tick(self.number, tuple(active), None, unheard), now)
         self.commands += found
         return found
 

@@ -12,7 +12,7 @@ from appid.engine.paths import SOON
 from appid.flow.key import FlowKey
 from appid.policy import Decision
 from appid.policy.rule import PolicyRule
-from appid.wire import UDP, packed
+from appid.wire import TCP, UDP, packed
 from tests.corpus.writer import End
 from tests.engine.phones import Phone
 from tests.engine.play import ALL, CLIENT, PEER, PUBLIC, FaceTime, Play, bodies, of, settings, udp
@@ -92,15 +92,37 @@ def test_numbers_are_not_given_twice() -> None:
     assert len({record.id for record in again.engine.flows.values()}) == 2
 
 
-def test_a_call_that_was_hung_up_meanwhile_is_lost_soon_and_one_that_moves_is_not() -> None:
+MEDIA = FlowKey(UDP, packed(CLIENT.host), CLIENT.port, packed(PEER.host), PEER.port)
+
+
+def test_a_call_in_which_something_was_not_heard_must_show_that_its_media_goes_on() -> None:
     before = Play(ALL)
     connected(before)
-    quiet, lively = after(before, kept(before)), after(before, kept(before))
+    (flow,) = kept(before).signalling
+    silent, direct, relayed, signals = (after(before, kept(before)) for _ in range(4))
+    for each in (silent, direct, relayed, signals):
+        each.tick(1000.1, unheard=(flow.key,))
+        assert of(each.tick(1001.0, Activity(MEDIA, 1001.0, 0, 3)), ClosePinhole) == [], "what was on its way"
+    direct.tick(1002.0, Activity(MEDIA, 1002.0, 0, 50))
+    relayed.tick(1002.0, Activity(flow.key, 1002.0, 0, 50))
+    signals.tick(1002.0, Activity(flow.key, 1002.0, 0, 2))
+    for each, ends in ((silent, True), (direct, False), (relayed, False), (signals, True)):
+        assert len(of(each.tick(1003.1), ClosePinhole)) == ends
+        assert (bodies(each.commands, CallReport)[-1].end == "lost") == ends
+    assert "8d3c-call" in silent.engine.calls.asleep, "should it go on, it is heard"
+
+
+def test_a_call_in_which_all_was_heard_may_be_silent_and_of_a_stream_nobody_knows() -> None:
+    before = Play(ALL)
+    connected(before)
+    call = kept(before)
+    held = after(before, call)
+    assert of(held.tick(1000.0 + UNHEARD), ClosePinhole) == []
+    stream = replace(call.signalling[0], key=call.signalling[0].key._replace(proto=TCP), channels=None)
+    quiet, lively = (after(before, replace(call, signalling=(stream,))) for _ in range(2))
     assert of(quiet.tick(1000.0 + UNHEARD - 1), ClosePinhole) == []
     assert len(of(quiet.tick(1000.0 + UNHEARD), ClosePinhole)) == 1
-    assert bodies(quiet.commands, CallReport)[-1].end == "lost"
-    key = FlowKey(UDP, packed(CLIENT.host), CLIENT.port, packed(PEER.host), PEER.port)
-    lively.tick(1005.0, Activity(key, 1005.0))
+    lively.tick(1005.0, Activity(MEDIA, 1005.0))
     assert of(lively.tick(1000.0 + UNHEARD), ClosePinhole) == []
 
 

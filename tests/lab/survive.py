@@ -37,8 +37,6 @@ RELAYED = 0.7
 """Seconds of media before the switch to the direct path."""
 RIGHT_WITHIN = 5.0
 """Seconds after the restart in which all state must be right."""
-UNHEARD_WITHIN = 30.0
-"""The same for a call that was hung up while nobody listened: it is over when nothing has moved for a while."""
 KILLED = ("serving", "supervisor", "serving", "supervisor", "serving", "supervisor", "other", "supervisor")
 """In turn: the worker that serves the call, one that does not, the process that keeps them."""
 
@@ -117,10 +115,10 @@ async def _told(lab: Lab, *argv: str) -> str:
     return text
 
 
-async def _right(what: Any, within: float) -> float | None:
+async def _right(what: Any) -> float | None:
     """Seconds until it was so; None: not in time."""
     begun = time.monotonic()
-    while time.monotonic() - begun < within:
+    while time.monotonic() - begun < RIGHT_WITHIN:
         if await what():
             return time.monotonic() - begun
         await asyncio.sleep(0.1)
@@ -144,7 +142,7 @@ class Trial:
         with contextlib.suppress(asyncio.CancelledError):
             await looking
         self._judge(outcome)
-        await self._settle("over", self._over, UNHEARD_WITHIN if self.unheard else RIGHT_WITHIN)
+        await self._settle("over", self._over)
 
     async def _kill(self) -> None:
         await self.call.journal.reached("allocate")
@@ -160,7 +158,7 @@ class Trial:
         async def again() -> bool:
             return known <= await self._calls() or self.call.journal.has("bye")
 
-        await self._settle(f"calls {known} known again", again, RIGHT_WITHIN)
+        await self._settle(f"calls {known} known again", again)
 
     async def _look(self) -> None:
         """Until the kernel is seen to hold the call's pinhole and its binding."""
@@ -179,13 +177,13 @@ class Trial:
         files = [read(path) for path in (self.gateway.lab.directory / "state").glob("calls-*.jsonl")]
         return not holes and not bindings and bool(stats) and stats[0]["calls"] == 0 and not any(files)
 
-    async def _settle(self, what: str, condition: Any, within: float) -> None:
-        took = await _right(condition, within)
+    async def _settle(self, what: str, condition: Any) -> None:
+        took = await _right(condition)
         if took is None:
             held = await kernel(self.gateway.lab)
             calls = [(call["id"], call["end"]) for call in await self.gateway.query("calls")]
             self.survived.wrong.append(f"{self.survived.kills[-1:]}: not {what}: {held}, {calls}")
-        elif within == RIGHT_WITHIN:
+        else:
             self.survived.slowest = max(self.survived.slowest, took)
 
     def _judge(self, outcome: Outcome) -> None:

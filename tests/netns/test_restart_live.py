@@ -18,11 +18,12 @@ from tests.edge.test_state import newer, older
 from tests.netns.live import ALL, Live, live, rule, settle
 from tests.netns.net import CLIENT4, PEER4, PUBLIC4, Net, received, until
 from tests.netns.numbered import Numbered
-from tests.netns.test_nat_calls import Agent, Stream, checked, talk
+from tests.netns.test_nat_calls import SECOND4, Agent, Stream, checked, hang_up, nothing_left, talk
 from tests.netns.test_overload import media_of
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(200)]
 KEEP = 'on_stop = "keep"\nworkers = 2'
+THIRD4 = "198.51.100.3"
 PIECE = os.urandom(1 << 16)
 
 
@@ -236,6 +237,29 @@ def test_a_call_is_in_the_kernel_again_before_anything_is_judged(bare: Net, tmp_
         far.media[0].sendto(b"\x80back", (PUBLIC4, 16402))
         assert received(phone.media[0], least=1) == [b"\x80back"]
         assert voice.stop() == set()
+
+
+def test_who_hung_up_while_nobody_listened_is_gone_in_five_seconds(bare: Net, tmp_path: Path) -> None:
+    """Two calls that were answered: the BYE of one passes unheard. The other says nothing, neither then nor later: a
+    call on hold, that is, and nobody's business."""
+    bare.masquerade()
+    for host, place in ((bare.client, (SECOND4, "lan")), (bare.peer, (THIRD4, "net"))):
+        host.run("ip", "addr", "add", f"{place[0]}/24", "dev", place[1])
+    policy = rule("sip", "allow", "sip", service='"any"')
+    with live(bare, tmp_path, policy, "nft", '[exceptions]\nengine-down = "open"\n', gateway=KEEP) as gateway:
+        phone, far = Agent(bare.client, CLIENT4, 16402), Agent(bare.peer, PEER4, 30000)
+        held, hers = Agent(bare.client, SECOND4, 16404), Agent(bare.peer, THIRD4, 30004)
+        talk(phone, far, "one")
+        talk(held, hers, "two")
+        kill(gateway)
+        assert until(lambda: not bare.gateway.run("cat", "/proc/net/netfilter/nfnetlink_queue"))
+        hang_up(phone, far, "one")
+        gateway.begin()
+        assert until(lambda: nothing_left(bare, 16402, 30000), 5), "what a call had in the kernel goes with it"
+        settle(1.0)
+        assert {call["call_id"]: call["end"] for call in gateway.ask("calls")} == {"one": "lost", "two": "open"}
+        held.media[0].sendto(b"\x80again", (THIRD4, 30004))
+        assert received(hers.media[0], least=1) == [b"\x80again"]
 
 
 @pytest.mark.slow
