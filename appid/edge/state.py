@@ -25,7 +25,7 @@ from appid.dataplane.bytecode import chooser, queue_of
 from appid.engine.calls import PINHOLE_TIMEOUT
 from appid.engine.kept import KeptCall
 from appid.engine.kept_stream import KeptStream
-from appid.engine.nat import BINDING_TIMEOUT
+from appid.engine.standing import BINDING_TIMEOUT
 
 VERSION = 3
 """Who wrote it; told where something cannot be read."""

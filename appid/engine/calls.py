@@ -23,11 +23,12 @@ from appid.decode.sdp import Description
 from appid.engine import guards
 from appid.engine.doubt import Doubt
 from appid.engine.due import Due
-from appid.engine.nat import AT_ONCE, OPENS_MEDIA, REFRESH, ROUNDS, NatKeeper
+from appid.engine.nat import OPENS_MEDIA, NatKeeper
 from appid.engine.paths import Paths
 from appid.engine.record import FlowRecord, Settings, Topology
 from appid.engine.report import AnomalyReport, PinholeReport, told_call
 from appid.engine.silence import Asleep
+from appid.engine.standing import AT_ONCE, REFRESH, ROUNDS
 from appid.flow.call import Call, Calls, End
 from appid.flow.key import FlowKey
 from appid.identify.application import ALG, AlgFunction
@@ -75,12 +76,9 @@ class CallKeeper:
         self.deadline: float | None = None
 
     def reload(
-        self,
-        settings: Settings,
-        topology: Topology,
-        moved: Callable[[Situation], Situation],
+        self, settings: Settings, topology: Topology, moved: Callable[[Situation], Situation],
         refused: dict[int, Decision],
-    ) -> Iterator[Command]:
+    ) -> Iterator[Command]:  # fmt: skip
         """New settings: calls of an application that is gone from them are given up, those that policy refuses now end
         (into `refused`, by number); of the others nothing changes but marks. `moved`: a situation in its new zones."""
         marks = {number: self.pinhole_mark(e) for number, e in self.book.open.items()}
@@ -191,15 +189,9 @@ class CallKeeper:
     # -- signalling ----------------------------------------------------------------------------------------------
 
     def signal(
-        self,
-        record: FlowRecord,
-        layer: Layer,
-        description: Description | None,
-        peer: bytes,
-        outward: bool,
-        packet: int,
-        now: float,
-    ) -> Iterator[Command]:
+        self, record: FlowRecord, layer: Layer, description: Description | None, peer: bytes, outward: bool,
+        packet: int, now: float,
+    ) -> Iterator[Command]:  # fmt: skip
         """One SIP message on a flow that policy allows; `outward`: sent by the inside host."""
         facts = dict(reversed([(fact.name, fact.value) for fact in layer.facts]))
         method, status = facts.get("sip.method"), facts.get("sip.status")
@@ -394,8 +386,8 @@ class CallKeeper:
             inside = Endpoint(expectation.inside, expectation.port)
             outside = Endpoint(expectation.outside, expectation.outside_port)
             peer, ports = expectation.peer, (expectation.announced,)
-            yield from self.nat.bind(expectation.proto, inside, outside, peer, now, ports)
-            self.bound[number] = self.nat.standing[expectation.proto, inside, expectation.peer]
+            yield from self.nat.bindings.bind(expectation.proto, inside, outside, peer, now, ports)
+            self.bound[number] = self.nat.bindings.standing[expectation.proto, inside, expectation.peer]
 
     def _pinhole(self, number: int, expectation: Expectation, now: float) -> OpenPinhole:
         timeout = max(1, min(PINHOLE_TIMEOUT, ceil(expectation.expires - now)))
@@ -521,7 +513,7 @@ class CallKeeper:
         yield ClosePinhole(number, expectation)
         if self.bound.pop(number, None) is not None:
             inside = Endpoint(expectation.inside, expectation.port)
-            yield from self.nat.unbind(expectation.proto, inside, expectation.peer)
+            yield from self.nat.bindings.unbind(expectation.proto, inside, expectation.peer)
         yield from self.tell(number, expectation, packet)
 
     # -- time ----------------------------------------------------------------------------------------------------
@@ -587,7 +579,7 @@ class CallKeeper:
             else:
                 self.due.put(number, min(now + REFRESH, expectation.expires))
                 yield self._pinhole(number, expectation, now)
-        yield from self.nat.renew(now)
+        yield from self.nat.bindings.renew(now)
 
     def _wake(self, now: float) -> None:
         """A new call may be the only one: see that somebody looks after it."""
@@ -596,5 +588,5 @@ class CallKeeper:
 
     def _next_deadline(self) -> float | None:
         keepers = (self.dialogs.next_deadline(), self.calls.next_deadline(), self.asleep.next(), self.doubt.next())
-        times = (*keepers, self.due.next(), self.nat.due.next(), self.paths.next())
+        times = (*keepers, self.due.next(), self.nat.bindings.due.next(), self.paths.next())
         return min((t for t in times if t is not None), default=None)

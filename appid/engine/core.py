@@ -211,7 +211,7 @@ class Engine:
         record = FlowRecord(self.numbers.take(), key, host_first, event.packet, situation, self.matcher.wide["flow"])
         self.flows[key] = record
         if key.proto == UDP and not from_outside and self.settings.masqueraded:
-            self.calls.nat.saw(key)
+            self.calls.nat.bindings.saw(key)
         gone = room.give_way(self.flows, min(self.settings.limits.flows, self._ceiling), record)
         if gone is not None:
             out.extend(room.decided(gone, self.settings, self.stamps, now))
@@ -416,7 +416,7 @@ class Engine:
 
     def _flow_ended(self, event: FlowEnded) -> list[Command]:
         self.stamps.drop(event.key)
-        self.calls.nat.gone(event.key)
+        self.calls.nat.bindings.gone(event.key)
         record, _ = self._record(event.key)
         if record is None or (record.decision is None and self.settings.marks.state_of(event.mark)):
             return []  # what ended was decided: this record is a later life of the same 5-tuple

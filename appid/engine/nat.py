@@ -7,7 +7,6 @@ and only what stands for one of ours coming in: a public address that is nobody'
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
@@ -21,30 +20,21 @@ from appid.alg.session import translate_session
 from appid.alg.sides import Inward, Named, Outward
 from appid.alg.splice import Splice
 from appid.alg.translate import Result, translate_datagram
-from appid.dataplane.command import BindNat, Command, RelaxTcp, Report, RewritePayload, UnbindNat
+from appid.dataplane.command import BindNat, Command, RelaxTcp, Report, RewritePayload
 from appid.dataplane.rewrite import Numbers, tcp_numbers
 from appid.decode import sdp, sip
 from appid.decode.sdp import Description
-from appid.engine.due import Due
 from appid.engine.record import FlowRecord, Settings, Topology
 from appid.engine.report import TranslationReport
+from appid.engine.standing import Standing
 from appid.packet import ACK, SYN, Packet
 from appid.policy.rule import holds
-from appid.wire import TCP, UDP, DecodeError, Endpoint, FlowKey, Layer
+from appid.wire import TCP, UDP, DecodeError, Endpoint, Layer
 
-BINDING_TIMEOUT = 300
-"""Seconds the kernel keeps a binding without hearing of it again: the bound if the engine is gone."""
 MAX_CONTACTS = 4
 """Ports beside its own that one signalling flow may name for later requests (Contact, Via)."""
-REFRESH = 100.0
-"""Seconds between two renewals of a binding or a pinhole."""
-AT_ONCE, ROUNDS = 64, 50
-"""So many are renewed at a tick, or one in so many of all, if that is more: what began together does not stay so."""
 FIRST_PACKET = 10
 """Seconds for which the binding of a signalling flow's own port stands."""
-MAX_PLACES = 65536
-MAX_FLOWS_OF_PORT = 8
-"""Datagram flows that are remembered, and of one port to one peer."""
 MAX_RENAMED = 256
 MAX_PREFIX = 1024
 """Bytes of a stream's first line that may have gone out before it was known for SIP."""
@@ -70,11 +60,9 @@ class NatKeeper:
         self.neighbours = Neighbours(self.mappings, settings.outside)
         self.touched: dict[int, FlowRecord] = {}
         """Spliced streams, by number, that moved or ended since somebody emptied this."""
-        self.standing: dict[tuple[int, Endpoint, bytes], BindNat] = {}
-        self.due: Due[tuple[int, Endpoint, bytes]] = Due()
+        self.bindings = Standing()
         self._said: dict[Owner, dict[Endpoint, Endpoint]] = {}
         """What each dialog's descriptions have named, and which inside endpoint that is."""
-        self._flows: OrderedDict[tuple[int, Endpoint, bytes], tuple[int, ...]] = OrderedDict()
         self.reload(settings, topology)
 
     def reload(self, settings: Settings, topology: Topology) -> None:
@@ -132,7 +120,7 @@ class NatKeeper:
         comes to us, behind its answer, and not to the gateway itself."""
         for inside, outside, peer in carried.bound:
             if self.mappings.outside_of(UDP, inside, peer) == outside:
-                yield from self.bind(UDP, inside, outside, peer, now)
+                yield from self.bindings.bind(UDP, inside, outside, peer, now)
 
     def _rewrite(
         self, record: FlowRecord, payload: memoryview, names: Outward | Inward, packet: int
@@ -286,64 +274,21 @@ class NatKeeper:
         for inside in others[:MAX_CONTACTS]:
             ports = self._hold(proto, inside, address, remote, owner, host)
             if ports is not None:
-                commands += self.bind(proto, inside, Endpoint(address, ports[0]), remote.address, record.last_seen)
+                outside = Endpoint(address, ports[0])
+                commands += self.bindings.bind(proto, inside, outside, remote.address, record.last_seen)
 
     # -- bindings ------------------------------------------------------------------------------------------------
-
-    def bind(
-        self, proto: int, inside: Endpoint, outside: Endpoint, peer: bytes, now: float, peer_ports: tuple[int, ...] = ()
-    ) -> Iterator[Command]:
-        """The mapping into the kernel, if it is not there. `peer_ports`: what the peer has announced."""
-        key = (proto, inside, peer)
-        standing = self.standing.get(key)
-        if standing is None or (standing.outside, standing.outside_port) != outside:
-            known = (*peer_ports, *self._flows.get(key, ()))
-            self.standing[key] = BindNat(proto, *inside, *outside, peer, BINDING_TIMEOUT, known)
-            self.due.put(key, now + REFRESH)
-            yield self.standing[key]
-
-    def renew(self, now: float) -> Iterator[Command]:
-        """The kernel hears again of what it holds."""
-        for key in self.due.take(now, max(AT_ONCE, len(self.due) // ROUNDS)):
-            self.due.put(key, now + REFRESH)
-            yield self.standing[key]
 
     def held(self, owner: Owner) -> list[BindNat]:
         """The bindings that stand for this owner."""
         mine = ((each.proto, each.inside, each.peer) for each in self.mappings.held(owner))
-        return [self.standing[key] for key in mine if key in self.standing]
+        return [self.bindings.standing[key] for key in mine if key in self.bindings.standing]
 
     def restore(self, binding: BindNat, owner: Owner, now: float) -> None:
         """One known from before: its mapping holds again."""
         inside, outside = Endpoint(binding.inside, binding.port), Endpoint(binding.outside, binding.outside_port)
         if self.mappings.note(binding.proto, inside, outside, binding.peer, owner):
-            self.standing[binding.proto, inside, binding.peer] = binding
-            self.due.put((binding.proto, inside, binding.peer), now + REFRESH)
-
-    def unbind(self, proto: int, inside: Endpoint, peer: bytes) -> Iterator[Command]:
-        """It is not needed any more."""
-        gone = self.standing.pop((proto, inside, peer), None)
-        self.due.drop((proto, inside, peer))
-        if gone is not None:
-            yield UnbindNat(gone.proto, gone.inside, gone.port, gone.outside, gone.outside_port, gone.peer)
-
-    def saw(self, key: FlowKey) -> None:
-        """A datagram flow from inside begins: should its port be bound, it must begin anew."""
-        place = (key.proto, key.source, key.dst)
-        ports = self._flows.get(place, ())
-        if len(ports) < MAX_FLOWS_OF_PORT:
-            self._flows[place] = (*ports, key.dport)
-        if len(self._flows) > MAX_PLACES:
-            self._flows.popitem(last=False)
-
-    def gone(self, key: FlowKey) -> None:
-        """It has ended."""
-        place = (key.proto, key.source, key.dst)
-        ports = tuple(port for port in self._flows.get(place, ()) if port != key.dport)
-        if ports:
-            self._flows[place] = ports
-        else:
-            self._flows.pop(place, None)
+            self.bindings.put(binding, now)
 
     # -- media ---------------------------------------------------------------------------------------------------
 
@@ -431,13 +376,13 @@ class NatKeeper:
             inside = said.pop(place)
             if inside not in said.values():
                 for gone in self.mappings.release(owner, (inside,)):
-                    yield from self.unbind(gone.proto, gone.inside, gone.peer)
+                    yield from self.bindings.unbind(gone.proto, gone.inside, gone.peer)
 
     def release(self, owner: Owner) -> Iterator[Command]:
         """A dialog or a signalling flow is over."""
         self._said.pop(owner, None)
         for gone in self.mappings.release(owner):
-            yield from self.unbind(gone.proto, gone.inside, gone.peer)
+            yield from self.bindings.unbind(gone.proto, gone.inside, gone.peer)
 
 
 def _relays(record: FlowRecord) -> bool:

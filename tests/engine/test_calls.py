@@ -12,8 +12,8 @@ from appid.engine import AnomalyReport, CallReport, FlowReport, PinholeReport, S
 from appid.engine.calls import PINHOLE_TIMEOUT
 from appid.engine.event import Activity
 from appid.engine.limits import Limits
-from appid.engine.nat import AT_ONCE, REFRESH
 from appid.engine.silence import LIFETIME
+from appid.engine.standing import AT_ONCE, REFRESH
 from appid.flow.key import FlowKey
 from appid.policy.rule import PolicyRule
 from appid.wire import UDP, packed, text

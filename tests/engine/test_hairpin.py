@@ -178,7 +178,7 @@ def test_a_call_through_a_proxy(both: Pair) -> None:
     for phone in (both.alice, both.bob):
         assert [call.end for call in both.calls()] == ["bye"] * len(both.calls())
         assert len(of(phone.play.commands, ClosePinhole)) >= 2
-        left = {(bound.port, bound.outside_port) for bound in phone.play.engine.calls.nat.standing.values()}
+        left = {(bound.port, bound.outside_port) for bound in phone.play.engine.calls.nat.bindings.standing.values()}
         assert not left & {(16402, 16402), (17000, 17000)}
         assert unbound(phone.play.commands)
 

@@ -10,7 +10,7 @@ import pytest
 from appid.alg.mappings import LOWEST
 from appid.dataplane.command import BindNat, ClosePinhole, OpenPinhole, RewritePayload, SetVerdict
 from appid.engine import FlowEnded, TranslationReport
-from appid.engine.nat import REFRESH
+from appid.engine.standing import REFRESH
 from appid.wire import UDP, Endpoint, FlowKey, packed
 from tests.corpus.writer import End
 from tests.engine.phones import GATE, PROVIDER, Phone, bindings, body, gateway, named, rewritten, unbound
@@ -126,7 +126,7 @@ def test_media_may_move_any_number_of_times() -> None:
         port = 20000 + 2 * number
         out = _moves(phone, number, port, "200 OK")
         assert (named(out, "c="), named(out, "m=")) == (f"IN IP4 {GATE}", f"audio {port} RTP/AVP 0")
-        assert sorted(key[1].port for key in nat.standing) == [port, port + 1]
+        assert sorted(key[1].port for key in nat.bindings.standing) == [port, port + 1]
     assert len(nat.mappings) == 3, "the phone's own port, and two of media"
 
 
@@ -136,7 +136,7 @@ def test_the_port_of_a_refused_re_invite_is_given_back() -> None:
     phone.respond("200 OK")
     _moves(phone, 2, 20000, "488 Not Acceptable Here")
     assert [port for _, port, _, _ in unbound(phone.play.commands)] == [20000, 20001]
-    assert sorted(key[1].port for key in phone.play.engine.calls.nat.standing) == [16402, 16403]
+    assert sorted(key[1].port for key in phone.play.engine.calls.nat.bindings.standing) == [16402, 16403]
 
 
 def test_facetimes_one_port_stays_one_port() -> None:
@@ -250,7 +250,7 @@ def test_the_end_of_a_call_takes_its_bindings_and_the_end_of_the_flow_takes_the_
     key = FlowKey(UDP, *phone.inside, packed(PROVIDER.host), PROVIDER.port)
     ended = phone.play.engine.handle(FlowEnded(key, 0, (5, 5), (500, 500)), 200.0)
     assert unbound(ended) == [], "the entry of the flow kept that mapping, no binding"
-    assert (len(keeper.mappings), keeper.standing) == (0, {})
+    assert (len(keeper.mappings), keeper.bindings.standing) == (0, {})
 
 
 def test_a_binding_without_a_call_is_renewed_too() -> None:
