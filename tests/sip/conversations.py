@@ -173,6 +173,41 @@ def refused_again() -> tuple[Steps, Steps]:
     return caller, callee
 
 
+def taken_back() -> tuple[Steps, Steps]:
+    """A re-INVITE that a 183 answered, then refused: what was agreed before holds again (RFC 6141 section 3.4)."""
+    branch = "z9hG4bK-[pid]-[call_number]-again"
+    offer = sdp(*VIDEO, version=2)
+
+    def caller(p: Party) -> list[str]:
+        return [p.request("INVITE", 2, offer, branch=branch), ignore(100), p.answered(183), *_talk("caller", 2, 100),
+                p.answered(488), p.request("ACK", 2, branch=branch), *_talk("caller", 3)]  # fmt: skip
+
+    def callee(p: Party) -> list[str]:
+        return [p.told("INVITE"), p.reply(183, "Session Progress", sdp(*VIDEO, version=2)), *_talk("callee", 2, 300),
+                p.reply(488, "Not Acceptable Here"), p.told("ACK"), play("callee", 3)]  # fmt: skip
+
+    return caller, callee
+
+
+def early_branch_left() -> tuple[Leg, ...]:
+    """A proxy outside forked the INVITE, both branches ring with media; the caller gives one of them up by BYE (RFC
+    3261 section 15), the other answers."""
+
+    def caller(p: Party) -> list[str]:
+        first, second = (f"<{p.target}>;tag=branch-{letter}" for letter in "ab")
+        return [p.invite(), ignore(100), p.answered(183), *_talk("caller", 1, 0), p.answered(183),
+                p.request("BYE", 2, other=second), done(), p.answered(200), p.request("ACK", 1, other=first),
+                *_talk("caller", 2), p.request("BYE", 3, other=first), done()]  # fmt: skip
+
+    def callee(p: Party) -> list[str]:
+        ringing = [p.respond(183, "Session Progress", sdp(), tag=f"branch-{letter}") for letter in "ab"]
+        return [p.asked(), ringing[0], play("callee", 1), pause(200), ringing[1], p.told("BYE"), p.reply(), pause(150),
+                p.respond(200, "OK", sdp(), tag="branch-a", retransmit=True), p.told("ACK"), play("callee", 2),
+                *_gone(p)]  # fmt: skip
+
+    return (Leg(caller, callee),)
+
+
 def glare() -> tuple[Steps, Steps]:
     """Two offers cross, both are refused by 491 (RFC 3261 section 14.1); the caller asks again and moves."""
     branch = "z9hG4bK-[pid]-[call_number]-glare"

@@ -41,6 +41,59 @@ def test_what_is_on_hold_is_shut_and_opens_again(tmp_path: Path, nat: bool) -> N
         talk.close()
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
+@pytest.mark.parametrize("nat", [False, True], ids=["routed", "nat"])
+def test_a_move_that_is_refused_after_its_183_is_taken_back(tmp_path: Path, nat: bool, v6: bool) -> None:
+    """RFC 6141 section 3.4: between the 183 and the refusal media may go to either port; then the old one holds."""
+    with town("ours", nat, tmp_path) as (where, gateway):
+        assert gateway is not None
+        talk = Talk(where, 0, v6=v6)
+        v, new = talk.victim, talk.victim.port + 10
+        moved = v.udp(where.client, v.phone, new)
+        assert talk.passes() == (True, True)
+        talk.offered(2, v.phone, new)
+        assert not talk.comes(moved, new)
+        talk.answer("183 Session Progress", body(v.place.peer, FAR))
+        assert (talk.comes(talk.inner, v.port), talk.comes(moved, new)) == (True, True)
+        talk.answer("488 Not Acceptable Here", b"")
+        assert talk.passes() == (True, True)
+        assert not talk.comes(moved, new)
+        talk.ask(talk.request("BYE", 3, ";tag=b"), answered=True)
+        assert talk.passes() == (False, False)
+        talk.close()
+        assert left(where, gateway) == []
+
+
+LONG = 66.0
+"""Seconds in which nobody says anything: longer than a call may be silent."""
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("nat", [False, True], ids=["routed", "nat"])
+def test_who_rings_or_holds_for_more_than_a_minute_is_heard_then(tmp_path: Path, nat: bool) -> None:
+    with town("ours", nat, tmp_path) as (where, gateway):
+        assert gateway is not None
+        rings = [Talk(where, number, "180 Ringing", v6) for number, v6 in enumerate((False, True))]
+        holds = [Talk(where, number, v6=v6) for number, v6 in enumerate((False, True), 2)]
+        assert [talk.passes() for talk in (*rings, *holds)] == [(False, False)] * 2 + [(True, True)] * 2
+        for talk in holds:
+            talk.offer(2, talk.victim.place.held, talk.victim.port)
+        assert [talk.passes() for talk in holds] == [(False, False)] * 2
+        time.sleep(LONG)
+        for talk in rings:
+            talk.answer("200 OK", body(talk.victim.place.peer, FAR))
+        for talk in holds:
+            talk.offer(3, talk.victim.phone, talk.victim.port)
+        assert [talk.passes() for talk in (*rings, *holds)] == [(True, True)] * 4
+        for talk in (*rings, *holds):
+            talk.ask(talk.request("BYE", 9, ";tag=b"), answered=True)
+        assert [talk.passes() for talk in (*rings, *holds)] == [(False, False)] * 4
+        assert left(where, gateway) == []
+        for talk in (*rings, *holds):
+            talk.close()
+
+
 def opened(gateway: Live, *hosts: str) -> bool:
     return any(p["closed_at"] is None and p["inside"] in hosts for p in gateway.ask("pinholes"))
 
