@@ -19,6 +19,8 @@ from appid.dataplane.ruleset import LIVE, TABLES, Held, NftTable, Place, RuleSet
 from appid.dataplane.switch import BASE, same, slipped, staged, stale, switched, unspoken
 
 NEXT = "-next"
+PATIENCE = "5"
+"""Seconds for which another may hold the lock of iptables-legacy."""
 _OUR_JUMP = re.compile(r"(?:-m (?:conn)?mark (?:! )?--mark \S+ )*-j \S+")
 
 
@@ -51,7 +53,8 @@ def taken_along(now: RuleSets, target: RuleSets) -> list[str]:
     return [
         f"{program(place.family, place.variant, '')} -t {place.table} -A {jump.hook} {jump.rule}"
         for place, held in now.tables.items() for jump in held.jumps
-        if jump not in target.held(place).jumps and not (jump.hook in BASE and _OUR_JUMP.fullmatch(jump.rule))
+        if (jump.hook, jump.rule) not in [(each.hook, each.rule) for each in target.held(place).jumps]
+        and not (jump.hook in BASE and _OUR_JUMP.fullmatch(jump.rule))
     ]  # fmt: skip
 
 
@@ -80,10 +83,14 @@ def _has(target: RuleSets, variant: Variant) -> bool:
 
 
 def _restored(variant: Variant, parts: dict[Family, list[str]]) -> Iterator[Step]:
-    waiting = ("--wait",) if variant == "legacy" else ()  # nft locks by transaction
     for family, lines in parts.items():
         if lines:
-            yield Step((program(family, variant, "restore"), "--noflush", *waiting), _text(lines))
+            yield Step(restoring(family, variant), _text(lines))
+
+
+def restoring(family: Family, variant: Variant) -> tuple[str, ...]:
+    """iptables-restore's command. That of iptables-legacy waits for its lock; nft has transactions."""
+    return (program(family, variant, "restore"), "--noflush", *(("--wait", PATIENCE) if variant == "legacy" else ()))
 
 
 def _text(lines: list[str]) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +36,7 @@ from appid.dataplane.ruleset import (
     remembering,
     wanted,
 )
+from appid.dataplane.text import lines_of
 from appid.edge.conntrack import Conntrack
 from appid.edge.netlink import KernelError
 
@@ -123,9 +126,22 @@ def _one(step: Step) -> None:
             run(step.command, step.text)
             return
         except KernelError as error:
-            if not left or "in use" not in error.reason:
+            if "in use" not in error.reason:
                 raise
+            if not left:
+                raise KernelError(error.command, f"{error.reason}{_users(step.command[-1])}") from error
             time.sleep(0.02)
+
+
+def _users(name: str) -> str:
+    """Which rules of others use a set of ours."""
+    places = product(VARIANTS, FAMILIES, ("raw", "nat", *TABLES))
+    found = [
+        f"{program(family, variant, '')} -t {table} {line}"
+        for variant, family, table in places for line, _ in lines_of(saved(variant, family, table))
+        if re.search(rf"-set {re.escape(name)} ", line)
+    ]  # fmt: skip
+    return f": {'; '.join(found)}" if found else ""
 
 
 def apply(topology: Topology, variant: Variant = "nft") -> None:
@@ -215,9 +231,11 @@ def remove() -> None:
     """Take out all that is ours, of both variants; what is not there is passed over. KernelError names what would not
     go; everything else is gone then."""
     before = read()
-    if errors := undo(NOTHING):
+    errors = undo(NOTHING)
+    with contextlib.suppress(KernelError):
+        _name_taken(before, read() if errors else NOTHING)
+    if errors:
         raise errors[0]
-    _name_taken(before, NOTHING)
 
 
 def _name_taken(before: RuleSets, target: RuleSets) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 from pyroute2 import IPRoute
 
 from appid.dataplane.chain import CLEAR_TABLE, FAMILIES, NAT_TABLE, Family, Topology
-from appid.dataplane.converge import program
+from appid.dataplane.converge import program, restoring
 from appid.dataplane.foreign import Use, collides, free_mask, nft_uses, uses
 from appid.dataplane.present import unreadable
 from appid.dataplane.render import clear_text, nat_text
@@ -95,6 +95,22 @@ def _features(variant: Variant, topology: Topology, root: Path = Path("/proc/sys
     except KernelError as error:
         yield _missing("ip_set, ip_set_hash_ipportip", error)
     yield from _age(variant)
+    try:
+        yield from _matches(variant)
+    finally:
+        _drop_probes()
+    for name, text in (("nf_tables inet", clear_text(topology.marks)), ("nft_nat, nf_tables maps", nat_text())):
+        try:
+            run(["nft", "-c", "-f", "-"], text)
+        except KernelError as error:
+            yield _missing(name, error)
+    yield from _subsystems()
+    for name in ("nf_conntrack_acct", "nf_conntrack_events"):
+        if not (root / name).exists():
+            yield Problem("feature", f"the kernel lacks {name} (sysctl net.netfilter.{name})")
+
+
+def _matches(variant: Variant) -> Iterator[Problem]:
     for family in FAMILIES:
         each = {name: rule.format(family=family) for name, rule in MATCHES.items()}
         if _refusal(variant, family, "mangle", *each.values()) is None:
@@ -106,16 +122,6 @@ def _features(variant: Variant, topology: Topology, root: Path = Path("/proc/sys
         reject = "icmp-admin-prohibited" if family == 4 else "icmp6-adm-prohibited"
         if (refusal := _refusal(variant, family, "filter", f"-j REJECT --reject-with {reject}")) is not None:
             yield _missing("ipt_REJECT" if family == 4 else "ip6t_REJECT", refusal)
-    _drop_probes()
-    for name, text in (("nf_tables inet", clear_text(topology.marks)), ("nft_nat, nf_tables maps", nat_text())):
-        try:
-            run(["nft", "-c", "-f", "-"], text)
-        except KernelError as error:
-            yield _missing(name, error)
-    yield from _subsystems()
-    for name in ("nf_conntrack_acct", "nf_conntrack_events"):
-        if not (root / name).exists():
-            yield Problem("feature", f"the kernel lacks {name} (sysctl net.netfilter.{name})")
 
 
 def _age(variant: Variant) -> Iterator[Problem]:
@@ -150,11 +156,14 @@ def _drop_probes() -> None:
 
 
 def _refusal(variant: Variant, family: Family, table: str, *rules: str) -> KernelError | None:
-    """Why the kernel or the program would not take these rules. Nothing is changed."""
+    """Why the kernel or the program would not take these rules. Nothing is changed. KernelError where another holds the
+    lock."""
     lines = [f"*{table}", ":APPID-PROBE - [0:0]", *(f"-A APPID-PROBE {rule}" for rule in rules), "COMMIT", ""]
     try:
-        run([program(family, variant, "restore"), "--noflush", "--test"], "\n".join(lines))
+        run([*restoring(family, variant), "--test"], "\n".join(lines))
     except KernelError as error:
+        if "xtables lock" in error.reason:
+            raise
         return error
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -214,3 +215,40 @@ def test_a_locked_out_admin_gets_back_in(bare: Net, config: Path, end: str, vari
         assert "APPID" not in bare.gateway.run(saved)
     for each in (admin, far):
         each.close()
+
+
+HELD = """mount -t tmpfs none /run
+flock --no-fork /run/xtables.lock sleep {seconds} >/dev/null 2>&1 &
+until ! flock --nonblock /run/xtables.lock true; do sleep 0.01; done
+"{python}" -m appid.cli.main rules apply -c "{config}"
+status=$?
+kill $! 2>/dev/null
+exit $status
+"""
+"""In a mount namespace, so that nobody else finds the lock taken."""
+
+
+@pytest.mark.parametrize("seconds", [1, pytest.param(60, marks=pytest.mark.slow)])
+def test_the_lock_of_iptables_legacy_is_waited_for_but_not_for_long(
+    space: Namespace, config: Path, seconds: int
+) -> None:
+    config.write_text(config.read_text().replace('"nft"', '"legacy"'))
+    before = state_of(space)
+    script = HELD.format(seconds=seconds, python=sys.executable, config=config)
+    begun = time.monotonic()
+    done = subprocess.run(
+        ["ip", "netns", "exec", space.name, "unshare", "-m", "sh", "-c", script],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=50,
+    )  # fmt: skip
+    if seconds == 1:
+        assert (done.returncode, done.stderr) == (0, "")
+        return
+    assert done.returncode == 3
+    assert re.fullmatch(r"appid: iptables-legacy-restore .*holding the xtables lock. Stopped waiting after 5s.\n",
+                        done.stderr)  # fmt: skip
+    assert time.monotonic() - begun < 15
+    assert state_of(space) == before
+
+
+def state_of(space: Namespace) -> str:
+    return space.run("nft", "list", "ruleset") + space.run("ipset", "list") + space.run("iptables-legacy-save")

@@ -22,7 +22,7 @@ from appid.dataplane.ruleset import (
 
 INSIDE = Topology(inside=("10.0.0.0/8", "fd00::/8"), queues=(0, 1))
 ONE, OLD = wanted(Topology(), "nft"), wanted(Topology(), "legacy")
-RESTORE = "iptables-legacy-restore --noflush --wait"
+RESTORE = "iptables-legacy-restore --noflush --wait 5"
 MAIN = "-m mark ! --mark 0x4/0xf -j APPID"
 
 

@@ -14,6 +14,7 @@ from appid.dataplane.chain import Allowed, Topology
 from appid.dataplane.diff import differences
 from appid.dataplane.ruleset import VARIANTS, Variant, wanted
 from appid.edge import iptables, preflight
+from appid.edge.netlink import KernelError
 from appid.packet import Packet
 from tests.netns import neighbours
 from tests.netns.net import CLIENT4, CLIENT6, GATEWAY4, GATEWAY6, PEER4, PEER6, Net, received
@@ -109,6 +110,26 @@ def test_a_rule_of_others_that_leads_to_our_chain_goes_with_it_and_is_named(
     named = sorted(record.getMessage().partition(": ")[2] for record in caplog.records)
     assert named == [f"{program} -t filter -A FORWARD -p tcp -j APPID",
                      f"{program} -t filter -A MINE -m comment --comment hello -j APPID-ALLOWED"]  # fmt: skip
+
+
+def test_what_stands_in_the_way_of_removing_is_named_and_the_rest_goes(
+    bare: Net, variant: Variant, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A rule of others that uses a set of ours; and one that went, since it led to a chain of ours."""
+    install(bare, variant)
+    program = f"iptables-{variant}"
+    for line in ("-N MINE", "-A MINE -p tcp -j APPID", "-A INPUT -m set --match-set appid-pinholes4 src -j DROP"):
+        bare.gateway.run(program, *line.split())
+    with pytest.raises(KernelError, match=f"in use.*: {program} -t filter -A INPUT -m set --match-set appid-pinholes4"):
+        bare.gateway.call(iptables.remove)
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        f"{program} -t filter -A MINE -p tcp -j APPID"
+    ]
+    assert bare.gateway.run("ipset", "-n", "list").split() == ["appid-pinholes4"]
+    assert "APPID" not in bare.gateway.run(f"{program}-save")
+    bare.gateway.run(program, "-D", "INPUT", "-m", "set", "--match-set", "appid-pinholes4", "src", "-j", "DROP")
+    bare.gateway.call(iptables.remove)
+    assert bare.gateway.run("ipset", "-n", "list") == ""
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
