@@ -108,6 +108,16 @@ def _path(value: Any) -> Any:
     return Path(value)
 
 
+def _socket(value: Any) -> Any:
+    """A place for a socket: what is there must be one, for it is replaced."""
+    place = _path(value)
+    if len(str(place).encode()) > SOCKET_PATH:
+        raise ValueError(f"{value!r} is too long for a socket: {SOCKET_PATH} bytes at most")
+    if place.exists() and not place.is_socket():
+        raise ValueError(f"{value!r} is there already, and is no socket")
+    return place
+
+
 def _listener(value: Any) -> Any:
     """ "127.0.0.1:9466", "[::1]:9466", or "off"."""
     if value == "off":
@@ -131,6 +141,8 @@ def _group(value: Any) -> Any:
         raise ValueError(f"{value!r} is no group of this host") from None
 
 
+SOCKET_PATH = 107
+"""Bytes of a socket's path: sockaddr_un, without the zero that ends it."""
 Absolute = Annotated[Any, BeforeValidator(_path)]
 
 
@@ -174,7 +186,7 @@ class _Limits(_Table):
 
 class _Listen(_Table):
     metrics: Annotated[Any, BeforeValidator(_listener)] = ("127.0.0.1", 9466)
-    control: Absolute = Path("/run/appid/control.sock")
+    control: Annotated[Any, BeforeValidator(_socket)] = Path("/run/appid/control.sock")
     group: Annotated[int | None, BeforeValidator(_group)] = None
 
 
@@ -187,6 +199,8 @@ class _Paths(_Table):
 def _events(value: Any) -> Any:
     """ "/var/log/appid/eve.json", "unix:/run/reader.sock", "-", or "off"."""
     if value in ("-", "off") or (isinstance(value, str) and value.removeprefix("unix:").startswith("/")):
+        if Path(value).is_dir():
+            raise ValueError(f"{value!r} is a directory")
         return value
     raise ValueError(f'{value!r} is no place; write "/a/path", "unix:/a/path", "-" or "off"')
 

@@ -56,7 +56,8 @@ class ControlSocket:
         self._answer = answer
         self._clients: dict[int, _Client] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
+        if path.is_socket():  # of a gateway before; a file is somebody's
+            path.unlink()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._listener.bind(str(path))
         if group is not None:

@@ -6,6 +6,8 @@ In: the engine's command lists, the queued packet they answer. Out: CommandFaile
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import replace
+from math import ceil
 from typing import assert_never
 
 from appid.dataplane.command import (
@@ -234,6 +236,15 @@ class Executor:
             if place is not None and closed[place] in (None, _far_port(entry, place)):
                 gone += self.conntrack.delete(entry.orig)
         return gone
+
+    def anew(self, now: float) -> list[Command]:
+        """All that was asked for and has not had its time, bindings first: they go together."""
+        self.bindings.forget()
+        bound = [replace(binding, peer_ports=()) for binding, until in self.desired.bindings() if until > now]
+        open_ = [
+            replace(pinhole, timeout=ceil(until - now)) for pinhole, until in self.desired.pinholes() if until > now
+        ]
+        return [*bound, *open_]
 
     def saw(self, entries: Iterable[Entry]) -> None:
         """These entries are flows of pinholes: once their pinhole is shut, they need not be looked for."""

@@ -94,7 +94,7 @@ class Fleet:
         self._on_ready, self._on_end = on_ready, on_end
         self._questions: dict[int, _Question] = {}
         self._next = 1
-        self._keeping = False  # whether one that ends is replaced
+        self._keeping = self._gone = False  # whether one that ends is replaced; whether never again
 
     # -- processes -----------------------------------------------------------------------------------------------
 
@@ -110,11 +110,11 @@ class Fleet:
                 continue
             self.stop()
             raise failed[0] if failed else KernelError("workers", f"not ready within {START:.0f} s")
-        self._keeping = True
+        self._keeping = not self._gone
 
     def let_go(self) -> None:
         """Who ends from now on is not replaced: what told us to end may have told them, too."""
-        self._keeping = False
+        self._keeping, self._gone = False, True
 
     def stop(self) -> None:
         """End them all; returns when they have."""

@@ -204,6 +204,11 @@ class Gateway:
         if self._on_tick is not None:
             self._on_tick(now)
 
+    def again(self) -> None:
+        """What the kernel should hold of calls may be gone, and nobody said so: it is asked for anew."""
+        now = time.time()
+        self.stats.command_failures += len(self.execute.run(self.execute.anew(now), now))
+
     def _look(self) -> None:
         if self._memory.look(self.stats.packets):
             self._pass((), True)

@@ -79,6 +79,7 @@ class Metrics:
         self.restarts = Counter("appid_worker_restarts", "Workers that ended and were started again", **made)
         self.mended = Counter("appid_rules_mended", "Rule sets that others had changed, put back", **made)
         self.failures = Counter("appid_command_failures", "Changes that the kernel refused", **made)
+        self.unwritten = Counter("appid_state_unwritten", "Changes of calls that could not be written down", **made)
         self.events_lost = Counter("appid_events_lost", "Events that no reader took", **made)
         self._gauges()
 

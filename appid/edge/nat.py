@@ -140,6 +140,10 @@ class Bindings:
     def close(self) -> None:
         self._nft.close()
 
+    def forget(self) -> None:
+        """What was made may be there no more."""
+        self._made.clear()
+
     def listed(self) -> list[UnbindNat]:
         """The bindings that the kernel holds, each as what would take it out."""
         found = []

@@ -74,6 +74,7 @@ class Service:
         self._counted: Counter[Any] = Counter()
         self._said: Counter[str] = Counter()
         self._opened = ExitStack()
+        self._let_go: Callable[[], None] = lambda: None
         self.stopped: int | None = None
 
     def __enter__(self) -> Service:
@@ -96,16 +97,26 @@ class Service:
             self._warn()
             self.loop = Loop(self._tick)
             opened.callback(self.loop.close)
-            preflight.check(self.plan.topology(), iptables.variant_of(self.config.iptables))
-            self._ground(opened)
-            self._workers(opened)
-            self._chains(opened)
-            self.control = ControlSocket(self.config.control, self.loop, self.answer, self.config.group)
-            opened.callback(self.control.close)
-            if self.config.metrics is not None:
-                self._export(opened, self.config.metrics)
+            self._heed(opened)
+            self._begin(opened)
             self._opened = opened.pop_all()
         return self
+
+    def _begin(self, opened: ExitStack) -> None:
+        """One after the other, as long as nobody wants it to end."""
+        preflight.check(self.plan.topology(), iptables.variant_of(self.config.iptables))
+        try:
+            for part in (self._ground, self._workers, self._chains, self._answers):
+                if self.stopped is None:
+                    part(opened)
+        except KernelError:
+            if self.stopped is None:  # else a worker has heard of it, too
+                raise
+
+    def _heed(self, opened: ExitStack) -> None:
+        """SIGTERM and SIGINT are heard from now on: what was put into the kernel does not stay behind."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            opened.callback(signal.signal, number, signal.signal(number, self._stop))
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
@@ -152,6 +163,7 @@ class Service:
             opened.callback(each.close)
         keep = [self._locked, *(each.fileno() for each in (*ends, table) if each is not None)]
         self.fleet = Fleet(self.loop, self.config.workers, work, keep, on_ready=self._ready, on_end=self._ended)
+        self._let_go = self.fleet.let_go
         self._handed = state.hand_out(self.config.state, self.config.workers)
         self.fleet.start()
         self._handed = {}  # from now on each has a file of its own
@@ -193,6 +205,12 @@ class Service:
         except KernelError as error:
             log.error("%s", error)
 
+    def _answers(self, opened: ExitStack) -> None:
+        self.control = ControlSocket(self.config.control, self.loop, self.answer, self.config.group)
+        opened.callback(self.control.close)
+        if self.config.metrics is not None:
+            self._export(opened, self.config.metrics)
+
     def _export(self, opened: ExitStack, listen: tuple[str, int]) -> None:
         self._exporter = export(self.directory, listen, self.metrics.words)
         self.loop.register(self._exporter, lambda: self._exporter_ended(listen))
@@ -216,14 +234,14 @@ class Service:
 
     def run(self) -> int | None:
         """Serve until SIGTERM or SIGINT; returns which. SIGHUP loads the files again, SIGUSR1 opens the log's anew."""
+        if self.stopped is not None:
+            return self.stopped
         before = signal.set_wakeup_fd(self.loop.wakeup_fd, warn_on_full_buffer=False)
         wanted: dict[int, Callable[[], None]] = {signal.SIGHUP: self._hang_up, signal.SIGUSR1: self._reopen}
         descriptors = {number: os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for number in wanted}
         for number, descriptor in descriptors.items():
             self.loop.register(descriptor, partial(_called, descriptor, wanted[number]))
-        handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        for number in wanted:
-            handlers[signal.Signals(number)] = signal.signal(number, lambda n, _: os.eventfd_write(descriptors[n], 1))
+        handlers = {n: signal.signal(n, lambda each, _: os.eventfd_write(descriptors[each], 1)) for n in wanted}
         try:
             log.info("ready")
             notify.tell(notify.READY)
@@ -240,7 +258,7 @@ class Service:
 
     def _stop(self, number: int, _frame: object) -> None:
         self.stopped = number
-        self.fleet.let_go()
+        self._let_go()
         self.loop.stop()
 
     def _tick(self) -> None:
@@ -398,6 +416,7 @@ class Service:
         if done:
             log.warning("another program had changed our rules: put back by %s", ", ".join(map(str, done)))
             self.metrics.mended.inc()
+            self.fleet.ask("placed", True, lambda answers: None)  # with what these held of calls
 
     def _swapped(self, plan: Plan, answers: dict[int, Answer], reply: Reply) -> None:
         for index, answer in answers.items():

@@ -11,6 +11,8 @@ it is left to run out.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 import time
@@ -178,21 +180,38 @@ def tidy(folder: Path, workers: int) -> None:
 
 
 class Journal:
-    """The file of one worker, begun anew with `kept` and `left` (see State); OSError if it cannot be written. Later
-    faults are logged once, and counted in `lost`: the gateway goes on."""
+    """The file of one worker, begun anew with `kept` and `left` (see State). Where it cannot be written, that is logged
+    and counted in `lost`, and the gateway goes on; `heal` writes it anew as soon as it can be."""
 
     def __init__(
         self, path: Path, workers: int, kept: Iterable[Kept], numbers: tuple[int, int, int], left: float = 0.0
     ) -> None:
         self.path = path
         self.lost = 0
+        self._broken = False
         header = _Header(version=VERSION, boot=boot(), workers=workers, left=left)
         self._header = header.model_dump_json(exclude_defaults=True).encode() + b"\n"
         self._living = {_place(each): _line(each, numbers) for each in kept}
         self._last = _Line(numbers=numbers).model_dump_json().encode() + b"\n"
         self._descriptor = -1
         self._outdated = 0
-        self._begin()
+        try:
+            self._begin()
+        except OSError as error:
+            self._fault(error)
+
+    def heal(self) -> None:
+        """Try again what could not be written."""
+        if self._broken:
+            with contextlib.suppress(OSError):
+                self._begin()
+                log.info("%s: written again: calls outlive their worker", self.path)
+
+    def _fault(self, error: OSError) -> None:
+        if not self._broken:
+            log.error("%s: %s: calls may not outlive their worker", self.path, error.strerror)
+        self._broken = True
+        self.lost += 1
 
     def _begin(self) -> None:
         """A file of living calls alone takes the old one's place, whole or not at all."""
@@ -200,13 +219,15 @@ class Journal:
         new = self.path.with_suffix(".new")
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            os.write(descriptor, b"".join((self._header, self._last, *self._living.values())))
+            _whole(descriptor, b"".join((self._header, self._last, *self._living.values())))
             os.rename(new, self.path)
         except OSError:
             os.close(descriptor)
+            with contextlib.suppress(OSError):
+                new.unlink()
             raise
         self.close()
-        self._descriptor, self._outdated = descriptor, 0
+        self._descriptor, self._outdated, self._broken = descriptor, 0, False
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -239,14 +260,21 @@ class Journal:
             self._append(self._last)
 
     def _append(self, line: bytes) -> None:
+        if self._broken:  # it holds half a line, or lacks one: all of it, or nothing more
+            self.lost += 1
+            return
         try:
-            os.write(self._descriptor, line)
+            _whole(self._descriptor, line)
             if self._outdated > COMPACT:
                 self._begin()
         except OSError as error:
-            if not self.lost:
-                log.error("%s: %s: calls may not outlive their worker", self.path, error.strerror)
-            self.lost += 1
+            self._fault(error)
+
+
+def _whole(descriptor: int, data: bytes) -> None:
+    """OSError if there is room for a part only."""
+    if os.write(descriptor, data) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _place(kept: Kept) -> tuple[str, int]:

@@ -121,7 +121,7 @@ class Worker:
         self._next: Plan | None = None
         self._preparing = 0
         self._opened = ExitStack()
-        self._lost = self._failed = 0
+        self._lost = self._failed = self._unwritten = 0
         self._say_at = 0.0
         self._said: Counter[str] = Counter()
         self.told = Told()
@@ -208,11 +208,8 @@ class Worker:
         kept = [kept_call(self.engine, number) for number in self.engine.calls.calls.open]
         spliced = [kept_stream(self.engine, record) for record in self.engine.flows.values()]
         living = [each for each in (*kept, *spliced) if each is not None]
-        try:
-            self._journal = Journal(place, self.plan.config.workers, living, self._numbers(), state.left)
-            opened.callback(self._journal.close)
-        except OSError as error:
-            log.error("%s: %s: calls will not outlive their worker", place, error.strerror)
+        self._journal = Journal(place, self.plan.config.workers, living, self._numbers(), state.left)
+        opened.callback(self._journal.close)
         return left
 
     def _calls(self) -> int:
@@ -266,6 +263,8 @@ class Worker:
                 self._swap()
             case "placed":
                 self._guard()
+                if request.body:
+                    self.gateway.again()
             case "reopen":
                 self.events.reopen()
             case "ping":
@@ -391,6 +390,10 @@ class Worker:
         self._lost = self.events.lost
         self.metrics.failures.inc(self.gateway.stats.command_failures - self._failed)
         self._failed = self.gateway.stats.command_failures
+        if self._journal is not None:
+            self._journal.heal()
+            self.metrics.unwritten.inc(self._journal.lost - self._unwritten)
+            self._unwritten = self._journal.lost
         self._say()
         calls = self.engine.calls
         families = Counter("ipv6" if len(each.inside) == 16 else "ipv4" for each in calls.book.open.values())

@@ -35,6 +35,14 @@ def test_there_are_65536_queues(tmp_path: Path) -> None:
     assert [(each.table, each.key) for each in refused.value.errors] == [("gateway", "workers")]
 
 
+def test_places_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("an operator's")
+    for control, reason in ((tmp_path / "notes", "no socket"), (tmp_path / ("x" * 108), "too long")):
+        with pytest.raises(RuleErrors, match=reason) as refused:
+            load(tmp_path, f'[listen]\ncontrol = "{control}"\n[log]\nevents = "{tmp_path}"\n')
+        assert [(each.table, each.key) for each in refused.value.errors] == [("listen", "control"), ("log", "events")]
+
+
 def test_all_keys(tmp_path: Path) -> None:
     given = load(
         tmp_path,

@@ -217,6 +217,13 @@ def test_a_socket_file_left_behind_is_replaced(loop: Loop, tmp_path: Path) -> No
     assert not path.exists()
 
 
+def test_a_file_that_is_no_socket_is_not_replaced(loop: Loop, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("an operator's")
+    with pytest.raises(OSError, match="in use"):
+        ControlSocket(tmp_path / "notes.txt", loop, answer)
+    assert (tmp_path / "notes.txt").read_text() == "an operator's"
+
+
 def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no gateway answers at"):
         ask(tmp_path / "none.sock", {"ask": "flows"})

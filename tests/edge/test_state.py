@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
+import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,15 +188,47 @@ def test_outdated_lines_are_left_out_before_they_are_many(
     journal.close()
 
 
-def test_a_disk_that_is_full_costs_state_and_nothing_else(call: KeptCall, tmp_path: Path) -> None:
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file of ours may grow beyond (setrlimit(2)): what is written at its end is cut short, then refused."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_is_full_costs_state_for_as_long_and_nothing_else(call: KeptCall, tmp_path: Path) -> None:
     journal = Journal(place_of(tmp_path, 0), 1, [], (0, 0, 0))
-    full = os.open("/dev/full", os.O_WRONLY)
-    os.dup2(full, journal._descriptor)
     journal.write(call, (1, 1, 1))
-    journal.gone(1, (1, 1, 1))
-    assert journal.lost == 2
+    with room_for(journal.path.stat().st_size + 100):
+        journal.write(replace(call, number=2), (2, 1, 1))
+        journal.write(replace(call, number=3), (3, 1, 1))
+        journal.gone(1, (3, 1, 1))
+        journal.heal()
+        assert journal.lost == 3
+        torn = read(journal.path)
+        assert (list(torn.calls), torn.faults) == ([1], 1), "the last line is half of one, and nothing follows it"
+    journal.heal()
+    assert list(read(journal.path).calls) == [2, 3], "there is room again: nothing that lives is missing"
+    assert read(journal.path).faults == 0
+    journal.write(replace(call, number=4), (4, 1, 1))
+    assert list(read(journal.path).calls) == [2, 3, 4]
+    assert journal.lost == 3
     journal.close()
-    os.close(full)
+    assert [path.name for path in tmp_path.iterdir()] == [journal.path.name]
+
+
+def test_a_place_that_cannot_be_written_from_the_beginning_is_tried_again(call: KeptCall, tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("no directory")
+    journal = Journal(place_of(tmp_path / "state", 0), 1, [call], (1, 1, 1))
+    journal.heal()
+    assert journal.lost == 1
+    (tmp_path / "state").unlink()
+    journal.heal()
+    assert list(read(journal.path).calls) == [1]
+    journal.close()
 
 
 def test_calls_go_to_whom_their_hosts_are_if_there_are_other_workers(call: KeptCall, tmp_path: Path) -> None:

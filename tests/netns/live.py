@@ -65,14 +65,17 @@ class Live:
         self.log.touch()
         self.begin()
 
+    @property
+    def command(self) -> list[str]:
+        own = [sys.executable, "-m", "appid.cli.main", "run", "-c", str(self.config), *self.flags]
+        return [*ENDS_WITH_US, "ip", "netns", "exec", self.net.gateway.name, *own]
+
     def begin(self) -> None:
         """Start it, or start it again: `text` is then what the new one said. It ends if that fails, and with us."""
         self.log.unlink()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*ENDS_WITH_US, "ip", "netns", "exec", self.net.gateway.name, sys.executable, "-m", "appid.cli.main",
-                 "run", "-c", str(self.config), *self.flags],
-                cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
+                self.command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, "APPID_TRACEBACK": "1"},
             )  # fmt: skip
         try:

@@ -9,14 +9,17 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from appid.dataplane.chain import PINHOLES
 from appid.dataplane.ruleset import Variant
 from appid.edge.privileges import NET_ADMIN, NET_RAW, held
-from tests.netns.live import ALL, ROOT, ZONES, live, rule
-from tests.netns.net import CLIENT4, PEER4, Net, received, until
+from tests.netns.live import ALL, ROOT, ZONES, Live, live, rule
+from tests.netns.net import CLIENT4, PEER4, PUBLIC4, Net, received, until
+from tests.netns.test_nat_calls import Agent, talk
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
@@ -101,6 +104,54 @@ def test_what_cannot_begin_leaves_nothing_in_the_kernel(bare: Net, tmp_path: Pat
     assert "queued.pcap" in done.stderr
     assert "Traceback" not in done.stderr
     assert bare.gateway.run("nft", "list", "ruleset") + bare.gateway.run("ipset", "-n", "list") == ""
+
+
+def test_who_is_told_to_end_while_it_begins_takes_along_what_it_brought(bare: Net, tmp_path: Path) -> None:
+    """At moments between the first set and `ready`."""
+    gateway = Live(bare, tmp_path, ALL, "nft")
+    assert gateway.stop() == 0
+
+    def there(what: str) -> bool:
+        listing = ("ipset", "-n", "list") if what in PINHOLES.values() else ("iptables-nft-save",)
+        return what in bare.gateway.run(*listing)
+
+    for moment in (PINHOLES[4], "APPID-ALLOWED", None):
+        gateway.log.unlink()
+        with gateway.log.open("ab") as log:
+            gateway.process = subprocess.Popen(gateway.command, cwd=ROOT, stdout=log, stderr=log)
+        if moment is not None:
+            assert until(partial(there, moment))
+        else:
+            time.sleep(0.3)  # its interpreter alone
+        gateway.process.send_signal(signal.SIGTERM)
+        assert gateway.process.wait(20) in (0, -signal.SIGTERM), gateway.text()
+        assert gateway.process.returncode == 0 or moment is None, "before it began"
+        assert "Traceback" not in gateway.text()
+        assert "ERROR" not in gateway.text()
+        left = bare.gateway.run("ipset", "-n", "list") + bare.gateway.run("nft", "list", "tables")
+        assert "appid" not in left
+
+
+@pytest.mark.slow
+def test_what_others_flushed_holds_its_calls_again(bare: Net, tmp_path: Path) -> None:
+    """`systemctl reload nftables`, and a set emptied beside: bindings and pinholes come back with what held them."""
+    bare.masquerade()
+    with live(bare, tmp_path, rule("sip", "allow", "sip", service='"any"'), "nft") as gateway:
+        phone, far = Agent(bare.client, CLIENT4, 16402), Agent(bare.peer, PEER4, 30000)
+        talk(phone, far, "one")
+        bare.gateway.run("ipset", "flush", "appid-pinholes4")
+        bare.gateway.run("nft", "flush", "ruleset")
+        bare.masquerade()
+        assert until(lambda: "put back" in gateway.text(), 15)
+
+        def stands() -> bool:
+            return f"{CLIENT4},udp:16402,{PEER4}" in bare.gateway.run("ipset", "save") and (
+                f"{CLIENT4} . 16402 . {PEER4}" in bare.gateway.run("nft", "list", "map", "inet", "appid-nat", "snat4")
+            )
+
+        assert until(stands, 2)
+        far.media[0].sendto(b"\x80back", (PUBLIC4, 16402))
+        assert received(phone.media[0], least=1) == [b"\x80back"]
 
 
 def test_the_service_manager_hears_of_it(bare: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
