@@ -26,11 +26,16 @@ def _rows(capture: Path, wanted: str, *fields: str) -> list[list[set[str]]]:
     return [[set(filter(None, column.split(";"))) for column in line.split("\t")] for line in text.split("\n")[:-1]]
 
 
+def broken(capture: Path) -> list[str]:
+    """What tshark takes for malformed, and wrong checksums."""
+    rows = _rows(capture, BROKEN, "frame.number", "_ws.expert.message")
+    return [f"frame {number} is broken: {reason or 'checksum'}" for number, reason in rows]
+
+
 def faults(capture: Path, public: str, inside: tuple[str, ...]) -> list[str]:
     """`inside`: what addresses begin with that nobody outside may be told."""
     ip = "ipv6" if ":" in public else "ip"
-    broken = _rows(capture, BROKEN, "frame.number", "_ws.expert.message")
-    found = [f"frame {number} is broken: {reason or 'checksum'}" for number, reason in broken]
+    found = broken(capture)
     told = _rows(capture, f"sip && !icmp && !icmpv6 && {ip}.src == {public}", "frame.number", *_ADDRESSES)
     if not told:
         found.append("no SIP of the gateway's")
