@@ -24,6 +24,7 @@ from appid.dataplane.present import unreadable
 from appid.dataplane.render import clear_text, nat_text
 from appid.dataplane.ruleset import VARIANTS, Variant, home_of, is_ours
 from appid.dataplane.text import lines_of
+from appid.edge import privileges
 from appid.edge.iptables import run
 from appid.edge.netlink import KernelError, Socket, attribute
 
@@ -51,7 +52,7 @@ MATCHES = {
 
 
 class Problem(NamedTuple):
-    kind: Literal["feature", "mark", "queue", "helper"]
+    kind: Literal["privilege", "feature", "mark", "queue", "helper"]
     text: str
 
     def __str__(self) -> str:
@@ -74,6 +75,8 @@ def check(topology: Topology, variant: Variant, starting: bool = True) -> None:
 
 def problems(topology: Topology, variant: Variant, starting: bool = True) -> list[Problem]:
     """`starting`: no process may listen on our queues; else a gateway of ours may."""
+    if found := list(_capabilities()):
+        return found
     found = list(_features(variant, topology))
     if any(problem.text.startswith("no program") for problem in found):
         return found
@@ -86,6 +89,14 @@ def problems(topology: Topology, variant: Variant, starting: bool = True) -> lis
 
 
 # -- features -----------------------------------------------------------------------------------------------------
+
+
+def _capabilities() -> Iterator[Problem]:
+    """Without them the programs speak of missing modules."""
+    held = privileges.held("thread-self", "CapPrm")
+    names = {privileges.NET_ADMIN: "CAP_NET_ADMIN", privileges.NET_RAW: "CAP_NET_RAW"}
+    if missing := [name for number, name in names.items() if number not in held]:
+        yield Problem("privilege", f"this process lacks {' and '.join(missing)}: start it as root, or with both")
 
 
 def _features(variant: Variant, topology: Topology, root: Path = Path("/proc/sys/net/netfilter")) -> Iterator[Problem]:

@@ -25,6 +25,7 @@ from appid.policy.exception import Cause
 TABLE = Path("/proc/net/netfilter/nfnetlink_queue")
 _HANDED = re.compile(rf"^\[(\d+):\d+\] -A {QUEUE} .*-j NFQUEUE --queue-num (\d+)", re.M)
 _REFUSED = re.compile(rf"^\[(\d+):\d+\] -A ({MAIN}|{INPUT}) (.*)-j (DROP|REJECT)", re.M)
+_BLIND = re.compile(rf"^\[(\d+):\d+\] -A {MAIN} .*--comment \"?blind\b", re.M)
 _VERBOSE = re.compile(r"^(-A .*)-c (\d+) (\d+) (?=-j )", re.M)
 REFUSALS = ("deny", "drop", "invalid", "blind", "unforeseen")
 """Why the chains refuse a packet: its flow's decision; it is of no flow; the engine never saw it, and the exception
@@ -79,9 +80,10 @@ def queued(variant: Variant) -> Counter[int]:
     return sum((handed(_counted(variant, family, "mangle", QUEUE)) for family in FAMILIES), Counter[int]())
 
 
-def stopped(variant: Variant) -> Counter[str]:
-    """Packets that they refused so far."""
-    return sum((refused(_counted(variant, family, "filter", MAIN, INPUT)) for family in FAMILIES), Counter[str]())
+def stopped(variant: Variant) -> tuple[Counter[str], int]:
+    """Packets that they refused so far; and those, refused or not, that came to the exception policy's rule."""
+    texts = [_counted(variant, family, "filter", MAIN, INPUT) for family in FAMILIES]
+    return sum(map(refused, texts), Counter[str]()), sum(int(each) for text in texts for each in _BLIND.findall(text))
 
 
 def _counted(variant: Variant, family: Family, table: str, *chains: str) -> str:
@@ -109,6 +111,18 @@ class _Queue:
 
 
 @dataclass
+class _Blind:
+    """The exception policy's rule: packets by its counter, which goes on as those of _Queue do; `calm`: those of them
+    that were no fault of an engine; `ahead`: told by this rule before the queues tell them."""
+
+    packets: int = 0
+    counter: int = 0
+    calm: int = 0
+    ahead: int = 0
+    down: bool = False
+
+
+@dataclass
 class Queues:
     """Bookkeeping of all queues. `dropped`: (queue, reason) -> packets; `exceptions`: cause -> packets; `refused`:
     refusal -> packets."""
@@ -122,11 +136,13 @@ class Queues:
     _refused: Counter[str] = field(default_factory=Counter)
     _queues: dict[int, _Queue] = field(default_factory=dict)
     _seen: dict[int, int] = field(default_factory=dict)
+    _blind: _Blind = field(default_factory=_Blind)
 
     def begin(self) -> None:
         """From where the supervisor before this one stood: what its chains handed over meanwhile came while the engine
         was down. Without one, what was handed over before is not ours to account for."""
-        counted, self._refused = self._queued(), self._stopped()
+        counted = self._queued()
+        self._refused, self._blind.counter = self._stopped()
         for number, tally in self.tallies.items():
             before = tally.before
             if before is not None and before.counter <= counted[number]:
@@ -134,6 +150,7 @@ class Queues:
             else:
                 known = _Queue(counter=counted[number], handed=tally.seen)
             self._queues[number] = known
+        self._blind.calm = -self._told()
 
     def look(self, full: bool = True) -> None:
         """Count what has happened since the last look. `full` False: what the chains handed over only if the workers
@@ -149,10 +166,11 @@ class Queues:
             if counted is not None:
                 self._chains(number, queue, counted[number], sure[number])
         if full:
-            refusals = self._stopped()
+            refusals, blind = self._stopped()
             for why, packets in refusals.items():
                 self.refused[why] += _more(self._refused[why], packets)
             self._refused = refusals
+            self._unseen(blind)
 
     def _kernel(self, number: int, queue: _Queue, line: Line | None) -> None:
         before, queue.line = queue.line, line
@@ -180,11 +198,31 @@ class Queues:
         waiting = queue.line.waiting if queue.line is not None else 0
         unseen = queue.handed - self.tallies[number].seen - waiting - queue.full - queue.user
         cause: Cause = "engine-down" if queue.down or not self.fail_open else "queue-full"
+        self._blind.down |= queue.down
         if unseen > queue.told:
-            self.exceptions[cause] += unseen - queue.told
+            known = min(self._blind.ahead, unseen - queue.told)
+            self._blind.ahead -= known
+            self.exceptions[cause] += unseen - queue.told - known
             queue.told = unseen
         queue.down = queue.line is None
         self.tallies[number].settle(Settled(counter, queue.handed, queue.full + queue.user + queue.told))
+
+    def _unseen(self, counter: int) -> None:
+        """While nobody listened, the exception policy's rule saw each packet of an undecided flow: more than the above
+        found, where segments since the look before hid some. At other times that rule sees untracked ones, too."""
+        blind, told = self._blind, self._told()
+        blind.packets += _more(blind.counter, counter)
+        blind.counter = counter
+        hidden = blind.packets - blind.calm - told
+        if not blind.down:
+            blind.calm, blind.ahead = blind.packets - told, 0
+        elif hidden > blind.ahead:
+            self.exceptions["engine-down"] += hidden - blind.ahead
+            blind.ahead = hidden
+        blind.down = False
+
+    def _told(self) -> int:
+        return sum(queue.told for queue in self._queues.values())
 
     def _queued(self) -> Counter[int]:
         try:
@@ -192,11 +230,11 @@ class Queues:
         except KernelError:  # the rules are being changed, or were taken away
             return Counter({number: queue.counter for number, queue in self._queues.items()})
 
-    def _stopped(self) -> Counter[str]:
+    def _stopped(self) -> tuple[Counter[str], int]:
         try:
             return stopped(self.variant)
         except KernelError:
-            return self._refused
+            return self._refused, self._blind.counter
 
 
 def _more(before: int, now: int) -> int:

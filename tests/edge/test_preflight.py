@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from appid.dataplane.ruleset import Variant
 from appid.edge import iptables
 from appid.edge.nfqueue import Queue
 from appid.edge.preflight import UnfitError, check, problems
+from tests.netns.live import ALL, ROOT, ZONES
 from tests.netns.net import Namespace
 
 pytestmark = pytest.mark.kernel
@@ -134,6 +137,20 @@ def test_an_iptables_that_is_too_old_is_named(
     (said,) = found(space)
     assert "1.8.7" in said
     assert found(space, "legacy") == []
+
+
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+def test_a_missing_capability_is_named_as_such(space: Namespace, tmp_path: Path, variant: str) -> None:
+    (tmp_path / "policy.toml").write_text(ZONES + ALL)
+    (tmp_path / "appid.toml").write_text(f'[gateway]\niptables = "{variant}"\n[listen]\ncontrol = "{tmp_path}/c.sock"\n'
+                                         f'[paths]\npolicy = "{tmp_path}/policy.toml"\n')  # fmt: skip
+    done = subprocess.run(
+        ["ip", "netns", "exec", space.name, "setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all,+net_admin",
+         sys.executable, "-m", "appid.cli.main", "rules", "apply", "-c", str(tmp_path / "appid.toml")],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    said = "appid: this process lacks CAP_NET_RAW: start it as root, or with both\n"
+    assert (done.returncode, done.stderr) == (3, said)
 
 
 def test_a_missing_program_is_named(space: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

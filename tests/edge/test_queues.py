@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from appid.edge import iptables
 from appid.edge import queues as room
 from appid.edge.queues import Line, Queues, handed, lines, refused
 from appid.edge.tally import Tally
@@ -52,6 +53,12 @@ COMMIT
 """
 
 
+def test_what_came_to_the_exception_policys_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    for let in ("DROP", "RETURN"):
+        monkeypatch.setattr(iptables, "run", lambda command: FILTER.replace("blind -j DROP", f"blind -j {let}"))  # noqa: B023
+        assert room.stopped("nft")[1] == 12, "of both families"
+
+
 def test_what_the_chains_refused_and_why() -> None:
     assert refused(FILTER) == {"deny": 5, "drop": 5, "invalid": 1, "blind": 6, "unforeseen": 8}
     assert refused(FILTER.replace("blind -j DROP", "blind -j ACCEPT"))["blind"] == 0, "open: nothing is refused"
@@ -61,12 +68,12 @@ class Kernel:
     """The tables that Queues looks at, as a test has them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fail_open: bool, place: Path | None = None) -> None:
-        self.handed, self.refused, self.line = 0, 0, Line(1, 0, 0, 0)
+        self.handed, self.refused, self.blind, self.line = 0, 0, 0, Line(1, 0, 0, 0)
         self.listening = True
         self.meanwhile = 0
         monkeypatch.setattr(room, "lines", lambda: {5: self.line} if self.listening else {})
         monkeypatch.setattr(room, "queued", self._queued)
-        monkeypatch.setattr(room, "stopped", lambda variant: Counter(deny=self.refused))
+        monkeypatch.setattr(room, "stopped", lambda variant: (Counter(deny=self.refused), self.blind))
         self.tally = Tally(place)
         self.queues = Queues("nft", {5: self.tally}, fail_open)
         self.queues.begin()
@@ -190,6 +197,32 @@ def test_segments_hide_nothing_where_it_is_never_quiet(monkeypatch: pytest.Monke
     kernel.meanwhile = 0
     kernel.queues.look()
     assert kernel.queues.exceptions == {"engine-down": 100}
+
+
+@pytest.mark.parametrize("fail_open", [True, False])
+def test_segments_just_before_a_worker_is_killed_hide_nothing(monkeypatch: pytest.MonkeyPatch, fail_open: bool) -> None:
+    """What nobody saw came to the exception policy's rule; at other times that rule tells of untracked packets."""
+    kernel = Kernel(monkeypatch, fail_open)
+    kernel.blind += 5
+    kernel.queues.look()
+    kernel.came(3, 40)
+    kernel.listening = False
+    kernel.handed += 30
+    kernel.blind += 30
+    kernel.queues.look()
+    assert kernel.queues.exceptions == {"engine-down": 30}
+    kernel.handed += 4
+    kernel.blind += 6  # two of them after the other counters were read
+    kernel.queues.look()
+    kernel.handed += 2
+    kernel.queues.look()
+    assert kernel.queues.exceptions == {"engine-down": 36}
+    kernel.listening, kernel.line = True, Line(2, 0, 0, 0)
+    for _ in range(3):
+        kernel.blind += 7
+        kernel.came(9, 40)
+        kernel.queues.look()
+    assert kernel.queues.exceptions == {"engine-down": 43}, "until it is told that somebody listens"
 
 
 def test_refusals_go_on_where_the_rules_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:

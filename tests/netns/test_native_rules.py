@@ -89,7 +89,7 @@ def test_ours_come_stand_are_counted_and_go(native: Net) -> None:
             assert received(taker, least=2) == [b"first", b"second"]
             assert received(denied, 0.05) == []
     assert native.gateway.call(lambda: queues.queued("nft")) == {77: len(book.packets)}
-    assert native.gateway.call(lambda: queues.stopped("nft"))["deny"] >= 2
+    assert native.gateway.call(lambda: queues.stopped("nft"))[0]["deny"] >= 2
     native.gateway.call(iptables.remove)
     assert listed(native) == before
 
