@@ -6,8 +6,18 @@ The class itself is the kernel of a capture: it knows nothing. The edge's answer
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from appid.wire import Endpoint, FlowKey
+
+
+class Forward(NamedTuple):
+    """Ports of the gateway that its own rules send on: to `target`, or to itself (None). `proto` None: any."""
+
+    proto: int | None
+    first: int
+    last: int
+    target: bytes | None
 
 
 class Host:
@@ -23,6 +33,10 @@ class Host:
 
     def signals(self, inside: bytes, far: Endpoint) -> bool:
         """Whether an inside host has a flow with that endpoint, at which a call is signalled; whoever follows it."""
+        return False
+
+    def owns(self, proto: int, outside: Endpoint) -> bool:
+        """Whether the gateway itself has a socket there that hears anybody. May be a moment old."""
         return False
 
     def taken(self, proto: int, outside: bytes, peer: bytes) -> Mapping[int, Endpoint]:

@@ -6,6 +6,7 @@ In: questions of the engine (alg/host.py). Out: endpoints. A binding is asked fo
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 
@@ -13,11 +14,13 @@ from appid.alg.headers import DEFAULT_PORT
 from appid.alg.host import Host
 from appid.dataplane.chain import NAT_TABLE
 from appid.edge.conntrack import Conntrack, Entry, TupleFilter
+from appid.edge.listening import ANY, Listening, listening
 from appid.edge.netlink import KernelError, Socket, attribute, attributes, nested
 from appid.wire import TCP, UDP, Endpoint, FlowKey
 
 _NFTABLES, _GET_ELEMENT, _INET = 10, 13, 1
 _TABLE, _SET, _ELEMENTS, _ELEMENT, _KEY, _DATA, _VALUE = 1, 2, 3, 1, 1, 2, 1
+log = logging.getLogger("appid")
 FRESH = 1.0
 """Seconds for which a walk's findings are taken for true."""
 REST = 99.0
@@ -33,6 +36,8 @@ class Kernel(Host):
         self._socket = Socket()
         self._taken: dict[tuple[int, bytes, bytes], tuple[float, Mapping[int, Endpoint]]] = {}
         self._walk_at = 0.0
+        self._listening: Listening = frozenset()
+        self._listened_at = self._listen_at = 0.0
 
     def close(self) -> None:
         self._socket.close()
@@ -88,6 +93,19 @@ class Kernel(Host):
         finally:
             end = time.monotonic()
             self._walk_at = end + REST * (end - begun)
+
+    def owns(self, proto: int, outside: Endpoint) -> bool:
+        now = time.monotonic()
+        if now - self._listened_at >= FRESH and now >= self._listen_at:
+            try:
+                self._listening = listening()
+            except KernelError as error:
+                if not self._listened_at:
+                    log.warning("which ports the gateway itself listens on is not known: %s", error)
+            self._listened_at = end = time.monotonic()
+            self._listen_at = end + REST * (end - now)
+        anywhere = outside._replace(address=ANY[len(outside.address)])
+        return (proto, outside) in self._listening or (proto, anywhere) in self._listening
 
     def taken(self, proto: int, outside: bytes, peer: bytes) -> Mapping[int, Endpoint]:
         """A walk takes no more than a hundredth of the time: between two, what was found last has to do."""

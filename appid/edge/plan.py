@@ -14,10 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from appid.alg.host import Forward
 from appid.dataplane.chain import Topology
 from appid.dataplane.marks import Marks
 from appid.dataplane.share import Share
 from appid.edge.config import Config
+from appid.edge.forwards import forwarded
 from appid.edge.gateway import GatewayOptions
 from appid.edge.links import Routes, addresses, read_routes
 from appid.edge.policy_file import load_policy, uncollected
@@ -81,7 +83,7 @@ class Plan:
         return Settings(
             self.applications, self.judge, self.inside, self.outside_addresses, self.marks, self.monitor,
             alg=self.config.alg, masqueraded=self.masqueraded, share=(index, self.config.workers), limits=self.limits(),
-            exceptions=self.config.exceptions,
+            exceptions=self.config.exceptions, forwarded=self.forwarded,
         )  # fmt: skip
 
     @cached_property
@@ -89,6 +91,11 @@ class Plan:
         """The networks whose source the host translates: as configured, else as its own rules say."""
         given = self.config.nat_masqueraded
         return masqueraded(self.outside_interfaces()) if given is None else given
+
+    @cached_property
+    def forwarded(self) -> tuple[Forward, ...]:
+        """Ports that the host's own rules send on: no call takes them away."""
+        return forwarded(self.outside_interfaces())
 
     @cached_property
     def inside(self) -> tuple[Network, ...]:

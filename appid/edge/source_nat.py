@@ -32,12 +32,23 @@ _EVERYTHING = {4: "0.0.0.0/0", 6: "::/0"}
 def masqueraded(outside: Collection[str]) -> tuple[Network, ...]:
     """Read the rules of this network namespace; programs that are not there have none."""
     found: set[Network] = set()
+    for family, text in saved():
+        found.update(of_iptables(text, family, outside))
+    found.update(of_nft(ruleset(), outside))
+    return tuple(sorted(found))
+
+
+def saved() -> Iterator[tuple[int, str]]:
+    """The nat tables of all variants of iptables: family and text."""
     for family, programs in _PROGRAMS.items():
         for program in programs:
             if "legacy" not in program or _loaded(family):
-                found.update(of_iptables(_text(program, "-t", "nat"), family, outside))
-    found.update(of_nft(_text("nft", "-n", "list", "ruleset"), outside))
-    return tuple(sorted(found))
+                yield family, _text(program, "-t", "nat")
+
+
+def ruleset() -> str:
+    """All of nft's tables; those of iptables-nft show their statements here as well."""
+    return _text("nft", "-n", "list", "ruleset")
 
 
 def _loaded(family: int) -> bool:
@@ -65,42 +76,48 @@ def of_iptables(text: str, family: int, outside: Collection[str]) -> Iterator[Ne
         if rule is None:
             continue
         out, source = _OUT.search(rule[1]), _SOURCE.search(rule[1])
-        if out is not None and not _applies(out[1], [out[2]], outside):
+        if out is not None and not applies(out[1], [out[2]], outside):
             continue
         named = source[2] if source is not None and source[1] is None else _EVERYTHING[family]
         yield from _networks([named])
 
 
 def of_nft(text: str, outside: Collection[str]) -> Iterator[Network]:
-    """From nft's own tables, ours left out; those of iptables-nft show their statements here as well."""
+    """From nft's own tables, ours left out."""
+    for family, line in nft_rules(text, _NFT):
+        out, source = _NFT_OUT.search(line), _NFT_SOURCE.search(line)
+        if out is not None and not applies(out[1], words(out[2]), outside):
+            continue
+        if source is not None and source[1] is None:
+            yield from _networks(words(source[2]))
+        else:
+            yield from _networks([net for number, net in _EVERYTHING.items() if family in ("inet", _of(number))])
+
+
+def nft_rules(text: str, statement: re.Pattern[str]) -> Iterator[tuple[str, str]]:
+    """The rules of others with such a statement: their table's family, and the line."""
     family, ours = "", False
     for line in text.splitlines():
         table = _NFT_TABLE.match(line)
         if table is not None:
             family, ours = table[1], table[2] == NAT_TABLE
-        if ours or _NFT.search(blanked(line, "nft").partition("#")[0]) is None or "hook" in line:
-            continue
-        out, source = _NFT_OUT.search(line), _NFT_SOURCE.search(line)
-        if out is not None and not _applies(out[1], _words(out[2]), outside):
-            continue
-        if source is not None and source[1] is None:
-            yield from _networks(_words(source[2]))
-        else:
-            yield from _networks([net for number, net in _EVERYTHING.items() if family in ("inet", _of(number))])
+        if not ours and "hook" not in line and statement.search(blanked(line, "nft").partition("#")[0]) is not None:
+            yield family, line
 
 
 def _of(family: int) -> str:
     return "ip" if family == 4 else "ip6"
 
 
-def _applies(negated: str | None, interfaces: list[str], outside: Collection[str]) -> bool:
+def applies(negated: str | None, interfaces: list[str], outside: Collection[str]) -> bool:
     """Whether the rule may hold on one of our outside interfaces; "ppp+" and "ppp*" mean any that begin so."""
     names = [re.escape(name).replace(r"\+", ".*").replace(r"\*", ".*") for name in interfaces]
     matching = [one for one in outside if any(re.fullmatch(name, one) for name in names)]
     return len(matching) < len(outside) if negated else bool(matching)
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """Of a set, or the one word."""
     return [word.strip().strip('"') for word in text.strip("{}").split(",") if word.strip()]
 
 

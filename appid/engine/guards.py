@@ -36,8 +36,7 @@ def refusal(place: MediaPort, record: FlowRecord, application: Application, topo
         return f"media for {text(place.address)}, which is another host"
     if (UDP, place.port) == (record.key.proto, record.host_port) and OPENS_MEDIA in application.characteristics:
         return f"media at port {place.port}, which is its signalling's own"
-    ranges = application.dialog_ports or application.media_ports
-    if not any(r.proto == UDP and r.first <= place.port <= r.last for r in ranges):
+    if not application.opens(place.port):
         return f"media at port {place.port}, which is outside the range of {application.name}"
     return None
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from appid.alg.headers import translate_head
 from appid.alg.host import Host
 from appid.alg.mappings import Mappings, Owner
-from appid.alg.media import runs
+from appid.alg.media import LOWEST_PORT, runs
 from appid.alg.names import Natted
 from appid.alg.neighbours import Asking, Neighbours
 from appid.alg.session import translate_session
@@ -97,8 +97,10 @@ class NatKeeper:
         if by_host:
             owner = (call_id, record.host)
             by_call = message.method == "INVITE"
-            self._contacts(record, natted, message, owner if by_call else record.id, host, commands)
-            if description is not None and not self._reserve(record, natted, description, peer, owner, host, bound):
+            enough = self._contacts(record, natted, message, owner if by_call else record.id, host, commands)
+            if description is not None:
+                enough = self._reserve(record, natted, description, peer, owner, host, bound) and enough
+            if not enough:
                 commands.append(_told(record, packet, "no-port"))
         elif description is not None and layer.inner is not None:
             description = _described(translate_session(bytes(layer.inner), names)) or description
@@ -256,26 +258,49 @@ class NatKeeper:
         """An outside port towards one endpoint, which no flow of another host to that has."""
 
         def free(here: Endpoint, port: int) -> bool:
-            return host.behind(proto, Endpoint(address, port), remote) in (None, here)
+            there = Endpoint(address, port)
+            return self._may(proto, inside.address, there, host) and host.behind(proto, there, remote) in (None, here)
 
         return self.mappings.hold(proto, inside.address, (inside.port,), address, remote.address, owner, free)
+
+    def _may(self, proto: int, inside: bytes, outside: Endpoint, host: Host) -> bool:
+        """Whether an outside port may stand for one of this inside host, whoever says so: it is no service's (RFC 6335
+        section 6), nobody's whom the host's own rules send it to, and not the gateway's own."""
+        return (
+            outside.port >= LOWEST_PORT
+            and not any(
+                each.first <= outside.port <= each.last and each.proto in (None, proto) and each.target != inside
+                for each in self.settings.forwarded
+            )
+            and not host.owns(proto, outside)
+        )
+
+    def _fit(self, proto: int, inside: Endpoint, peer: bytes, host: Host) -> bool:
+        """The same of the port that the host gave it already, if it has: for one flow, not for all of that peer."""
+        known = self.mappings.outside_of(proto, inside, peer)
+        return known is None or self._may(proto, inside.address, known, host)
 
     def _contacts(
         self, record: FlowRecord, natted: Natted, message: sip.Message, owner: Owner, host: Host,
         commands: list[Command],
-    ) -> None:  # fmt: skip
-        """Ports beside the flow's own, at which its sender wants to be called: a Contact of a TCP client, mostly."""
+    ) -> bool:  # fmt: skip
+        """Ports beside the flow's own, at which its sender wants to be called: a Contact of a TCP client, mostly. Out:
+        whether there were enough."""
         named = Named()
         translate_head(message.head, named)
         address, proto, remote = natted.outside.address, natted.proto, natted.remote
         natted.knows = _says(named.found, natted, natted.knows)
         natted.knows_via = _says(named.vias, natted, natted.knows_via)
         others = [one for one in (*named.found, *named.vias) if one.address == record.host and one != natted.inside]
+        given = 0
         for inside in others[:MAX_CONTACTS]:
-            ports = self._hold(proto, inside, address, remote, owner, host)
+            fit = inside.port >= LOWEST_PORT and self._fit(proto, inside, remote.address, host)
+            ports = self._hold(proto, inside, address, remote, owner, host) if fit else None
             if ports is not None:
+                given += 1
                 outside = Endpoint(address, ports[0])
                 commands += self.bindings.bind(proto, inside, outside, remote.address, record.last_seen)
+        return given == len(others)
 
     # -- bindings ------------------------------------------------------------------------------------------------
 
@@ -298,10 +323,17 @@ class NatKeeper:
     ) -> bool:  # fmt: skip
         """Outside ports for those that the inside host's description names. Out: whether there were enough."""
         address, enough = natted.outside.address, True
+        application = self.settings.applications.get(record.naming.name or "")
+
+        def fit(port: int) -> bool:
+            opens = application is None or not application.media_ports or application.opens(port)
+            return opens and self._fit(UDP, Endpoint(record.host, port), peer, host)
 
         def free(_here: Endpoint, port: int) -> bool:
             holder = host.taken(UDP, address, peer).get(port)
-            return holder is None or holder.address == record.host
+            return (holder is None or holder.address == record.host) and self._may(
+                UDP, record.host, Endpoint(address, port), host
+            )
 
         if len(natted.renamed) > MAX_RENAMED:
             natted.renamed.clear()
@@ -312,13 +344,17 @@ class NatKeeper:
                 elif where == address:
                     here = tuple(self.inside_port(record, port) for port in ports)
                     ends = [(Endpoint(record.host, i), Endpoint(where, p)) for i, p in zip(here, ports, strict=True)]
-                    if all(self.mappings.note(UDP, inside, outside, peer, owner) for inside, outside in ends):
+                    if all(fit(inside.port) and free(inside, outside.port) for inside, outside in ends) and all(
+                        self.mappings.note(UDP, inside, outside, peer, owner) for inside, outside in ends
+                    ):
                         self._said.setdefault(owner, {}).update((outside, inside) for inside, outside in ends)
                         bound += [(inside, outside, peer) for inside, outside in ends]
                         continue
                 else:
                     continue
-                given = self.mappings.hold(UDP, record.host, here, address, peer, owner, free)
+                given = None
+                if all(map(fit, here)):
+                    given = self.mappings.hold(UDP, record.host, here, address, peer, owner, free)
                 enough = enough and given is not None
                 for port, mine, there in zip(ports, here, given or (), strict=False):
                     natted.renamed[Endpoint(where, port)] = Endpoint(address, there)

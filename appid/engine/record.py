@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from appid.alg.host import Forward
 from appid.alg.lessons import Asked
 from appid.alg.names import Natted
 from appid.alg.relay import Relay
@@ -52,6 +53,7 @@ class Settings:
     """Applications by name, the policy (None: allow everything), the inside networks, the gateway's own addresses.
 
     masqueraded   inside networks whose source the host translates on the way out
+    forwarded     ports that the host's own rules send on to somebody
     alg           what the ALG does, for anybody
     share         (index, number) of this process among those that give outside ports
     limits        how much is kept
@@ -66,6 +68,7 @@ class Settings:
     monitor: bool = False
     budget: int = 10
     masqueraded: tuple[Network, ...] = ()
+    forwarded: tuple[Forward, ...] = ()
     share: tuple[int, int] = (0, 1)
     alg: frozenset[AlgFunction] = ALG
     limits: Limits = field(default_factory=Limits)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from appid.identify.identification import Confidence
-from appid.wire import FactValue
+from appid.wire import UDP, FactValue
 
 Operator = Literal["is", "in", "has", "lacks", "prefix", "suffix", "length", "within"]
 AlgFunction = Literal["expectations", "translation", "channel-bind"]
@@ -105,3 +105,8 @@ class Application:
     expect_from_channel_bind: bool = False
     alg: frozenset[AlgFunction] = ALG
     references: tuple[str, ...] = ()
+
+    def opens(self, port: int) -> bool:
+        """Whether a dialog may open this UDP port."""
+        ranges = self.dialog_ports or self.media_ports
+        return any(each.proto == UDP and each.first <= port <= each.last for each in ranges)

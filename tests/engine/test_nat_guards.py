@@ -1,0 +1,110 @@
+"""Ports of the gateway that a hostile inside host names: of services, of the gateway itself, of other hosts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from appid.alg.host import Forward
+from appid.alg.mappings import LOWEST
+from appid.dataplane.command import BindNat
+from appid.engine import TranslationReport
+from appid.engine.standing import REFRESH
+from appid.wire import TCP, UDP, Endpoint, FlowKey, packed
+from tests.corpus.writer import End
+from tests.engine.phones import GATE, PROVIDER, Phone, bindings, body, gateway, named, rewritten
+from tests.engine.play import Play, bodies, of
+
+A, B = End("172.16.42.187", 5060), End("172.16.42.185", 5060)
+
+
+class Serving(Phone):
+    """Its gateway listens on some ports itself."""
+
+    own = frozenset({(UDP, 51820), (UDP, 5060), (UDP, 20001)})
+
+    def owns(self, proto: int, outside: Endpoint) -> bool:
+        return (proto, outside.port) in self.own
+
+
+def told(phone: Phone) -> list[str]:
+    return [one.result for one in bodies(phone.play.commands, TranslationReport)]
+
+
+@pytest.mark.parametrize("port", [53, 500, 1023])
+def test_media_at_a_services_port_are_bound_nowhere(port: int) -> None:
+    """No call opens such a port, so none is bound: the far end of the message may be anybody."""
+    phone = Phone(gateway(), A, rtp=port)
+    assert [b[1] for b in bindings(phone.invite())] == [5060]
+    assert named(rewritten(phone.play.commands), "m=") == f"audio {port} RTP/AVP 0"
+    assert "no-port" in told(phone)
+
+
+@pytest.mark.parametrize("named_as", [A.host, GATE])
+@pytest.mark.parametrize("port", [51820, 20000])
+def test_media_at_a_port_of_the_gateways_own_get_another(port: int, named_as: str) -> None:
+    """WireGuard there, or whatever listens: also where the client has learned how it is seen outside."""
+    phone = Serving(gateway(), A, rtp=port)
+    content = body(named_as, port)
+    commands = phone.out(phone.head("INVITE sip:bob@198.51.100.20 SIP/2.0", "1 INVITE", "", content))
+    outside = int(named(rewritten(commands), "m=").split()[1])
+    assert outside not in (port, 51820, 20001)
+    assert (A.host, port, outside, PROVIDER.host) in bindings(commands)
+
+
+def test_the_signallings_own_port_is_not_taken_from_the_gateway() -> None:
+    phone = Serving(gateway(), A)
+    assert named(rewritten(phone.invite()), "Contact") == f"<sip:x@{GATE}:{LOWEST}>"
+
+
+@pytest.mark.parametrize("source", [500, 22])
+def test_signalling_from_a_services_port_gets_another(source: int) -> None:
+    phone = Phone(gateway(), A._replace(port=source))
+    assert all(b[2] >= LOWEST for b in bindings(phone.invite()) if b[1] == source)
+
+
+@pytest.mark.parametrize(("port", "kept"), [(22, False), (1023, False), (5062, True)])
+def test_a_contact_names_no_services_port(port: int, kept: bool) -> None:
+    phone = Phone(gateway(), End(A.host, 40001))
+    register = phone.head("REGISTER sip:198.51.100.20 SIP/2.0", "1 REGISTER", "", b"", "", f"{A.host}:{port}")
+    commands = phone.out(register)
+    assert [b[1] for b in bindings(commands)] == [40001, 5062][: 1 + kept]
+    assert ("no-port" in told(phone)) != kept
+
+
+def test_a_contact_at_a_port_of_the_gateways_own_gets_another() -> None:
+    phone = Serving(gateway(), End(A.host, 40001))
+    register = phone.head("REGISTER sip:198.51.100.20 SIP/2.0", "1 REGISTER", "", b"", "", f"{A.host}:5060")
+    commands = phone.out(register)
+    assert (A.host, 5060, LOWEST, PROVIDER.host) in bindings(commands)
+    assert named(rewritten(commands), "Contact") == f"<sip:x@{GATE}:{LOWEST}>"
+
+
+def forwarding(*forwards: Forward) -> Play:
+    return Play(replace(gateway().settings, forwarded=forwards))
+
+
+@pytest.mark.parametrize(
+    ("forward", "kept"),
+    [
+        (Forward(UDP, 16400, 16500, packed(B.host)), False),
+        (Forward(None, 16403, 16403, None), False),
+        (Forward(UDP, 16400, 16500, packed(A.host)), True),
+        (Forward(TCP, 16400, 16500, packed(B.host)), True),
+    ],
+)
+def test_a_port_that_the_host_forwards_to_another_stays_his(forward: Forward, kept: bool) -> None:
+    """To the phone itself is as it should be: a PBX whose media ports are forwarded to it."""
+    out = rewritten(Phone(forwarding(forward), A).invite())
+    assert (named(out, "m=") == "audio 16402 RTP/AVP 0") == kept
+
+
+def test_what_the_host_mapped_for_one_flow_is_not_bound_for_a_whole_peer() -> None:
+    """A flow from port 51820: masquerading keeps the port, for that flow alone. The gateway's own socket hears the
+    peer's other ports."""
+    phone = Serving(gateway(), A._replace(port=51820), rtp=51820)
+    phone.seen[FlowKey(UDP, *phone.inside, packed(PROVIDER.host), PROVIDER.port)] = Endpoint(packed(GATE), 51820)
+    commands = phone.invite()
+    assert [b for b in of(commands, BindNat) if b.outside_port == 51820] == []
+    assert bindings(phone.play.tick(REFRESH + 1)) == []
