@@ -359,6 +359,8 @@ class CallKeeper:
         port = record.host_port
         if not any(r.proto == UDP and r.first <= port <= r.last for r in application.media_ports):
             return
+        if self.topology.inside(peer.address) or guards.nobody(peer.address, self) or peer.address == record.remote:
+            return  # the relay's own address: what comes from there is the flow's
         number = self.book.at(UDP, record.host, port, peer.address)
         if number is not None:
             known = self.book.open[number]
@@ -366,7 +368,7 @@ class CallKeeper:
                 return
             yield from self._renew(number, replace(known, expires=now + CHECKED), now)
             return
-        outside = self.nat.behind_relay(record, peer.address)
+        outside = self.nat.behind_relay(record, peer.address, self.host)
         expectation = Expectation(
             UDP, record.host, port, peer.address, None,
             outside.address if outside is not None else None, outside.port if outside is not None else port,

@@ -6,6 +6,7 @@ Out: why it is not opened, or what is expected there.
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Protocol
 
 from appid.alg.dialog import Dialog, Dialogs
@@ -41,8 +42,19 @@ def refusal(place: MediaPort, record: FlowRecord, application: Application, topo
     return None
 
 
+def nobody(address: bytes, known: Known) -> bool:
+    """Whether no host out there has this address: it is ours, or stands for none or for many (RFC 6890: this network,
+    loopback, link-local, multicast, reserved, broadcast)."""
+    if address in known.settings.outside or not address[0]:
+        return True
+    named = ip_address(address)
+    return named.is_loopback or named.is_link_local or named.is_multicast or named.is_reserved
+
+
 def strange(place: MediaPort, dialog: Dialog, far: Endpoint, known: Known) -> bool:
-    """One guard more: media comes only from an address that the call itself has shown."""
+    """One guard more: media comes only from an address that the call itself has shown, and that a host can have."""
+    if nobody(place.peer, known) and not known.topology.inside(place.peer):
+        return True
     if place.peer == dialog.peer or place.peer in dialog.peers:
         return False
     if known.nat.faces(Endpoint(place.peer, place.peer_port), dialog.peer):

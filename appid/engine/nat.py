@@ -378,12 +378,18 @@ class NatKeeper:
                 return told
         return found
 
-    def behind_relay(self, record: FlowRecord, peer: bytes) -> Endpoint | None:
-        """As what the relay sees the inside host, if that is behind us: what it tells its peers of itself."""
+    def behind_relay(self, record: FlowRecord, peer: bytes, host: Host) -> Endpoint | None:
+        """As what the relay sees the inside host, if that is behind us: what it tells its peers of itself. A relay may
+        say anything; conntrack knows."""
         known = record.relay.mapped if record.relay is not None else None
         if known is None or known.address == record.host or known.address not in self.settings.outside:
             return None
-        inside = Endpoint(record.host, record.host_port)
+        inside, key = (
+            Endpoint(record.host, record.host_port),
+            record.key if record.host_first else record.key.reversed(),
+        )
+        if host.mapped(key) not in (None, known) or not self._may(UDP, record.host, known, host):
+            return None
         return known if self.mappings.note(UDP, inside, known, peer, record.id) else None
 
     def faces(self, inside: Endpoint, peer: bytes) -> bool:

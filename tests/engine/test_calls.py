@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from appid.alg.book import PER_HOST
+from appid.alg.host import NOBODY, Host
 from appid.dataplane.command import BindNat, ClosePinhole, Command, CutFlow, OpenPinhole, SetVerdict, UnbindNat
 from appid.engine import AnomalyReport, CallReport, FlowReport, PinholeReport, Settings
 from appid.engine.calls import PINHOLE_TIMEOUT
@@ -334,22 +335,25 @@ def test_media_that_goes_on_after_its_call_is_no_new_flow() -> None:
 RELAY = End("17.173.254.35", 3478)
 
 
-def bound(play: Play, *, checked: bool = True, mapped: str = PUBLIC, host: End = CLIENT) -> list[Command]:
+def bound(
+    play: Play, *, checked: bool = True, mapped: str = PUBLIC, port: int = 16402, host: End = CLIENT,
+    to: str = PEER.host, kernel: Host = NOBODY,
+) -> list[Command]:  # fmt: skip
     """Session 1, packets 60 to 162: allocated, bound to the peer, and the peer's own check comes on that channel."""
     asked, binds, checks = (
         stun.Transaction(stun.COOKIE, name) for name in (b"allocate-tra", b"bind-channel", b"check-of-him")
     )
     allocate = [stun.xor_address(stun.XOR_RELAYED_ADDRESS, "0.0.0.0", 0, asked), (stun.RESERVATION_TOKEN, bytes(8))]
     play.queue(udp(host, RELAY, stun.message(stun.ALLOCATE, stun.REQUEST, asked, allocate)))
-    seen_as = [stun.xor_address(stun.XOR_MAPPED_ADDRESS, mapped, 16402, asked)]
+    seen_as = [stun.xor_address(stun.XOR_MAPPED_ADDRESS, mapped, port, asked)]
     play.queue(udp(RELAY, host, stun.message(stun.ALLOCATE, stun.SUCCESS, asked, seen_as)))
-    peer = [stun.channel_number(0x4000), stun.xor_address(stun.XOR_PEER_ADDRESS, PEER.host, 16402, binds)]
+    peer = [stun.channel_number(0x4000), stun.xor_address(stun.XOR_PEER_ADDRESS, to, 16402, binds)]
     play.queue(udp(host, RELAY, stun.message(stun.CHANNEL_BIND, stun.REQUEST, binds, peer)))
     if not checked:
         return play.commands
     private = [(number, b"\0\0\0\1") for number in (0x8001, 0x8002, 0x8003, 0x8009)]
     check = stun.message(stun.BINDING, stun.REQUEST, checks, [(stun.USERNAME, bytes(20)), *private])
-    return play.queue(udp(RELAY, host, stun.channel_data(0x4000, check)))
+    return play.queue(udp(RELAY, host, stun.channel_data(0x4000, check)), kernel)
 
 
 def test_a_peers_check_on_the_clients_channel_lets_its_direct_check_in() -> None:

@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from appid.alg.host import Forward
+from appid.alg.host import Forward, Host
 from appid.alg.mappings import LOWEST
-from appid.dataplane.command import BindNat
+from appid.dataplane.command import BindNat, OpenPinhole
 from appid.engine import TranslationReport
 from appid.engine.standing import REFRESH
 from appid.wire import TCP, UDP, Endpoint, FlowKey, packed
 from tests.corpus.writer import End
 from tests.engine.phones import GATE, PROVIDER, Phone, bindings, body, gateway, named, rewritten
-from tests.engine.play import Play, bodies, of
+from tests.engine.play import PUBLIC, Play, bodies, of, settings
+from tests.engine.test_calls import ALLOW, RELAY, bound
 
 A, B = End("172.16.42.187", 5060), End("172.16.42.185", 5060)
 
@@ -108,3 +109,50 @@ def test_what_the_host_mapped_for_one_flow_is_not_bound_for_a_whole_peer() -> No
     commands = phone.invite()
     assert [b for b in of(commands, BindNat) if b.outside_port == 51820] == []
     assert bindings(phone.play.tick(REFRESH + 1)) == []
+
+
+# ---- a peer's check on the client's own channel ----------------------------------------------------------------------
+
+
+def let_in(to: str, **more: object) -> tuple[int, list[int]]:
+    """Pinholes, and the outside ports that are bound, once a relay has passed on a check of such a peer."""
+    commands = bound(Play(settings(ALLOW, outside=PUBLIC)), to=to, **more)  # type: ignore[arg-type]
+    return len(of(commands, OpenPinhole)), [b.outside_port for b in of(commands, BindNat)]
+
+
+@pytest.mark.parametrize(
+    "to", ["127.0.0.1", "255.255.255.255", "224.0.0.1", "0.0.0.0", "0.1.2.3", "240.0.0.1", "169.254.1.1", PUBLIC,
+           "172.16.42.185", "172.16.42.187", RELAY.host],
+)  # fmt: skip
+def test_a_channel_to_what_is_no_peer_opens_nothing(to: str) -> None:
+    """The relay may be anybody's: what it says of a peer opens nothing to us, to others inside, to no host at all."""
+    assert let_in(to) == (0, [])
+    assert let_in("198.51.100.7") == (1, [16402])
+
+
+class Says(Host):
+    """Conntrack's word."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def mapped(self, key: FlowKey) -> Endpoint | None:
+        return Endpoint(packed(PUBLIC), self.port)
+
+    def owns(self, proto: int, outside: Endpoint) -> bool:
+        return outside.port == 16400
+
+
+@pytest.mark.parametrize(("said", "kernel", "ports"), [
+    (16402, 16402, [16402]), (51820, 16402, []), (500, 16402, []), (500, 500, []), (16400, 16400, []),
+])  # fmt: skip
+def test_a_relay_names_no_port_that_the_client_has_not(said: int, kernel: int, ports: list[int]) -> None:
+    assert let_in("198.51.100.7", port=said, kernel=Says(kernel))[1] == ports
+
+
+def test_a_description_names_no_peer_that_is_no_host() -> None:
+    """A channel makes its peer one of the call; the answer's words then open nothing for it."""
+    play = Play(settings(ALLOW, outside=PUBLIC))
+    bound(play, to="127.0.0.1")
+    play.call(answered_as="127.0.0.1").connect()
+    assert of(play.commands, OpenPinhole) == []
