@@ -54,6 +54,10 @@ class FlowKey(NamedTuple):
         return Endpoint(self.dst, self.dport)
 
 
+LONGEST_ADDRESS = 45
+"""Characters of an IPv6 address with an IPv4 one at its end, without a scope."""
+
+
 @lru_cache(maxsize=16384)
 def text(address: bytes) -> str:
     """Packed address (4 or 16 bytes) -> its usual text."""
@@ -62,6 +66,12 @@ def text(address: bytes) -> str:
 
 def packed(address: str) -> bytes:
     """Text of an address -> 4 or 16 packed bytes; ValueError if it is none."""
+    return _packed(address) if len(address) <= LONGEST_ADDRESS else ip_address(address).packed
+
+
+@lru_cache(maxsize=4096)
+def _packed(address: str) -> bytes:
+    """A message names the same few addresses in each of its headers."""
     return ip_address(address).packed
 
 

@@ -36,12 +36,17 @@ class Translated(NamedTuple):
     result: Result
 
 
-def translate_datagram(payload: bytes, names: Names, depth: int = DEPTH) -> Translated | None:
-    """A UDP payload, or what a relay carries; None if it is nothing that holds SIP."""
+def translate_datagram(
+    payload: bytes, names: Names, depth: int = DEPTH, read: Layer | None = None
+) -> Translated | None:
+    """A UDP payload, or what a relay carries; None if it is nothing that holds SIP. `read`: a SIP message found
+    in it."""
     if not payload or depth == 0:
         return None
     data = memoryview(payload)
     try:
+        if read is not None and read.consumed == len(payload):  # all of it
+            return _whole(payload, read, names)
         if payload[0] in stun.FIRST and (layer := stun.decode(data)) is not None:
             return _indication(payload, layer, names, depth)
         if payload[0] in sip.FIRST and (layer := sip.decode(data)) is not None:

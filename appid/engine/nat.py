@@ -105,7 +105,7 @@ class NatKeeper:
         elif description is not None and layer.inner is not None:
             description = _described(translate_session(bytes(layer.inner), names)) or description
         if record.key.proto == UDP:
-            commands += self._rewrite(record, payload, names, packet)
+            commands += self._rewrite(record, payload, layer, names, packet)
         elif record.spliced is None:
             commands.append(_told(record, packet, "partial"))
         return Carried(commands, description, tuple(bound))
@@ -125,9 +125,9 @@ class NatKeeper:
                 yield from self.bindings.bind(UDP, inside, outside, peer, now)
 
     def _rewrite(
-        self, record: FlowRecord, payload: memoryview, names: Outward | Inward, packet: int
+        self, record: FlowRecord, payload: memoryview, layer: Layer, names: Outward | Inward, packet: int
     ) -> Iterator[Command]:
-        found = translate_datagram(bytes(payload), names)
+        found = translate_datagram(bytes(payload), names, read=layer)
         if found is None or found.result == "unchanged":
             return
         if found.result == "translated":
