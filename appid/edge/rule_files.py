@@ -186,6 +186,7 @@ class _Application(_File):
     may_become: list[Name] = []
     depends_on: list[Name] = []
     inbound: Literal["any", "foreseen"] = "any"
+    kept_alive_by: list[Name] = []
     expect_from_channel_bind: bool = False
     alg: Annotated[bool | list[AlgFunction], BeforeValidator(toml_values.alg_given)] = True
     default_ports: Ports = []
@@ -211,6 +212,7 @@ class _Application(_File):
             media_ports=_port_ranges(self.media_ports),
             dialog_ports=_port_ranges(self.dialog_ports),
             watch=self.watch,
+            kept_alive_by=tuple(self.kept_alive_by),
             expect_from_channel_bind=self.expect_from_channel_bind,
             alg=toml_values.alg_functions(self.alg),
             references=tuple(self.references),
@@ -321,6 +323,7 @@ def _unknown_names(files: dict[str, tuple[str, _Application]], known: set[str]) 
     errors = []
     for file, table in files.values():
         places = [("", "may_become", table.may_become), ("", "depends_on", table.depends_on)]
+        places.append(("", "kept_alive_by", table.kept_alive_by))
         places += [(f"implicit[{i}]", "application", [row.application]) for i, row in enumerate(table.implicit, 1)]
         for place, key, names in places:
             errors += [RuleError(file, place, key, f"no application {n!r}") for n in names if n not in known]

@@ -18,6 +18,7 @@ from appid.engine import room
 from appid.engine.calls import CallKeeper
 from appid.engine.doubt import DENSE
 from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, Restored, RulesLoaded, Tick
+from appid.engine.keepalive import Keepalives
 from appid.engine.kept import restore
 from appid.engine.kept_stream import go_on, torn
 from appid.engine.read import read
@@ -65,6 +66,7 @@ class Engine:
         self.lineage = Lineage(settings.applications)
         self.matcher = Matcher(settings.applications.values())
         self.recent = recent_of(self.matcher)
+        self.keepalives = Keepalives(self.settings.applications.values())
         self.topology = Topology(settings.inside)
         self.calls = CallKeeper(settings, self.topology, first, step)
         self.flows: OrderedDict[FlowKey, FlowRecord] = OrderedDict()
@@ -304,6 +306,8 @@ class Engine:
         layers = told.layers
         if layers and not layers[-1].consumed and layers[-1].name in IN_PIECES and record.userspace_packets < PATIENCE:
             record.payload_packets -= 1  # a message in small segments is one packet, not many
+        elif record.decision is None and self.keepalives.only(record, packet, layers):
+            record.payload_packets -= 1
         if self.on_read is not None:
             self.on_read(record, number, outward, layers)
         self.broken = bool(told.anomalies)
@@ -466,6 +470,7 @@ class Engine:
         self.lineage = Lineage(settings.applications)
         self.matcher = Matcher(settings.applications.values())
         self.recent = recent_of(self.matcher)
+        self.keepalives = Keepalives(self.settings.applications.values())
         self.topology = Topology(settings.inside)
         known = settings.applications
         for record in [r for r in self.flows.values() if self._anew(r, known)]:

@@ -81,6 +81,7 @@ class Application:
                     negotiated, where it is another
     watch           its signalling can be read: keep sending it to userspace after the decision, if a signature whose
                     own `watch` is set named it
+    kept_alive_by   protocols whose messages only keep its path open, on its default ports (RFC 5626 section 3.5)
     expect_from_channel_bind  the client's own ChannelBind may raise an expectation (design.md, the ALG)
     alg             what the ALG does for its calls
     excluded_by     signatures whose match rules this application out for a flow
@@ -102,6 +103,7 @@ class Application:
     media_ports: tuple[PortRange, ...] = ()
     dialog_ports: tuple[PortRange, ...] = ()
     watch: bool = False
+    kept_alive_by: tuple[str, ...] = ()
     expect_from_channel_bind: bool = False
     alg: frozenset[AlgFunction] = ALG
     references: tuple[str, ...] = ()

@@ -122,6 +122,7 @@ SIGNATURE = '[[signature]]\nname = "s"\nstrength = "strong"\nera = "x"\nsource =
         ('inbound = "never"\n', "one.toml: inbound: should be 'any' or 'foreseen'"),
         ('may_become = ["nought"]\n', "one.toml: may_become: no application 'nought'"),
         ('[[implicit]]\napplication = "nought"\n', "one.toml: implicit[1]: application: no application 'nought'"),
+        ('kept_alive_by = ["nought"]\n', "one.toml: kept_alive_by: no application 'nought'"),
         (SIGNATURE.format('{ fact = "a.b" }'), "one.toml: signature[1]: match[1]: needs exactly one of is, in"),
         (SIGNATURE.format('{ fact = "a.b", regex = "x" }'), "one.toml: signature[1]: match[1]: needs exactly one of"),
         (SIGNATURE.format('{ fact = "a.b", is = { hex = "0" } }'), "one.toml: signature[1]: match[1]: "),
