@@ -354,13 +354,9 @@ class CallKeeper:
         direct check may come before any SIP; 30 s, then a dialog must have said the same (design.md, the ALG)."""
         call = self.calls.open.get(record.call or 0)
         application = self.settings.applications.get(record.naming.name or "")
-        if call is None or application is None or not application.expect_from_channel_bind:
+        if call is None or application is None or not guards.checked(record, peer.address, application, self):
             return
         port = record.host_port
-        if not any(r.proto == UDP and r.first <= port <= r.last for r in application.media_ports):
-            return
-        if self.topology.inside(peer.address) or guards.nobody(peer.address, self) or peer.address == record.remote:
-            return  # the relay's own address: what comes from there is the flow's
         number = self.book.at(UDP, record.host, port, peer.address)
         if number is not None:
             known = self.book.open[number]
@@ -388,6 +384,8 @@ class CallKeeper:
             inside = Endpoint(expectation.inside, expectation.port)
             outside = Endpoint(expectation.outside, expectation.outside_port)
             peer, ports = expectation.peer, (expectation.announced,)
+            if not self.nat.may(expectation.proto, expectation.inside, outside, self.host):
+                return
             yield from self.nat.bindings.bind(expectation.proto, inside, outside, peer, now, ports)
             self.bound[number] = self.nat.bindings.standing[expectation.proto, inside, expectation.peer]
 
@@ -417,7 +415,7 @@ class CallKeeper:
             refusal = guards.refusal(place, record, self.settings.applications[call.application], self.topology)
             if refusal is None and guards.strange(place, dialog, record.far, self):
                 refusal = f"media from {text(place.peer)}, which is not the peer"
-                self._teach(call, place, record, packet, now)
+                yield from self._teach(call, place, record, packet, now)
             if refusal is not None:
                 if not place.candidate:
                     yield Report("anomaly", AnomalyReport(record.id, packet, "sdp", refusal, record.key))
@@ -443,13 +441,17 @@ class CallKeeper:
             elif self.book.open[standing[place_key]].reason == CHANNEL_BIND:
                 yield from self._renew(standing[place_key], expectation, now)
 
-    def _teach(self, call: Call, place: MediaPort, record: FlowRecord, packet: int, now: float) -> None:
-        """A server for media alone: nothing is opened for it, but what the host sends there is known to be media. Calls
-        whose media would have their own name learn nothing by a mere line of text."""
-        name = self._of_media(call)
+    def _teach(
+        self, call: Call, place: MediaPort, record: FlowRecord, packet: int, now: float
+    ) -> Iterator[Command]:  # fmt: skip
+        """A server for media alone: nothing is opened for it, but what the host sends there is known to be media, and
+        comes from where it was said to. Calls whose media would have their own name learn nothing by a line of text."""
+        name, server = self._of_media(call), Endpoint(place.peer, place.peer_port)
         if name != call.application and not place.candidate and not self.topology.inside(place.peer):
-            peer = Endpoint(place.peer, place.peer_port)
-            self.lessons.learn(record.host, Lesson(name, peer, record.id, packet, False, now + LESSON))
+            self.lessons.learn(record.host, Lesson(name, server, record.id, packet, False, now + LESSON))
+            if not guards.nobody(place.peer, self):
+                owner = (call.call_id or "", record.host)
+                yield from self.nat.served_by(record, place.port, server, owner, self.host, packet, now)
 
     def _announced(self, call: Call, place: MediaPort, record: FlowRecord, packet: int, now: float) -> Expectation:
         owner, name = (call.call_id or "", record.host), self._of_media(call)

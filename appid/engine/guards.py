@@ -51,6 +51,14 @@ def nobody(address: bytes, known: Known) -> bool:
     return named.is_loopback or named.is_link_local or named.is_multicast or named.is_reserved
 
 
+def checked(record: FlowRecord, peer: bytes, application: Application, known: Known) -> bool:
+    """Whether a peer's check on a channel may let its direct one in: a host outside, and not the relay itself, from
+    where all that comes is the flow's own."""
+    fits = any(r.proto == UDP and r.first <= record.host_port <= r.last for r in application.media_ports)
+    outside = not (known.topology.inside(peer) or nobody(peer, known) or peer == record.remote)
+    return application.expect_from_channel_bind and fits and outside
+
+
 def strange(place: MediaPort, dialog: Dialog, far: Endpoint, known: Known) -> bool:
     """One guard more: media comes only from an address that the call itself has shown, and that a host can have."""
     if nobody(place.peer, known) and not known.topology.inside(place.peer):
@@ -73,7 +81,9 @@ def announced(
     """What a description announces. `call`: its number, and what its media is called."""
     port = place.port if place.address == record.host else known.nat.inside_port(record, place.port)
     near = known.topology.inside(place.peer)
-    outside = known.nat.outside_of(record, Endpoint(record.host, port), place.peer, owner) if not near else None
+    outside = (
+        known.nat.outside_of(record, Endpoint(record.host, port), place.peer, owner, known.host) if not near else None
+    )
     if not near and outside is None and place.address in known.settings.outside and place.address != record.host:
         outside = Endpoint(place.address, place.port)
     address, outside_port = (outside.address, outside.port) if outside is not None else (None, place.port)

@@ -259,11 +259,11 @@ class NatKeeper:
 
         def free(here: Endpoint, port: int) -> bool:
             there = Endpoint(address, port)
-            return self._may(proto, inside.address, there, host) and host.behind(proto, there, remote) in (None, here)
+            return self.may(proto, inside.address, there, host) and host.behind(proto, there, remote) in (None, here)
 
         return self.mappings.hold(proto, inside.address, (inside.port,), address, remote.address, owner, free)
 
-    def _may(self, proto: int, inside: bytes, outside: Endpoint, host: Host) -> bool:
+    def may(self, proto: int, inside: bytes, outside: Endpoint, host: Host) -> bool:
         """Whether an outside port may stand for one of this inside host, whoever says so: it is no service's (RFC 6335
         section 6), nobody's whom the host's own rules send it to, and not the gateway's own."""
         return (
@@ -278,7 +278,7 @@ class NatKeeper:
     def _fit(self, proto: int, inside: Endpoint, peer: bytes, host: Host) -> bool:
         """The same of the port that the host gave it already, if it has: for one flow, not for all of that peer."""
         known = self.mappings.outside_of(proto, inside, peer)
-        return known is None or self._may(proto, inside.address, known, host)
+        return known is None or self.may(proto, inside.address, known, host)
 
     def _contacts(
         self, record: FlowRecord, natted: Natted, message: sip.Message, owner: Owner, host: Host,
@@ -330,10 +330,8 @@ class NatKeeper:
             return opens and self._fit(UDP, Endpoint(record.host, port), peer, host)
 
         def free(_here: Endpoint, port: int) -> bool:
-            holder = host.taken(UDP, address, peer).get(port)
-            return (holder is None or holder.address == record.host) and self._may(
-                UDP, record.host, Endpoint(address, port), host
-            )
+            there = Endpoint(address, port)
+            return _untaken(record, there, peer, host) and self.may(UDP, record.host, there, host)
 
         if len(natted.renamed) > MAX_RENAMED:
             natted.renamed.clear()
@@ -368,15 +366,31 @@ class NatKeeper:
         known = record.relay.mapped if record.relay is not None else None
         return record.host_port if known is not None and known.port == port else port
 
-    def outside_of(self, record: FlowRecord, inside: Endpoint, peer: bytes, owner: Owner) -> Endpoint | None:
+    def outside_of(
+        self, record: FlowRecord, inside: Endpoint, peer: bytes, owner: Owner, host: Host
+    ) -> Endpoint | None:  # fmt: skip
         """By which endpoint `peer` knows an inside one; a mapping made towards the other end of the signalling holds
         towards the media's peer as well, if that port is free there."""
         found = self.mappings.outside_of(UDP, inside, peer)
         if found is None and record.natted is not None:
             told = self.mappings.outside_of(UDP, inside, record.remote)
-            if told is not None and self.mappings.note(UDP, inside, told, peer, owner):
-                return told
+            if told is not None and _untaken(record, told, peer, host):
+                return told if self.mappings.note(UDP, inside, told, peer, owner) else None
         return found
+
+    def served_by(
+        self, record: FlowRecord, port: int, server: Endpoint, owner: Owner, host: Host, packet: int, now: float
+    ) -> Iterator[Command]:  # fmt: skip
+        """Media goes to a server of its own: what the inside host sends there leaves by the port that it was said to
+        have, so that what comes back finds it. What the server sends first is judged by policy, as ever."""
+        inside = Endpoint(record.host, self.inside_port(record, port))
+        if record.natted is None:
+            return
+        outside = self.outside_of(record, inside, server.address, owner, host)
+        if outside is None:
+            yield _told(record, packet, "no-port")
+        else:
+            yield from self.bindings.bind(UDP, inside, outside, server.address, now, (server.port,))
 
     def behind_relay(self, record: FlowRecord, peer: bytes, host: Host) -> Endpoint | None:
         """As what the relay sees the inside host, if that is behind us: what it tells its peers of itself. A relay may
@@ -388,7 +402,7 @@ class NatKeeper:
             Endpoint(record.host, record.host_port),
             record.key if record.host_first else record.key.reversed(),
         )
-        if host.mapped(key) not in (None, known) or not self._may(UDP, record.host, known, host):
+        if host.mapped(key) not in (None, known) or not self.may(UDP, record.host, known, host):
             return None
         return known if self.mappings.note(UDP, inside, known, peer, record.id) else None
 
@@ -430,6 +444,12 @@ class NatKeeper:
 def _relays(record: FlowRecord) -> bool:
     """A connection to a relay on which channels are bound: SIP may come in them."""
     return record.relay is not None and bool(record.relay.channels)
+
+
+def _untaken(record: FlowRecord, outside: Endpoint, peer: bytes, host: Host) -> bool:
+    """Whether no other host's flow to that peer has this outside endpoint."""
+    holder = host.taken(UDP, outside.address, peer).get(outside.port)
+    return holder is None or holder.address == record.host
 
 
 def _says(named: Iterable[Endpoint], natted: Natted, before: bool) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from appid.alg.mappings import LOWEST
-from appid.dataplane.command import BindNat, ClosePinhole, OpenPinhole, RewritePayload, SetVerdict
+from appid.dataplane.command import BindNat, ClosePinhole, Command, OpenPinhole, RewritePayload, SetVerdict
 from appid.engine import FlowEnded, TranslationReport
 from appid.engine.standing import REFRESH
 from appid.wire import UDP, Endpoint, FlowKey, packed
@@ -349,3 +349,68 @@ def test_a_phone_that_knows_it_in_its_contact_alone() -> None:
     assert named(back, "Via").startswith(f"SIP/2.0/UDP {A.host}:5060;"), "it wrote that"
     bye = phone.head(f"BYE sip:x@{GATE}:5060 SIP/2.0", "2 BYE", ";tag=314159", b"", PROVIDER.host, PROVIDER.host)
     assert of(phone.back(bye), RewritePayload) == []
+
+
+# ---- media at a server of its own ------------------------------------------------------------------------------------
+
+MEDIA = End("203.0.113.40", 30000)
+
+
+def answered_elsewhere(phone: Phone, *servers: str, cseq: int = 1) -> list[Command]:
+    """Each answer names another host for its media than the one that signals (RFC 8866 section 5.7)."""
+    commands = []
+    for number, server in enumerate(servers, cseq):
+        phone.invite(cseq=number, to_tag=";tag=314159" if number > 1 else "")
+        commands += phone.respond("200 OK", f"{number} INVITE", host=server)
+    return commands
+
+
+def test_the_told_port_holds_towards_the_servers_media_too() -> None:
+    play = gateway()
+    first, second = Phone(play, A), Phone(play, B, call_id="other")
+    assert sorted(bindings(answered_elsewhere(first, MEDIA.host))) == [
+        (A.host, 16402, 16402, MEDIA.host), (A.host, 16403, 16403, MEDIA.host),
+    ]  # fmt: skip
+    commands = answered_elsewhere(second, MEDIA.host)
+    told = int(named(rewritten(second.invite(cseq=2, to_tag=";tag=314159")), "m=").split()[1])
+    assert sorted(bindings(commands)) == [
+        (B.host, 16402, told, MEDIA.host), (B.host, 16403, told + 1, MEDIA.host),
+    ]  # fmt: skip
+    assert of(play.commands, OpenPinhole) == [], "nobody is let in: its packets come back by conntrack"
+    assert {b.peer_ports for b in of(commands, BindNat)} == {(30000,), (30001,)}, "what came too early is forgotten"
+
+
+def test_it_ends_with_the_call_and_moves_with_the_port() -> None:
+    phone = Phone(gateway(), A)
+    answered_elsewhere(phone, MEDIA.host)
+    _moves_to(phone, 2, 20000)
+    assert {(b[1], b[3]) for b in unbound(phone.play.commands)} == {
+        (port, peer) for port in (16402, 16403) for peer in (PROVIDER.host, MEDIA.host)
+    }
+    phone.out(phone.head("BYE sip:bob@198.51.100.20 SIP/2.0", "3 BYE", ";tag=314159", b""))
+    phone.respond("200 OK", "3 BYE", port=0)
+    assert {key[2] for key in phone.play.engine.calls.nat.bindings.standing} <= {packed(PROVIDER.host)}
+    assert len(phone.play.engine.calls.nat.mappings) == 1
+
+
+def _moves_to(phone: Phone, number: int, port: int) -> None:
+    phone.out(phone.head("INVITE sip:b@h SIP/2.0", f"{number} INVITE", ";tag=314159", body(A.host, port)))
+    phone.respond("200 OK", f"{number} INVITE", host=MEDIA.host)
+
+
+@pytest.mark.parametrize("server", ["127.0.0.1", "255.255.255.255", "224.0.0.1", GATE])
+def test_what_is_no_server_gets_no_binding(server: str) -> None:
+    phone = Phone(gateway(), A)
+    answered_elsewhere(phone, server)
+    assert {b[3] for b in bindings(phone.play.commands)} == {PROVIDER.host}
+
+
+def test_a_port_that_another_host_has_towards_the_server_is_not_taken() -> None:
+    class Asked(Phone):
+        def taken(self, proto: int, outside: bytes, peer: bytes) -> Mapping[int, Endpoint]:
+            return {16402: Endpoint(packed(B.host), 16402)} if peer == packed(MEDIA.host) else {}
+
+    phone = Asked(gateway(), A)
+    commands = answered_elsewhere(phone, MEDIA.host)
+    assert bindings(commands) == [(A.host, 16403, 16403, MEDIA.host)]
+    assert "no-port" in [told.result for told in bodies(commands, TranslationReport)]

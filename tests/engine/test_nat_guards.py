@@ -156,3 +156,13 @@ def test_a_description_names_no_peer_that_is_no_host() -> None:
     bound(play, to="127.0.0.1")
     play.call(answered_as="127.0.0.1").connect()
     assert of(play.commands, OpenPinhole) == []
+
+
+def test_no_answer_binds_a_port_of_the_gateways_own_either() -> None:
+    """A host whose source is not translated names the gateway's own address and port, and its far end agrees."""
+    phone = Serving(Play(replace(gateway().settings, masqueraded=())), A, rtp=51820)
+    phone.seen[FlowKey(UDP, *phone.inside, packed(PROVIDER.host), PROVIDER.port)] = phone.inside
+    content = body(GATE, 51820)
+    phone.out(phone.head("INVITE sip:bob@198.51.100.20 SIP/2.0", "1 INVITE", "", content))
+    phone.back(phone.head("SIP/2.0 200 OK", "1 INVITE", ";tag=314159", body(PROVIDER.host, 30000)))
+    assert 51820 not in [b.outside_port for b in of(phone.play.commands, BindNat)]
