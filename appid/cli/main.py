@@ -51,6 +51,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status. `argv` is without the program's name; None: that of the process."""
+    _standing()
     given = list(sys.argv[1:] if argv is None else argv)
     if argv is None and given[:1] == ["check"]:  # a process of its own, that hands nothing to another
         prefer_compiled()
@@ -68,6 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     except Exception as error:
         return _fault(error)
+
+
+def _standing() -> None:
+    """Who starts us may have closed standard input or output: what is opened first would take its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def commands() -> dict[str, Command]:

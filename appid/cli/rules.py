@@ -173,18 +173,19 @@ def _apply(arguments: argparse.Namespace, plan: Plan) -> int:
             return 0
         with guard.guarded(iptables.read(), arguments.confirm, place, held):
             iptables.apply(topology, variant)
-    words = f"in force for {arguments.confirm:g} s; Enter here, or `appid rules confirm` elsewhere, keeps it"
+    here = "Enter here, or `appid rules confirm` elsewhere," if sys.stdin.isatty() else "`appid rules confirm`"
+    words = f"in force for {arguments.confirm:g} s; {here} keeps it"
     _tell(arguments, "applied", words, variant=variant, seconds=arguments.confirm)
     return _outcome(arguments, place)
 
 
 def _outcome(arguments: argparse.Namespace, place: Path) -> int:
-    """Wait for Enter, or for what becomes of it otherwise."""
+    """Wait for Enter at a terminal (a script's next line is none), or for what becomes of it otherwise."""
     try:
         answer = guard.say(place, "wait")
     except OSError:
         return _told(arguments, guard.UNDONE)
-    sources: list[Any] = [answer, sys.stdin]
+    sources: list[Any] = [answer, *([sys.stdin] if sys.stdin.isatty() else [])]
     while answer not in (ready := select.select(sources, [], [])[0]):
         if sys.stdin in ready:
             sources.remove(sys.stdin)

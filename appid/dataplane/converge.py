@@ -59,6 +59,7 @@ def taken_along(now: RuleSets, target: RuleSets) -> list[str]:
 
 
 def _steps(now: RuleSets, target: RuleSets) -> Iterator[Step]:
+    yield from (Step(("ipset", "destroy", name)) for name in _in_the_way(now, target))
     if lines := [line for name, each in target.sets.items() for line in _set(name, now.sets.get(name), each)]:
         yield Step(("ipset", "-exist", "restore"), _text(lines))
     to_nft, to_legacy = _has(target, "nft"), _has(target, "legacy")
@@ -100,9 +101,24 @@ def _text(lines: list[str]) -> str:
 # -- sets ---------------------------------------------------------------------------------------------------------
 
 
+def _in_the_way(now: RuleSets, target: RuleSets) -> Iterator[str]:
+    """Sets of our names that cannot become those wanted: of another type; or with other options where one is to be
+    filled (of an apply that was killed, and of another version)."""
+    for name, each in target.sets.items():
+        there, half = now.sets.get(name), now.sets.get(name + NEXT)
+        if there is not None and _kind(there) != _kind(each):
+            yield name
+        if half is not None and chosen(half.create) != chosen(each.create):
+            yield name + NEXT
+
+
+def _kind(each: SetText) -> str:
+    return each.create.split()[0]
+
+
 def _set(name: str, there: SetText | None, each: SetText) -> Iterator[str]:
     """Elements that differ go into another set, which then changes places with it: no packet meets half of them."""
-    if there is None:
+    if there is None or _kind(there) != _kind(each):
         yield from _filled(name, each)
     elif _differs(name, there, each):
         yield from _filled(name + NEXT, SetText(each.create, there.members) if name in LIVE else each)
@@ -124,7 +140,8 @@ def _filled(name: str, each: SetText) -> Iterator[str]:
 def _needless(now: RuleSets, target: RuleSets) -> list[str]:
     gone = [name for name in now.sets if name not in target.sets]
     swapped = [name + NEXT for name, there in now.sets.items()
-               if name in target.sets and _differs(name, there, target.sets[name])]  # fmt: skip
+               if name in target.sets and _kind(there) == _kind(target.sets[name])
+               and _differs(name, there, target.sets[name])]  # fmt: skip
     return list(dict.fromkeys(gone + swapped))
 
 
@@ -166,6 +183,9 @@ def nft_lines(name: str, table: NftTable) -> list[str]:
 
 
 def _table(name: str, there: NftTable | None, table: NftTable) -> Iterator[str]:
+    if there is not None and _begun_anew(there, table):
+        yield f"delete table inet {name}"
+        there = None
     if there is None:
         yield f"add table inet {name}"
     has = there or NftTable()
@@ -181,13 +201,19 @@ def _table(name: str, there: NftTable | None, table: NftTable) -> Iterator[str]:
             yield from (f"add rule inet {name} {each} {rule}" for rule in chain.rules)
 
 
+def _begun_anew(there: NftTable, table: NftTable) -> bool:
+    """Whether a map is of another type, or not wanted. What follows the type, versions of nft tell differently."""
+    types = {name: content.partition(";")[0] for name, content in table.maps.items()}
+    return any(content.partition(";")[0] != types.get(name) for name, content in there.maps.items())
+
+
 def _emptied(now: RuleSets, target: RuleSets) -> Iterator[str]:
     """Our tables and chains of them that are wanted no longer."""
     for name, table in now.nft.items():
         if name not in target.nft:
             yield f"delete table inet {name}"
             continue
-        for each in table.chains:
+        for each in table.chains if not _begun_anew(table, target.nft[name]) else ():
             if each not in target.nft[name].chains:
                 yield f"flush chain inet {name} {each}"
                 yield f"delete chain inet {name} {each}"

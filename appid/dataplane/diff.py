@@ -66,8 +66,10 @@ def _nft(name: str, wanted: NftTable | None, there: NftTable | None) -> Iterator
         yield Difference("-" if wanted is None else "+", where, "table")
         return
     for each in sorted({*wanted.maps, *there.maps}):
-        if (each in wanted.maps) != (each in there.maps):
-            yield Difference("-" if each in there.maps else "+", where, f"map {each}")
+        told, due = (table.maps.get(each, "").partition(";")[0] for table in (there, wanted))
+        if told != due:
+            yield from (Difference("-", where, f"map {each} {{ {told} }}") for _ in told[:1])
+            yield from (Difference("+", where, f"map {each} {{ {due} }}") for _ in due[:1])
     for each in sorted({*wanted.chains, *there.chains}):
         if each.startswith(MADE):
             continue

@@ -86,7 +86,8 @@ def read() -> RuleSets:
         for family in FAMILIES:
             for table in TABLES:
                 text, chains = saved(variant, family, table), listing.builtin.get(home_of(family, table), {})
-                held = _held(family, table, chains) if unreadable(text) else table_of(text)
+                unread = variant == "nft" and (unreadable(text) or not text)  # or no program is there to read it
+                held = _held(family, table, chains) if unread else table_of(text)
                 if held.chains or held.jumps or held.others:
                     tables[Place(variant, family, table)] = held
     names = [name for name in run(["ipset", "-n", "list"]).split() if name.startswith(PREFIX)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import struct
 from collections.abc import Iterator
 from functools import reduce
@@ -78,8 +79,8 @@ def problems(topology: Topology, variant: Variant, starting: bool = True) -> lis
     if found := list(_capabilities()):
         return found
     found = list(_features(variant, topology))
-    if any(problem.text.startswith("no program") for problem in found):
-        return found
+    if missing := [problem for problem in found if problem.text.startswith("no program")]:
+        return missing
     rules = list(_rules())
     found += _marks(topology, rules)
     found += _queues(topology, rules)
@@ -101,6 +102,9 @@ def _capabilities() -> Iterator[Problem]:
 
 def _features(variant: Variant, topology: Topology, root: Path = Path("/proc/sys/net/netfilter")) -> Iterator[Problem]:
     """One --test of everything; only if that fails is each looked at alone."""
+    for family in FAMILIES:
+        if shutil.which(save := program(family, variant, "save")) is None:
+            yield Problem("feature", f"no program {save}: install it")
     try:
         _make_probes()
     except KernelError as error:
@@ -112,7 +116,7 @@ def _features(variant: Variant, topology: Topology, root: Path = Path("/proc/sys
         _drop_probes()
     for name, text in (("nf_tables inet", clear_text(topology.marks)), ("nft_nat, nf_tables maps", nat_text())):
         try:
-            run(["nft", "-c", "-f", "-"], text)
+            run(["nft", "-c", "-f", "-"], text.replace(CLEAR_TABLE, PROBE).replace(NAT_TABLE, PROBE))
         except KernelError as error:
             yield _missing(name, error)
     yield from _subsystems()

@@ -112,8 +112,12 @@ def test_faults_have_their_status(space: Namespace, config: Path, rules: Rules) 
 
 
 def test_enter_or_confirm_keeps_it(space: Namespace, config: Path, rules: Rules) -> None:
-    process = start(space, config, "apply", "--confirm", "60", stdin=subprocess.PIPE)
-    out, _ = process.communicate("\n", timeout=60)
+    terminal, theirs = os.openpty()
+    process = start(space, config, "apply", "--confirm", "60", stdin=theirs)
+    os.write(terminal, b"\n")
+    out, _ = process.communicate(timeout=60)
+    for descriptor in (terminal, theirs):
+        os.close(descriptor)
     assert process.returncode == 0
     assert out.splitlines()[-1] == "confirmed: it stays"
     process = start(space, config, "apply", "--confirm", "60", "--json")
@@ -125,6 +129,23 @@ def test_enter_or_confirm_keeps_it(space: Namespace, config: Path, rules: Rules)
     assert rules("confirm") == (0, "confirmed: it stays\n", "")
     assert process.wait(20) == 0
     assert rules("confirm")[0] == 1
+
+
+def test_the_next_line_of_a_script_is_no_enter(space: Namespace, config: Path) -> None:
+    """`ssh gateway sh < script`: what follows the command is its standard input."""
+    process = start(space, config, "apply", "--confirm", "1", stdin=subprocess.PIPE)
+    out, _ = process.communicate("\n\n", timeout=60)
+    assert process.returncode == 1
+    assert out.splitlines() == ["in force for 1 s; `appid rules confirm` keeps it",
+                                "not confirmed: the rules of before are back"]  # fmt: skip
+
+
+def test_without_standard_input_and_output_it_still_undoes_itself(space: Namespace, config: Path) -> None:
+    command = f'"{sys.executable}" -m appid.cli.main rules apply --confirm 1 -c "{config}" <&- >&-'
+    done = subprocess.run(["ip", "netns", "exec", space.name, "sh", "-c", command], cwd=ROOT, check=False,
+                          capture_output=True, text=True, timeout=30)  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "APPID" not in space.run("iptables-nft-save")
 
 
 @pytest.mark.parametrize("given", ["x", "0", "nan", "86401"])

@@ -92,6 +92,25 @@ def test_another_topology_takes_the_place_of_the_first(bare: Net, variant: Varia
     assert differing(bare, TOPOLOGY, "legacy" if variant == "nft" else "nft") == []
 
 
+def test_what_others_or_other_versions_left_under_our_names_makes_room(bare: Net, variant: Variant) -> None:
+    """Sets and maps of another type, a set half filled, an empty chain; and all of it comes back if a step fails."""
+    for line in ("appid-pinholes4 hash:ip", "appid-inside4-next hash:net maxelem 7", "appid-strange hash:ip"):
+        bare.gateway.run("ipset", "create", *line.split())
+    bare.gateway.run("ipset", "add", "appid-pinholes4", "192.0.2.1")
+    bare.gateway.run("nft", "add table inet appid-nat; add map inet appid-nat dnat4 { type ipv4_addr : ipv4_addr; }")
+    bare.gateway.run(f"iptables-{variant}", "-N", "APPID")
+    before = bare.gateway.call(iptables.read)
+    assert any("map dnat4 { type ipv4_addr : ipv4_addr }" in line for line in differing(bare, SEVERAL, variant))
+    install(bare, variant, SEVERAL)
+    assert differing(bare, SEVERAL, variant) == []
+    assert bare.gateway.call(lambda: iptables.undo(before)) == []
+    assert "add appid-pinholes4 192.0.2.1" in bare.gateway.run("ipset", "save")
+    assert "type ipv4_addr : ipv4_addr" in bare.gateway.run("nft", "list", "ruleset")
+    install(bare, variant, SEVERAL)
+    bare.gateway.call(iptables.remove)
+    assert bare.gateway.run("ipset", "-n", "list") == ""
+
+
 def test_counters_and_live_elements_outlast_what_does_not_concern_them(bare: Net, variant: Variant) -> None:
     install(bare, variant)
     bare.gateway.run("ipset", "add", "appid-pinholes4", "10.77.1.2,udp:16402,198.51.100.2", "timeout", "0")
