@@ -339,9 +339,17 @@ def _matches(key: FlowKey, wanted: TupleFilter) -> bool:
 
 
 class FlowEnds:
-    """Destroy events. `fileno` for a poll loop; `read` gives what has come since."""
+    """Destroy events. `fileno` for a poll loop; `read` gives what has come since. `kept`: a socket that has listened
+    for longer; OSError if it is none for that."""
 
-    def __init__(self, buffer: int = 8 << 20) -> None:
+    def __init__(self, buffer: int = 8 << 20, kept: int | None = None) -> None:
+        self.overruns = 0
+        if kept is not None:
+            self._socket = socket.socket(fileno=kept)
+            if (self._socket.family, self._socket.proto) != (socket.AF_NETLINK, NETLINK_NETFILTER):
+                self._socket.close()
+                raise OSError(errno.ENOTSOCK, "not a socket for flow ends")
+            return
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
         )
@@ -353,7 +361,6 @@ class FlowEnds:
         # The kernel keeps the entry and sends again later where our buffer is full: no end is lost.
         self._socket.setsockopt(SOL_NETLINK, NETLINK_BROADCAST_ERROR, 1)
         self._socket.bind((0, 1 << _GROUP_DESTROY - 1))
-        self.overruns = 0
 
     def fileno(self) -> int:
         return self._socket.fileno()

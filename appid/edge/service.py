@@ -158,9 +158,7 @@ class Service:
             worker.work(self.plan, index, lasting, self.directory, self._handed.get(index), connection)
 
         table = self._table(opened)
-        ends = [FlowEnds() for _ in self.plan.queues]
-        for each in ends:
-            opened.callback(each.close)
+        ends = self._ends(opened)
         keep = [self._locked, *(each.fileno() for each in (*ends, table) if each is not None)]
         self.fleet = Fleet(self.loop, self.config.workers, work, keep, on_ready=self._ready, on_end=self._ended)
         self._let_go = self.fleet.let_go
@@ -169,6 +167,22 @@ class Service:
         self._handed = {}  # from now on each has a file of its own
         state.tidy(self.config.state, self.config.workers)
         opened.callback(self.fleet.stop)
+
+    def _ends(self, opened: ExitStack) -> list[FlowEnds]:
+        """Where the kernel tells the ends of flows, a socket for each worker. What a service manager has kept of the
+        process before this one holds those of the time between: all of them each, so only as many workers can share."""
+        count, kept = len(self.plan.queues), notify.kept()
+        names = [f"ends-{index}-of-{count}" for index in range(count)]
+        for name in [name for name in kept if name not in names or not kept.keys() >= set(names)]:
+            os.close(kept.pop(name))
+            notify.let_go(name)
+        ends = []
+        for name in names:
+            ends.append(FlowEnds(kept=kept.get(name)))
+            opened.callback(ends[-1].close)
+            if name not in kept:
+                notify.keep(name, ends[-1].fileno())
+        return ends
 
     def _table(self, opened: ExitStack) -> Table | None:
         """Where workers meet that have halves of one call; a worker alone has whole ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,9 +90,11 @@ def test_a_service_managers_day(host: Booted, place: Net) -> None:
 
     host.run("kill", "-KILL", before)
     assert goes_on(), "decided: the kernel's"
+    place.gateway.run("conntrack", "-D", "-p", "udp", "--dport", "6001")  # ends while nothing runs
     assert until(lambda: host.show("appid", "ActiveState", "NRestarts") == ("active", "1"), 20)
     assert passes(place, 6004)
     assert goes_on()
+    assert json.loads(host.run("appid", "stats", "--json").stdout)["flows_ended"] == 1, "and is counted all the same"
 
     host.run("systemctl", "stop", "appid")
     assert host.show("appid", "ActiveState", "Result", "ExecMainStatus") == ("inactive", "success", "0")

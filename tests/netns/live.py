@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,14 @@ class Live:
         own = [sys.executable, "-m", "appid.cli.main", "run", "-c", str(self.config), *self.flags]
         return [*ENDS_WITH_US, "ip", "netns", "exec", self.net.gateway.name, *own]
 
-    def begin(self) -> None:
-        """Start it, or start it again: `text` is then what the new one said. It ends if that fails, and with us."""
+    def begin(self, *starter: str, descriptors: Sequence[int] = ()) -> None:
+        """Start it, or start it again, by a `starter` that is given `descriptors`: `text` is then what the new one
+        said. It ends if that fails, and with us."""
         self.log.unlink()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
-                env={**os.environ, "APPID_TRACEBACK": "1"},
+                [*starter, *self.command], cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
+                pass_fds=descriptors, env={**os.environ, "APPID_TRACEBACK": "1"},
             )  # fmt: skip
         try:
             ready = until(lambda: "ready" in self.text() or self.process.poll() is not None, READY_WITHIN)

@@ -162,6 +162,7 @@ def test_the_service_manager_hears_of_it(bare: Net, tmp_path: Path, monkeypatch:
         manager.settimeout(20)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         with live(bare, tmp_path, ALL, "nft") as gateway:
+            assert manager.recv(64).startswith(b"FDSTORE=1\n")
             assert manager.recv(64) == b"READY=1"
             assert manager.recv(64) == b"WATCHDOG=1"
             gateway.hang_up(ALL)
