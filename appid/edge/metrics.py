@@ -174,12 +174,15 @@ class Metrics:
         """The application in a connmark; "unknown" where it holds none."""
         return self.applications.get(self.marks.decode(mark).application, "unknown")
 
-    def ended(self, event: FlowEnded, media: frozenset[str], kind: str | None = None) -> None:
-        """A flow's final counters; it counts as media if its application is one of calls and it went over UDP. `kind`:
-        the medium that a call's description gave its port; it is the sender's word, so no other becomes a label."""
+    def ended(self, event: FlowEnded, media: frozenset[str], medium: tuple[str, str] | None = None) -> None:
+        """A flow's final counters; over UDP it counts as media if a call's pinhole let it in, or if its application is
+        one of `media`. `medium`: the call's application, and what its description said of the port; that is the
+        sender's word, so no other becomes a label."""
         name = self.applications.get(self.marks.decode(event.mark).application)
-        if name in media and event.key.proto == UDP:
-            self.media.labels(name, kind if kind in KINDS else SHARED).inc(sum(event.bytes))
+        if event.key.proto != UDP or (medium is None and name not in media):
+            return
+        application, kind = medium or (name, SHARED)
+        self.media.labels(application, kind if kind in KINDS else SHARED).inc(sum(event.bytes))
 
 
 def clear(directory: Path) -> None:

@@ -53,7 +53,7 @@ class Told:
         self.pinholes: OrderedDict[int, PinholeReport] = OrderedDict()
         self.userspace: OrderedDict[bytes, int] = OrderedDict()
         self.ended: OrderedDict[bytes, FlowEnded] = OrderedDict()
-        self.kinds: OrderedDict[tuple[bytes, int, bytes], str] = OrderedDict()
+        self.kinds: OrderedDict[tuple[bytes, int, bytes], tuple[int, str, str]] = OrderedDict()
         self.media: OrderedDict[tuple[bytes, int, bytes], int] = OrderedDict()
         self.totals: dict[str, Totals] = {}
         self.of_call: OrderedDict[int, Totals] = OrderedDict()
@@ -79,8 +79,9 @@ class Told:
             case PinholeReport() as pinhole:
                 _remember(self.pinholes, pinhole.pinhole, pinhole)
                 wanted = pinhole.expectation
-                _remember(self.kinds, (wanted.inside, wanted.port, wanted.peer), wanted.kind)
-                _remember(self.media, (wanted.inside, wanted.port, wanted.peer), wanted.call)
+                place = (wanted.inside, wanted.port, wanted.peer)
+                _remember(self.kinds, place, (wanted.call, wanted.application, wanted.kind))
+                _remember(self.media, place, wanted.call)
 
     def _join(self, call: int, into: int) -> None:
         """What was told of a call is told of the one that it is part of."""
@@ -147,9 +148,13 @@ class Told:
             return known.call
         return self.media.get((key.src, key.sport, key.dst)) or self.media.get((key.dst, key.dport, key.src))
 
-    def kind(self, key: FlowKey) -> str | None:
-        """The medium of a flow that a pinhole let in, open or closed by now; None of any other flow."""
-        return self.kinds.get((key.src, key.sport, key.dst)) or self.kinds.get((key.dst, key.dport, key.src))
+    def medium(self, key: FlowKey) -> tuple[str, str] | None:
+        """(application of the call, medium) of a flow that a pinhole let in, open or closed by now; None of others."""
+        wanted = self.kinds.get((key.src, key.sport, key.dst)) or self.kinds.get((key.dst, key.dport, key.src))
+        if wanted is None:
+            return None
+        call = self.calls.get(wanted[0])
+        return call.application if call is not None else wanted[1], wanted[2]
 
     def saw(self, data: bytes) -> None:
         identity = flow_id(data)
@@ -193,6 +198,6 @@ class Counted:
         if self.witness is not None:
             self.witness(event, now, commands)
         if isinstance(event, FlowEnded):
-            self.metrics.ended(event, self.media, self.told.kind(event.key))
+            self.metrics.ended(event, self.media, self.told.medium(event.key))
             self.told.end(event, self.metrics.name_of(event.mark))
         return commands

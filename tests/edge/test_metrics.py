@@ -23,7 +23,7 @@ from appid.engine import AnomalyReport, CallReport, FlowEnded, FlowReport, Pinho
 from appid.flow.key import FlowKey
 from appid.identify.identification import Identification
 from appid.policy import Decision
-from appid.wire import UDP, packed
+from appid.wire import TCP, UDP, packed
 
 MARKS = Marks()
 KEY = FlowKey(UDP, packed("10.0.0.2"), 16402, packed("192.0.2.1"), 3478)
@@ -72,6 +72,10 @@ def test_a_scrape_tells_what_was_reported(metrics: Metrics) -> None:
     metrics.commands([SetVerdict(1, "repeat", MARKS.passing), SetVerdict(2, "repeat", MARKS.encode("allow", 7))])
     metrics.ended(FlowEnded(KEY, MARKS.encode("allow", 7), (10, 5), (1000, 500)), frozenset({"facetime"}))
     metrics.ended(FlowEnded(KEY, MARKS.encode("allow", 8), (10, 5), (1000, 500)), frozenset({"facetime"}))
+    rtp = FlowEnded(KEY, MARKS.encode("allow", 8), (10, 5), (700, 500))
+    metrics.ended(rtp, frozenset({"facetime"}), ("sip", "audio"))
+    metrics.ended(rtp._replace(key=KEY._replace(proto=TCP)), frozenset({"facetime"}), ("sip", "audio"))
+    metrics.ended(rtp, frozenset({"facetime"}), ("sip", "x" * 40))
     read = scrape(metrics.registry)
     allowed = labels(application="facetime", action="allow", confidence="conclusive")
     assert read["appid_flows_total", allowed] == 1
@@ -83,6 +87,8 @@ def test_a_scrape_tells_what_was_reported(metrics: Metrics) -> None:
     assert read["appid_packets_total", labels(verdict="pass")] == 1
     assert read["appid_packets_total", labels(verdict="allow")] == 1
     assert read["appid_media_bytes_total", labels(application="facetime", kind="shared")] == 1500
+    assert read["appid_media_bytes_total", labels(application="sip", kind="audio")] == 1200
+    assert read["appid_media_bytes_total", labels(application="sip", kind="shared")] == 1200, "no sender makes labels"
     live = scrape(metrics.live)
     assert live["appid_pinholes", labels(family="ipv4")] == 2
     assert live["appid_calls", labels()] == 1

@@ -55,6 +55,10 @@ def test_what_ended_flows_carried_is_added_up_by_application_and_call() -> None:
     told.end(FlowEnded(KEY, 0, (1, 1), (60, 160), 0.1), "dns")
     assert told.totals == {"facetime": Totals(2, 205, 171_500, 62.5), "dns": Totals(1, 2, 220, 0.1)}
     assert told.of_call == {wanted.call: Totals(2, 205, 171_500, 62.5)}
+    assert told.medium(media) == told.medium(media.reversed()) == (wanted.application, wanted.kind)
+    told.report(Report("call", replace(REPORTS["call"].body, call=wanted.call, application="sip")))
+    assert told.medium(media) == ("sip", wanted.kind), "the call's, whatever its media is called"
+    assert told.medium(KEY) is None
 
 
 def test_packets_of_both_directions_are_counted_with_their_flow() -> None:

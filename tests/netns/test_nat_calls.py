@@ -135,6 +135,9 @@ def test_a_call_out_and_its_end(bare: Net, tmp_path: Path, ends: tuple[str, str,
         assert received(phone.media[0]) == []
         assert nothing_left(bare, 16402, 16403)
         assert gateway.metric('appid_nat_translations_total{result="translated"}')
+        headers = (20 if host == CLIENT4 else 40) + 8
+        carried = 2 * (headers + len(b"\x80early0") + headers + len(b"\x80back0"))  # RTP and RTCP, each both ways
+        assert gateway.metric('appid_media_bytes_total{application="sip",kind="audio"}') == carried
 
 
 def test_two_phones_on_the_same_ports_to_one_peer(bare: Net, tmp_path: Path) -> None:
