@@ -6,7 +6,7 @@ Validated is what the other side confirmed under the same transaction: the relay
 the inside host (RFC 8656 sections 9 and 12), the peer a check of the inside host (RFC 8445 section 7.2.5), directly or
 through the channel that is bound to it. A Binding without USERNAME is no check: it asks a server for the own address.
 Media that a SIP dialog announced needs no lesson: it is expected (alg/book.py), unless it goes to a server of its own,
-for which nothing is opened (engine/calls.py). A lesson names, it opens nothing.
+for which nothing is opened (engine/openings.py). A lesson names, it opens nothing.
 """
 
 from __future__ import annotations
@@ -103,6 +103,10 @@ class Lessons:
             self._forget(next(iter(self.places)))
         self.places[place] = lesson
         self._hosts[host] += 1
+
+    def clear(self) -> None:
+        self.places.clear()
+        self._hosts.clear()
 
     def known(self, key: FlowKey, now: float) -> Lesson | None:
         """What is known of a datagram's two ends, in either direction."""

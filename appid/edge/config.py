@@ -49,7 +49,8 @@ class Config:
     iptables       which variant of the commands to call
     allowed        where what policy allows is accepted (dataplane/chain.py, Topology)
     max_memory     MiB that a worker may take: close to them it gives up undecided flows
-    max_flows      flows kept per worker; max_calls, max_pinholes: per gateway, max_..._per_host: per inside host
+    max_flows      flows kept per worker; max_calls, max_pinholes: per gateway, max_..._per_host: per inside host;
+                   max_calls_per_remote: that one address outside has begun
     metrics        (address, port) where Prometheus asks, or None
     control        the control socket; group: the number of the group that may ask there, or None
     policy, rules, state   the policy file, the operator's applications, where state is kept over a restart
@@ -73,6 +74,7 @@ class Config:
     max_flows: int = 65536
     max_calls: int = 4096
     max_calls_per_host: int = 1024
+    max_calls_per_remote: int = 512
     max_pinholes: int = 16384
     max_pinholes_per_host: int = 64
     max_memory: int = 1024
@@ -179,6 +181,7 @@ class _Limits(_Table):
     max_flows: Annotated[int, Field(ge=16)] = 65536
     max_calls: Annotated[int, Field(ge=1)] = 4096
     max_calls_per_host: Annotated[int, Field(ge=1)] = 1024
+    max_calls_per_remote: Annotated[int, Field(ge=1)] = 512
     max_pinholes: Annotated[int, Field(ge=1, le=65536)] = 16384
     max_pinholes_per_host: Annotated[int, Field(ge=1, le=65536)] = 64
     max_memory: Annotated[int, Field(ge=memory.LEAST)] = 1024

@@ -1,8 +1,9 @@
 """One call, told once, though its two inside hosts belong to different workers: each of these has one half of it.
 
 In: each worker's calls, as they are reported. Out: the number by which the gateway tells of a call, the first half's;
-and which worker counts it. The table is in memory that the workers share, by Call-ID, as one engine finds the dialogs
-of one call (RFC 3261 section 8.1.1.4); its file outlives them all, and says nothing after another boot.
+and which worker counts it. The table is in memory that the workers share, by Call-ID and the caller's tag, as one
+engine finds the dialogs of one call (RFC 3261 sections 8.1.1.3 and 4); its file outlives them all, and says nothing
+after another boot.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from appid.edge.state import boot
 from appid.engine import CallReport, FlowReport, PinholeReport
 
 BUCKETS, DEPTH = 1024, 8
-"""Calls that are found by their Call-ID: 8192 at most, 8 of one hash. Of more, each half is told by itself."""
+"""Calls that are found so: 8192 at most, 8 of one hash. Of more, each half is told by itself."""
 REMEMBERED = 4096
 """Calls of another number than their worker's that can still be told of."""
 _HEADER = struct.Struct("=32s32s")  # of which boot; what the hashes are salted with
@@ -32,7 +33,7 @@ _SLOT = struct.Struct("=8sQ?32s")
 
 
 class _Slot(NamedTuple):
-    """`key`: of the Call-ID; `number`: the call's; `ended`: whether its end was counted; `holders`: a bit a worker."""
+    """`key`: of Call-ID and tag; `number`: the call's; `ended`: its end was counted; `holders`: a bit a worker."""
 
     key: bytes
     number: int
@@ -63,9 +64,9 @@ class Table:
         self._shared.close()
         os.close(self._descriptor)
 
-    def key(self, call_id: str) -> bytes:
-        """Under which the call stands here."""
-        return blake2b(call_id.encode(errors="replace"), digest_size=8, key=self._salt).digest()
+    def key(self, call_id: str, tag: str) -> bytes:
+        """Under which the call stands here. Neither has a line's end in it."""
+        return blake2b(f"{call_id}\n{tag}".encode(errors="replace"), digest_size=8, key=self._salt).digest()
 
     def hold(self, key: bytes, number: int, worker: int) -> int:
         """`worker` has a half of this call, `number` of its own. Out: the number to tell of it by."""
@@ -148,7 +149,7 @@ class Halves:
         if self._table is None or report.call_id is None:
             return
         if living and report.call not in self._keys:
-            key = self._keys[report.call] = self._table.key(report.call_id)
+            key = self._keys[report.call] = self._table.key(report.call_id, report.tag)
             name = self._table.hold(key, report.call, self._worker)
             if name != report.call:
                 self._names[report.call] = name
@@ -161,7 +162,7 @@ class Halves:
         """Of a report of a call's end: whether it is the first that the gateway hears of it. Before `heard`."""
         if self._table is None or report.call_id is None:
             return True
-        return self._table.end(self._table.key(report.call_id))
+        return self._table.end(self._table.key(report.call_id, report.tag))
 
     def name(self, call: int) -> int:
         """The number by which the gateway tells of the worker's call."""

@@ -108,7 +108,10 @@ class Plan:
         """Of one worker: those of the gateway are divided among all."""
         config, workers = self.config, self.config.workers
         calls, pinholes = -(-config.max_calls // workers), -(-config.max_pinholes // workers)
-        return Limits(config.max_flows, calls, config.max_calls_per_host, pinholes, config.max_pinholes_per_host)
+        return Limits(
+            config.max_flows, calls, config.max_calls_per_host, config.max_calls_per_remote, pinholes,
+            config.max_pinholes_per_host,
+        )  # fmt: skip
 
     @property
     def queues(self) -> tuple[int, ...]:

@@ -24,9 +24,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from appid.dataplane.bytecode import chooser, queue_of
-from appid.engine.calls import PINHOLE_TIMEOUT
 from appid.engine.kept import KeptCall
 from appid.engine.kept_stream import KeptStream
+from appid.engine.openings import PINHOLE_TIMEOUT
 from appid.engine.standing import BINDING_TIMEOUT
 
 VERSION = 3

@@ -2,7 +2,8 @@
 
 event.py   what the edge tells      report.py  what the engine tells of flows, calls and pinholes
 read.py    a packet -> layers and facts
-record.py  what is kept of a flow   calls.py   flows and dialogs -> calls, expectations, bindings
+record.py  what is kept of a flow   calls.py   flows and dialogs -> calls
+openings.py  what is open for calls: expectations, pinholes, bindings   paths.py   the way of their signalling
 core.py    Engine.handle
 reload.py  what a new policy says of flows that the kernel holds
 kept.py    a call as values that outlive the engine, and back

@@ -387,7 +387,7 @@ class Engine:
             out.append(SetMark(record.key, mark, create=True))
         self._forget(record)
         if record.decision.action != "allow" and record.key.proto == UDP:
-            self.calls.was_denied(record)
+            self.calls.media.was_denied(record)
         self.stamps.put(record.key, mark, now, record.foreseen)
 
     def _awaited(self, record: FlowRecord) -> bool:
@@ -455,12 +455,12 @@ class Engine:
             decision = record.decision
             if decision is None and judge is not None and situation is not None and name is not None:
                 decision = judge.first_match(situation, name)
-            return self.calls.functions(name, decision)
+            return self.calls.media.functions(name, decision)
         decision = record.decision or judge.first_match(situation, name)
         self.calls.decisions[record.call] = decision
         if not situation.foreseen:  # what is foreseen goes by its call, which goes by the flow that announced it
             self.calls.situations[record.call] = (situation, name)
-        return self.calls.functions(name, decision)
+        return self.calls.media.functions(name, decision)
 
     def _reload(self, event: RulesLoaded, now: float) -> Iterator[Command]:
         """New settings: what userspace follows, what calls opened, and what the kernel holds is judged again."""

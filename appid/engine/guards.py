@@ -9,7 +9,8 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import Protocol
 
-from appid.alg.dialog import Dialog, Dialogs
+from appid.alg.dialog import Dialog
+from appid.alg.dialogs import Dialogs
 from appid.alg.expectation import Expectation
 from appid.alg.host import Host
 from appid.alg.mappings import Owner
@@ -19,6 +20,9 @@ from appid.engine.record import FlowRecord, Settings, Topology
 from appid.engine.silence import LIFETIME
 from appid.identify.application import Application
 from appid.wire import UDP, Endpoint, text
+
+FEW = 16
+"""Ports: of more than that one does not listen on each."""
 
 
 class Known(Protocol):
@@ -35,11 +39,19 @@ def refusal(place: MediaPort, record: FlowRecord, application: Application, topo
     """Media goes to a port in the application's range, for a host that speaks for itself."""
     if place.address is not None and place.address != record.host and topology.inside(place.address):
         return f"media for {text(place.address)}, which is another host"
-    if (UDP, place.port) == (record.key.proto, record.host_port) and OPENS_MEDIA in application.characteristics:
+    if OPENS_MEDIA in application.characteristics and _signals(place.port, record, application):
         return f"media at port {place.port}, which is its signalling's own"
     if not application.opens(place.port):
         return f"media at port {place.port}, which is outside the range of {application.name}"
     return None
+
+
+def _signals(port: int, record: FlowRecord, application: Application) -> bool:
+    """Whether the port is, or is paired with, one at which the host signals: its flow's, or those where it may listen
+    besides. RTP and RTCP are a pair (RFC 3550 section 11), so of an even port follows the odd one: 5061 of 5060."""
+    own = (record.host_port,) if record.key.proto == UDP else ()
+    listens = (r for r in application.default_ports if r.last - r.first < FEW)
+    return port | 1 in {each | 1 for each in own} or any(r.first & ~1 <= port <= r.last | 1 for r in listens)
 
 
 def nobody(address: bytes, known: Known) -> bool:
@@ -69,7 +81,7 @@ def strange(place: MediaPort, dialog: Dialog, far: Endpoint, known: Known) -> bo
         return False
     if not known.topology.inside(place.peer) or place.peer == dialog.host:
         return True
-    if any(other.host == place.peer and not other.ended for other in known.dialogs.views(dialog.call_id)):
+    if any(other.from_tag == dialog.from_tag for other in known.dialogs.at(dialog.call_id, place.peer)):
         return False
     # Of another worker's calls only the kernel tells: with whom the same far end signals, that may be the other.
     return known.settings.share[1] == 1 or not known.host.signals(place.peer, far)

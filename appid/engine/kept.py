@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal
 from appid.alg.dialog import Dialog
 from appid.alg.expectation import Expectation
 from appid.alg.relay import Relay
-from appid.dataplane.command import BindNat, Command, OpenPinhole
-from appid.engine.calls import PINHOLE_TIMEOUT, CallKeeper
+from appid.dataplane.command import BindNat, Command
+from appid.engine.calls import CallKeeper
 from appid.engine.record import FlowRecord
 from appid.engine.report import told_call
 from appid.flow.call import SILENCE, Call, CallMedia
@@ -116,20 +116,20 @@ def kept_call(engine: Engine, number: int) -> KeptCall | None:
     call = calls.calls.open.get(number)
     if call is None:
         return None
-    pinholes = [KeptPinhole(n, expectation, calls.bound.get(n)) for n, expectation in calls.book.of_call(number)]
+    pinholes = [KeptPinhole(n, expectation, calls.media.bound.get(n)) for n, expectation in calls.book.of_call(number)]
     theirs = {pinhole.binding for pinhole in pinholes}
-    dialogs = calls.dialogs.by_call_id.get(call.call_id, ()) if call.call_id is not None else ()
+    owners = [(call.call_id, host) for host in sorted(call.hosts)] if call.call_id is not None else []
+    bindings = [bound for owner in owners for bound in calls.nat.held(owner) if bound not in theirs]
+    dialogs = calls.dialogs.living(call.call_id, number)
     records = calls.records.get(number, {})
     for flow in [flow for flow, record in records.items() if engine.flows.get(record.key) is not record]:
         del records[flow]  # decided: the kernel's alone
-    owners = [(call.call_id, host) for host in sorted(call.hosts)] if call.call_id is not None else []
-    bindings = [bound for owner in owners for bound in calls.nat.held(owner) if bound not in theirs]
     return KeptCall(
         call.id, call.application, call.started_at, call.last_packet, tuple(sorted(call.hosts)),
         tuple(sorted(call.peers)), tuple(call.flows), call.call_id, call.caller, call.callee, call.answered_at,
         call.ending, call.ended_at, "bye" if call.end == "bye" else "open", call.media,
         calls.decisions.get(number), calls.situations.get(number),
-        tuple(_kept_dialog(dialog) for dialog in dialogs if not dialog.ended), tuple(pinholes), tuple(bindings),
+        tuple(_kept_dialog(dialog) for dialog in dialogs), tuple(pinholes), tuple(bindings),
         tuple(kept_flow(record) for record in records.values()),
     )  # fmt: skip
 
@@ -182,6 +182,7 @@ def restore(engine: Engine, kept: KeptCall, now: float) -> Iterator[Command]:
         calls.decisions[call.id] = kept.decision
     if kept.situation is not None:
         calls.situations[call.id] = kept.situation
+    call.tag = next((dialog.from_tag for dialog in kept.dialogs), "")
     for dialog in kept.dialogs[:MAX_LISTED]:
         _restore_dialog(calls, call, dialog, now)
     for flow in kept.signalling[:MAX_LISTED]:
@@ -194,7 +195,7 @@ def restore(engine: Engine, kept: KeptCall, now: float) -> Iterator[Command]:
         calls.nat.restore(binding, (call.call_id or "", binding.inside), now)
         yield binding
     for pinhole in kept.pinholes[:MAX_LISTED]:
-        yield from _restore_pinhole(calls, pinhole, call, now)
+        yield from calls.media.restore(pinhole.number, pinhole.expectation, pinhole.binding, call, now)
     calls.resume()
     yield told_call(call)
 
@@ -227,28 +228,11 @@ def _restore_dialog(calls: CallKeeper, call: Call, kept: KeptDialog, now: float)
         return
     dialog.to_tags, dialog.branch = set(kept.to_tags), next(iter(kept.to_tags), "")
     dialog.answered, dialog.cancelled, dialog.bye_at = kept.answered, kept.cancelled, kept.bye_at
+    dialog.call = call.id
     calls.dialogs.put(dialog)
     for flow in kept.carriers:
         calls.dialogs.carry(dialog, flow)
         calls.paths.heard(flow, now)
-    calls.by_call_id[kept.call_id] = call.id
-
-
-def _restore_pinhole(calls: CallKeeper, kept: KeptPinhole, call: Call, now: float) -> Iterator[Command]:
-    expectation = kept.expectation
-    known = calls.settings.applications
-    port = 1024 <= expectation.port <= 65535
-    if expectation.call != call.id or expectation.application not in known or not port or expectation.expires <= now:
-        return
-    if not calls.book.put(kept.number, expectation):
-        return
-    if kept.binding is not None:
-        calls.bound[kept.number] = kept.binding
-        calls.nat.restore(kept.binding, (call.call_id or "", expectation.inside), now)
-        yield kept.binding
-    calls.look_at(kept.number, expectation, now)
-    yield OpenPinhole(kept.number, expectation, calls.pinhole_mark(expectation), PINHOLE_TIMEOUT)
-    yield from calls.tell(kept.number, expectation, None)
 
 
 def record_of(kept: KeptFlow, call: int | None, now: float) -> FlowRecord:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from appid.alg.book import PER_GATEWAY, PER_HOST
+from appid.alg.shares import PER_REMOTE
 from appid.flow.call import MAX_CALLS
 from appid.flow.call import PER_HOST as CALLS_PER_HOST
 
@@ -18,10 +19,11 @@ MAX_FLOWS = 65536
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """flows: undecided or watched; calls, pinholes: of all hosts, and of one."""
+    """flows: undecided or watched; calls, pinholes: of all hosts, and of one; calls that one address outside began."""
 
     flows: int = MAX_FLOWS
     calls: int = MAX_CALLS
     calls_per_host: int = CALLS_PER_HOST
+    calls_per_remote: int = PER_REMOTE
     pinholes: int = PER_GATEWAY
     pinholes_per_host: int = PER_HOST

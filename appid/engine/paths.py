@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from appid.alg.dialog import Dialogs
+from appid.alg.dialogs import Dialogs
 from appid.dataplane.command import Command, KeepFlow
 from appid.engine.due import Due
 from appid.flow.key import FlowKey

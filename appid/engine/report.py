@@ -58,6 +58,8 @@ class CallReport:
     media: tuple[CallMedia, ...]
     into: int | None = None
     """With end "joined": the call that this one is part of, and always was."""
+    tag: str = ""
+    """The caller's: with the Call-ID it tells the call from any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,5 +115,6 @@ def told_call(call: Call, into: int | None = None) -> Report:
             tuple(call.flows),
             call.media,
             into,
+            call.tag,
         ),
     )

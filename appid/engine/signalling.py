@@ -34,7 +34,7 @@ def hear(
     host: Host,
 ) -> Iterator[Command]:
     """The ALG's part: what TURN, STUN and SIP on this flow teach about calls."""
-    engine.calls.host = host
+    engine.calls.media.host = host
     by_host = outward == record.host_first
     peer: bytes | None = record.remote
     port = record.key.dport if record.host_first else record.key.sport
@@ -46,7 +46,7 @@ def hear(
             record.asked.keep(record.asked.hear(layer.facts, by_host, checked), now)
             check = not by_host and checks(layer.facts)
             if behind is not None and check and "channel-bind" in engine.functions(record):
-                yield from engine.calls.checked(record, behind, number, now)
+                yield from engine.calls.media.checked(record, behind, number, now)
             if position and layers[position - 1].inner is not None:
                 continue  # of the peer behind the relay: it says nothing of the relay
             if record.relay is None and any(f.value in ("allocate", "channel-bind") for f in layer.facts[:2]):

@@ -1,6 +1,6 @@
 """Dialogs of calls that were lost by silence alone.
 
-In: Call-IDs whose call fell silent, and what their dialogs hear. Out: those whose time is over. Nothing is open for
+In: calls that fell silent, and what their dialogs hear. Out: those whose time is over. Nothing is open for
 them, but a 200 after a long ring or a re-INVITE after a long hold is not too late: it opens again what it describes.
 """
 
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from math import inf
+from typing import NamedTuple
 
-from appid.alg.dialog import Dialogs
+from appid.alg.dialogs import Dialogs
 from appid.dataplane.command import Command
 from appid.engine.due import Due
 from appid.engine.nat import NatKeeper
@@ -25,42 +26,55 @@ AT_ONCE = 64
 """Forgotten by one tick."""
 
 
+class Slept(NamedTuple):
+    """A lost call's Call-ID and number."""
+
+    call_id: str
+    call: int
+
+
 class Asleep:
-    """Their Call-IDs, each with its time."""
+    """The calls whose dialogs sleep, each with its time."""
 
     def __init__(self, dialogs: Dialogs, nat: NatKeeper) -> None:
         self._dialogs, self._nat = dialogs, nat
-        self._due: Due[str] = Due()
+        self._due: Due[Slept] = Due()
 
-    def __contains__(self, call_id: str) -> bool:
-        return call_id in self._due
+    def __contains__(self, slept: Slept) -> bool:
+        return slept in self._due
 
     def __len__(self) -> int:
         return len(self._due)
 
-    def put(self, call_id: str, now: float) -> None:
+    def put(self, slept: Slept, now: float) -> None:
         """Nothing more was heard of its call; or, again, something that does not wake it."""
-        views = [view for view in self._dialogs.views(call_id) if not view.ended]
+        views = self._dialogs.living(*slept)
         answered = any(view.answered for view in views)
-        self._due.put(call_id, now + (LIFETIME if answered else RINGING) if views else now)
+        self._due.put(slept, now + (LIFETIME if answered else RINGING) if views else now)
         for view in views:
             view.asleep = True
 
-    def wake(self, call_id: str) -> None:
-        self._due.drop(call_id)
-        for view in self._dialogs.views(call_id):
+    def wake(self, slept: Slept) -> None:
+        self._due.drop(slept)
+        for view in self._dialogs.living(*slept):
             view.asleep = False
 
-    def forget(self, call_id: str, now: float, hosts: Iterable[bytes] = ()) -> Iterator[Command]:
+    def forget(self, slept: Slept, now: float, hosts: Iterable[bytes] = ()) -> Iterator[Command]:
         """Its dialogs are over, of these hosts and all others; ports that were named in them are free again."""
-        self._due.drop(call_id)
-        for host in sorted({*hosts, *(view.host for view in self._dialogs.views(call_id))}):
+        self._due.drop(slept)
+        places = {*hosts, *(view.host for view in self._dialogs.living(*slept))}
+        self._dialogs.forget(*slept, now)
+        for host in sorted(places):
+            yield from self.release(slept.call_id, host)
+
+    def release(self, call_id: str, host: bytes) -> Iterator[Command]:
+        """What this host has named by that Call-ID is free, unless a dialog of it goes on there."""
+        if not self._dialogs.at(call_id, host):
             yield from self._nat.release((call_id, host))
-        self._dialogs.forget(call_id, now)
 
     def tick(self, now: float) -> Iterator[Command]:
-        for call_id in self._due.take(inf if len(self) > MAX_ASLEEP else now, AT_ONCE):
-            yield from self.forget(call_id, now)
+        for slept in self._due.take(inf if len(self) > MAX_ASLEEP else now, AT_ONCE):
+            yield from self.forget(slept, now)
 
     def next(self) -> float | None:
         return self._due.next() if len(self) <= MAX_ASLEEP else 0.0

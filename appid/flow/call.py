@@ -55,6 +55,7 @@ class Call:
     peers: set[bytes] = field(default_factory=set)
     flows: list[int] = field(default_factory=list)
     call_id: str | None = None
+    tag: str = ""
     caller: bytes | None = None
     callee: bytes | None = None
     answered_at: int | None = None
@@ -171,9 +172,9 @@ class Calls:
         """The same among those whose INVITE is still to come: a telephone exchange has few of them, and many others."""
         return self._serving(self._unsignalled, application, (*hosts, remote), remote)
 
-    def signalled(self, call: Call, call_id: str) -> None:
-        """Its INVITE came."""
-        call.call_id = call_id
+    def signalled(self, call: Call, call_id: str, tag: str) -> None:
+        """Its INVITE came; `tag` is the caller's."""
+        call.call_id, call.tag = call_id, tag
         for host in call.hosts:
             self._unsignalled.drop(host, call.id)
 

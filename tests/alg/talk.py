@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import cast
 
-from appid.alg.dialog import Change, Dialog, Dialogs, Signal
+from appid.alg.dialog import Change, Dialog, Key, Signal
+from appid.alg.dialogs import Dialogs
 from appid.decode import sdp
 from appid.decode.sdp import Description
 from appid.wire import packed
@@ -61,7 +62,7 @@ class Talk:
 
     @property
     def dialog(self) -> Dialog:
-        return self.dialogs.known[CALL_ID, ALICE]
+        return self.dialogs.known[Key(CALL_ID, ALICE, A_TAG, not self.flipped)]
 
     @property
     def session(self) -> tuple[Description | None, Description | None]:

@@ -57,6 +57,7 @@ def test_all_keys(tmp_path: Path) -> None:
         [limits]
         max_flows = 1000
         max_calls = 10
+        max_calls_per_remote = 5
         max_pinholes = 100
         max_pinholes_per_host = 8
         [exceptions]
@@ -76,6 +77,7 @@ def test_all_keys(tmp_path: Path) -> None:
     assert (given.monitor, given.first_queue, given.workers, given.queue_length) == (True, 10, 4, 1024)
     assert (given.mark_mask, given.iptables) == (0x0FFFF0F0, "legacy")
     assert (given.max_flows, given.max_calls, given.max_pinholes, given.max_pinholes_per_host) == (1000, 10, 100, 8)
+    assert given.max_calls_per_remote == 5
     assert given.exceptions.opens("engine-down")
     assert not given.exceptions.opens("queue-full")
     assert (given.metrics, given.control) == (("::1", 9100), Path("/run/a.sock"))

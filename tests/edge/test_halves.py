@@ -23,8 +23,8 @@ def table(tmp_path: Path) -> Iterator[Table]:
     made.close()
 
 
-def call(number: int, call_id: str | None = "one", end: End = "open") -> CallReport:
-    return CallReport(number, "sip", call_id, None, None, 1, None, None, end, (), ())
+def call(number: int, call_id: str | None = "one", end: End = "open", tag: str = "a") -> CallReport:
+    return CallReport(number, "sip", call_id, None, None, 1, None, None, end, (), (), tag=tag)
 
 
 def test_the_second_half_has_the_firsts_number_and_the_first_worker_counts(table: Table) -> None:
@@ -41,6 +41,15 @@ def test_the_second_half_has_the_firsts_number_and_the_first_worker_counts(table
     second.heard(call(3), True)
     assert second.name(3) == 3, "the same Call-ID in another life"
     assert second.ends(call(3, end="bye"))
+
+
+def test_one_call_id_of_two_callers_is_two_calls(table: Table) -> None:
+    one, other = Halves(table, 0), Halves(table, 1)
+    one.heard(call(1), True)
+    other.heard(call(2, tag="stranger"), True)
+    assert (other.name(2), one.counted([1]) + other.counted([2])) == (2, 2)
+    assert other.ends(call(2, end="refused", tag="stranger"))
+    assert one.ends(call(1, end="bye"))
 
 
 def test_calls_that_nobody_shares_are_their_workers(table: Table) -> None:

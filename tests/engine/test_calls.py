@@ -10,9 +10,9 @@ from appid.alg.book import PER_HOST
 from appid.alg.host import NOBODY, Host
 from appid.dataplane.command import BindNat, ClosePinhole, Command, CutFlow, OpenPinhole, SetVerdict, UnbindNat
 from appid.engine import AnomalyReport, CallReport, FlowReport, PinholeReport, Settings
-from appid.engine.calls import PINHOLE_TIMEOUT
 from appid.engine.event import Activity
 from appid.engine.limits import Limits
+from appid.engine.openings import PINHOLE_TIMEOUT
 from appid.engine.silence import LIFETIME
 from appid.engine.standing import AT_ONCE, REFRESH
 from appid.flow.key import FlowKey
@@ -66,7 +66,7 @@ def test_the_answer_opens_the_callers_port_and_the_bye_closes_it(begun_inside: b
     assert [closed.id for closed in of(ended, ClosePinhole)] == [opened.id]
     assert (last_call(play).end, last_call(play).call_id) == ("bye", "8d3c-call")
     assert play.engine.calls.calls.open == {}
-    assert play.engine.calls.by_call_id == {}
+    assert play.engine.calls.dialogs.living("8d3c-call", 1) == []
 
 
 def test_who_called_whom() -> None:
@@ -96,7 +96,7 @@ def test_a_binding_goes_with_its_pinhole() -> None:
     call.bye()
     (unbound,) = of(call.bye_answer(), UnbindNat)
     assert (text(unbound.outside), unbound.outside_port) == (PUBLIC, 16402)
-    assert play.engine.calls.bound == {}
+    assert play.engine.calls.media.bound == {}
 
 
 def test_an_unanswered_bye_closes_after_32_seconds() -> None:
@@ -260,7 +260,7 @@ def test_calls_are_bounded_at_once() -> None:
     keeper = play.engine.calls
     assert len(keeper.calls.open) <= 20
     assert len(keeper.book.open) <= 20
-    assert len(keeper.by_call_id) <= 20
+    assert sum(not dialog.ended for dialog in keeper.dialogs.known.values()) <= 20
     assert max(keeper.calls.open) == 100, "the newest stays"
 
 

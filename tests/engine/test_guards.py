@@ -64,6 +64,22 @@ def test_the_port_of_the_signalling_is_no_media_port() -> None:
 
 
 @pytest.mark.parametrize(
+    ("signalling", "media", "open_"),
+    [(5060, 5061, [5062]), (5061, 5060, []), (5062, 5063, [5064]), (40001, 40000, []), (40000, 5060, []),
+     (5060, 5059, [5059]), (5060, 5062, [5062, 5063]), (40000, 40002, [40002, 40003]), (5064, 5062, [5062, 5063])],
+)  # fmt: skip
+def test_the_port_beside_the_signallings_is_none_either(signalling: int, media: int, open_: list[int]) -> None:
+    """Of RTP's port follows RTCP's, the next one (RFC 3550 section 11): who offers 5060 asks for 5061, where SIP over
+    TLS listens. A phone that signals from anywhere may listen at 5060 as well."""
+    play = routed()
+    phone = Phone(play, A._replace(port=signalling), rtp=media)
+    phone.invite()
+    phone.back(phone.head("SIP/2.0 200 OK", "1 INVITE", ";tag=314159", body(PROVIDER.host, 30000)))
+    assert opened(play) == open_
+    assert ("its signalling's own" in reasons(play)) == (len(open_) < 2)
+
+
+@pytest.mark.parametrize(
     "far", ["198.51.100.66", "127.0.0.1", "255.255.255.255", "224.0.0.1", "172.16.42.185", "172.16.42.187", GATE]
 )
 def test_media_from_anybody_but_the_peer_opens_nothing(far: str) -> None:

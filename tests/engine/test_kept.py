@@ -9,6 +9,7 @@ from appid.engine import CallReport, Restored
 from appid.engine.event import Activity
 from appid.engine.kept import UNHEARD, KeptCall, kept_call
 from appid.engine.paths import SOON
+from appid.engine.silence import Slept
 from appid.flow.key import FlowKey
 from appid.policy import Decision
 from appid.policy.rule import PolicyRule
@@ -109,7 +110,7 @@ def test_a_call_in_which_something_was_not_heard_must_show_that_its_media_goes_o
     for each, ends in ((silent, True), (direct, False), (relayed, False), (signals, True)):
         assert len(of(each.tick(1003.1), ClosePinhole)) == ends
         assert (bodies(each.commands, CallReport)[-1].end == "lost") == ends
-    assert "8d3c-call" in silent.engine.calls.asleep, "should it go on, it is heard"
+    assert Slept("8d3c-call", 1) in silent.engine.calls.asleep, "should it go on, it is heard"
 
 
 def test_a_call_in_which_all_was_heard_may_be_silent_and_of_a_stream_nobody_knows() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from appid.alg.dialog import Dialog, Dialogs
+from appid.alg.dialog import Dialog
+from appid.alg.dialogs import Dialogs
 from appid.dataplane.command import KeepFlow, OpenPinhole
 from appid.engine.paths import AGAIN, AT_ONCE, KEPT, SOON, Paths
 from appid.flow.key import FlowKey
@@ -104,7 +105,7 @@ def test_one_flow_of_many_dialogs_is_kept_until_the_last_has_ended() -> None:
         dialogs.carry(dialogs.views(f"{number}")[0], WAY)
     for number in range(3):
         assert dialogs.carries(WAY)
-        dialogs.forget(f"{number}", 0.0)
+        dialogs.forget(f"{number}", 0, 0.0)
     assert not dialogs.carries(WAY)
 
 

@@ -118,7 +118,7 @@ def test_a_ring_ends_sometime() -> None:
     assert held(phone.play, ALICE) == []
     keeper = phone.play.engine.calls
     assert len(keeper.asleep) == 0
-    assert keeper.dialogs.living(phone.call_id) is False
+    assert keeper.dialogs.at(phone.call_id, phone.inside.address) == []
 
 
 @pytest.mark.parametrize("given", [SIP, None], ids=["routed", "nat"])

@@ -100,7 +100,7 @@ def test_an_invite_is_not_looked_for_among_calls_that_had_theirs() -> None:
     for number in range(500):
         call = Counted(number + 1, "sip", number, float(number), number)
         calls.put(call, [ALICE])
-        calls.signalled(call, f"call-{number}")
+        calls.signalled(call, f"call-{number}", "tag")
     waits = calls.start("sip", [ALICE], 0.0, 501)
     assert calls.waiting("sip", [ALICE], PEER) is waits
     assert Counted.looks == 0
