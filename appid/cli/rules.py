@@ -217,8 +217,10 @@ def _told(arguments: argparse.Namespace, outcome: str) -> int:
 def _remove(arguments: argparse.Namespace, config: Config) -> int:
     if _waits(_place(config)):
         return 1
-    with turn.taken(turn.beside(config.control), "appid rules remove"):
+    with turn.taken(turn.beside(config.control), turn.REMOVE):
         iptables.remove()
+    if turn.gateway_runs(config.control):
+        print("appid: a gateway runs, and judges nothing from now on, until it is reloaded", file=sys.stderr)
     _tell(arguments, "removed", "nothing of appid is left in the kernel")
     return 0
 

@@ -21,7 +21,7 @@ from appid.dataplane.converge import program
 from appid.dataplane.diff import differences
 from appid.dataplane.foreign import stopping
 from appid.dataplane.ruleset import NOTHING, VARIANTS, Variant, wanted
-from appid.edge import iptables, preflight
+from appid.edge import iptables, preflight, turn
 from appid.edge.netlink import KernelError
 from appid.edge.plan import Plan
 from appid.edge.preflight import OF_IPTABLES
@@ -64,9 +64,11 @@ def _rules(plan: Plan) -> Iterator[Finding]:
         return
     different = len(differences(wanted(topology, variant), now))
     if now == NOTHING or not now.sets:
-        yield Finding(
-            "note", "rules", f"not in the kernel; `appid run` or `appid rules apply` puts them there ({variant})"
-        )
+        text = f"not in the kernel; `appid run` or `appid rules apply` puts them there ({variant})"
+        if turn.gateway_runs(plan.config.control):
+            yield Finding("problem", "rules", "not in the kernel, though a gateway runs: reload it")
+        else:
+            yield Finding("note", "rules", text)
     elif different:
         yield Finding("warning", "rules", f"not as configured: `appid rules diff` lists {different} differences")
     else:

@@ -181,12 +181,12 @@ def ground(topology: Topology, variant: Variant = "nft") -> None:
         raise
 
 
-def mend(topology: Topology, variant: Variant) -> list[Step]:
-    """What others moved or took away is put back. Out: how; empty if all stood. Where nothing of ours is left, sets and
-    all, somebody wanted it so (`appid rules remove`): that stays. KernelError."""
+def mend(topology: Topology, variant: Variant, removed: bool = False) -> list[Step] | None:
+    """What others moved or took away is put back. Out: how; empty if all stood. None where nothing of ours is left,
+    sets and all, and somebody wanted it so (`removed`): that stays. KernelError."""
     before = read()
-    if not (before.tables or before.sets or before.nft):
-        return []
+    if removed and not (before.tables or before.sets or before.nft):
+        return None
     todo = steps(before, remembering(wanted(topology, variant), before))
     if todo:
         apply(topology, variant)

@@ -91,6 +91,7 @@ class Metrics:
         # The supervisor's; what others leave at 0 changes nothing.
         one: dict[str, Any] = {"registry": self.live, "multiprocess_mode": "max"}
         self.workers = Gauge("appid_workers", "Workers that serve", **one)
+        self.in_force = Gauge("appid_rules_in_force", "0 where an admin took the rules away beside it", **one)
         self.warnings = Gauge("appid_policy_warnings", "Warnings about the policy that is loaded", **one)
         self.reloaded = Gauge("appid_config_reload_success", "1 if the last load succeeded", **one)
         self.reload_time = Gauge("appid_config_last_reload_timestamp_seconds", "When the last load succeeded", **one)

@@ -73,6 +73,7 @@ class Service:
         self._past: list[dict[str, Any]] = []  # what workers that ended had counted, up to a second before
         self._counted: Counter[Any] = Counter()
         self._said: Counter[str] = Counter()
+        self._removed = False  # our rules, by an admin
         self._opened = ExitStack()
         self._let_go: Callable[[], None] = lambda: None
         self.stopped: int | None = None
@@ -408,6 +409,11 @@ class Service:
         with self._turn():
             iptables.apply(topology, iptables.variant_of(self.config.iptables))
         self.applied = topology
+        self._in_force(True)
+
+    def _in_force(self, whether: bool) -> None:
+        self._removed = not whether
+        self.metrics.in_force.set(whether)
 
     def _turn(self, patience: float | None = None) -> AbstractContextManager[int]:
         return turn.taken(turn.beside(self.config.control), "appid run", patience)
@@ -416,6 +422,7 @@ class Service:
         """Without our jumps, or with those of others before them, packets pass that nobody judged; without accounting,
         nobody counts them."""
         assert self.applied is not None
+        removed = self._removed or turn.last(turn.beside(self.config.control)).endswith(turn.REMOVE)
         with ExitStack() as opened:
             try:
                 opened.enter_context(self._turn(0.0))
@@ -423,10 +430,13 @@ class Service:
                 return
             try:
                 prepare()
-                done = iptables.mend(self.applied, iptables.variant_of(self.config.iptables))
+                done = iptables.mend(self.applied, iptables.variant_of(self.config.iptables), removed)
             except KernelError as error:
                 log.error("another program has changed our rules, and they cannot be put back: %s", error)
                 return
+        if done is None and not self._removed:
+            log.error("%s: no rules are in force, nothing is judged and nobody refused, until a reload", turn.REMOVE)
+        self._in_force(done is not None)
         if done:
             log.warning("another program had changed our rules: put back by %s", ", ".join(map(str, done)))
             self.metrics.mended.inc()
@@ -509,7 +519,7 @@ class Service:
             "exceptions": {cause: exceptions[cause] for cause in CAUSES}, "dropped": dict(dropped),
             "refused": {why: self.queues.refused[why] for why in REFUSALS},
             "exception_policy": {cause: self.plan.failure(cause) for cause in CAUSES},
-            "reload_success": self._succeeded,
+            "reload_success": self._succeeded, "rules_in_force": not self._removed,
             "events_lost": told.get("events_lost", 0) + self.events.lost,
             "policy_warnings": [str(warning) for warning in self.plan.warnings], "monitor": self.plan.monitor,
             "workers": [

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from appid.edge.netlink import KernelError
 
+REMOVE = "appid rules remove"
+"""Who takes the rules away by intent, as it tells its turn."""
 PATIENCE = 10.0
 """Seconds to wait for one's turn: a change takes less than one."""
 _LOOK = 0.02
@@ -39,6 +41,14 @@ def taken(place: Path, what: str, patience: float | None = None) -> Iterator[int
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def last(place: Path) -> str:
+    """Who has the turn, or had it last: "process 7, appid rules remove"; "" where nobody ever had."""
+    try:
+        return place.read_text(errors="replace")[:200]
+    except OSError:
+        return ""
 
 
 def tell(descriptor: int, what: str) -> None:

@@ -104,7 +104,7 @@ def test_applying_takes_less_than_a_second(space: Namespace) -> None:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
-def test_what_others_did_to_our_rules_is_mended_but_not_their_removal(space: Namespace, variant: Variant) -> None:
+def test_what_others_did_to_our_rules_is_mended_and_not_what_an_admin_did(space: Namespace, variant: Variant) -> None:
     space.call(lambda: apply(TOPOLOGY, variant))
     standing = space.call(read)
     assert space.call(lambda: mend(TOPOLOGY, variant)) == []
@@ -121,6 +121,8 @@ def test_what_others_did_to_our_rules_is_mended_but_not_their_removal(space: Nam
     space.run(f"iptables-{variant}", "-D", "FORWARD", "-j", "ACCEPT", check=False)
     assert space.call(read).tables == standing.tables
     space.call(remove)
-    assert space.call(lambda: mend(TOPOLOGY, variant)) == []
+    assert space.call(lambda: mend(TOPOLOGY, variant, removed=True)) is None
     left = space.call(read)
     assert (left.tables, left.sets, left.nft) == ({}, {}, {})
+    assert space.call(lambda: mend(TOPOLOGY, variant)), "it was no admin: another's flush took all"
+    assert space.call(read).tables == standing.tables

@@ -154,6 +154,42 @@ def test_what_others_flushed_holds_its_calls_again(bare: Net, tmp_path: Path) ->
         assert received(phone.media[0], least=1) == [b"\x80back"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+def test_rules_that_are_all_gone_come_back_unless_an_admin_removed_them(
+    bare: Net, tmp_path: Path, variant: Variant
+) -> None:
+    def appid(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["ip", "netns", "exec", bare.gateway.name, sys.executable, "-m", "appid.cli.main", *words, "-c",
+             str(tmp_path / "appid.toml")],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    def there() -> bool:
+        return "-j APPID" in bare.gateway.run(f"iptables-{variant}-save")
+
+    with live(bare, tmp_path, ALL, variant) as gateway:
+        for command in ("iptables-legacy -t mangle -F", "iptables-legacy -F", "iptables-legacy -X",
+                        "iptables-legacy -t mangle -X", "nft flush ruleset", "ipset destroy"):  # fmt: skip
+            bare.gateway.run(*command.split(), check=False)
+        if variant == "nft":
+            assert not there()
+        assert until(there, 15)
+        assert until(lambda: gateway.metric("appid_rules_in_force") == 1)
+        done = appid("rules", "remove")
+        assert (done.returncode, "until it is reloaded" in done.stderr) == (0, True)
+        assert until(lambda: "no rules are in force" in gateway.text(), 15)
+        assert not there()
+        assert gateway.metric("appid_rules_in_force") == 0
+        assert gateway.ask("stats")[0]["rules_in_force"] is False
+        doctor = appid("doctor")
+        assert "though a gateway runs" in doctor.stdout, doctor
+        gateway.hang_up(ALL)
+        assert until(there)
+        assert gateway.ask("stats")[0]["rules_in_force"] is True
+
+
 def test_the_service_manager_hears_of_it(bare: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """sd_notify(3), as packaging/systemd/appid.service has it: ready once it serves, alive while the verdict loops
     answer, stopping at the end."""
