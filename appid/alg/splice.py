@@ -8,6 +8,9 @@ While a message is incomplete its pieces wait here, each answered for: in the pi
 keep-alive, section 3.8.4), and the receiver's answer to it is passed on as covering all that waits, or a sender that
 waits for it (Nagle, RFC 1122 section 4.2.3.4) would never send the rest. A message's last byte is never answered for
 before the receiver has it, so what is lost on the way is sent again: by the sender, from here.
+
+Full segments that a message does not end with wait first for what follows them at once (`later`): when the message is
+whole, each finds something to carry, and nobody has to send again. One that came back in vain goes on as above.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from appid.wire import DecodeError
 
 ROOM: Final = 1200
 """Bytes that a segment may carry at least: every path of today does (RFC 8200 section 5: 1280 with headers)."""
+LATER: Final = 64
+"""Segments of one direction that may wait for what follows them."""
 LINE: Final = 8192
 _LIMIT: Final = 4 * sip.MESSAGE
 _HALF, _MODULUS = 1 << 31, 1 << 32
@@ -37,11 +42,13 @@ class Framed(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """What goes in a segment's place; `fin`: it may keep its FIN, for all that comes before is there."""
+    """What goes in a segment's place; `fin`: it may keep its FIN, for all that comes before is there. `later`: nothing
+    yet; the segment is to be shown again in a moment."""
 
     sequence: int
     payload: bytes
     fin: bool = True
+    later: bool = False
 
 
 class Position(NamedTuple):
@@ -130,8 +137,9 @@ class Splice:
     """Positions count from `base`, the sequence number of the first byte looked at. `prefix`: bytes from there on that
     have gone out already; `relayed`: it is one between a client and its relay."""
 
-    __slots__ = ("_acked", "_base", "_delta", "_edits", "_fin", "_high", "_largest", "_out", "_out_first", "_over",
-                 "_prefix", "_received", "_relayed", "_sent", "_stream", "_told", "results")  # fmt: skip
+    __slots__ = ("_acked", "_base", "_clock", "_delta", "_edits", "_fin", "_high", "_largest", "_later", "_out",
+                 "_out_first", "_over", "_prefix", "_received", "_relayed", "_sent", "_stream", "_told",
+                 "results")  # fmt: skip
 
     def __init__(self, base: int, prefix: bytes = b"", relayed: bool = False) -> None:
         self._base, self._relayed = base, relayed
@@ -146,6 +154,8 @@ class Splice:
         self._fin: int | None = None
         self._over = False
         self._largest = ROOM
+        self._later: set[tuple[int, int]] = set()
+        self._clock: int | None = None
         self.results: list[Result] = []
 
     @property
@@ -183,7 +193,9 @@ class Splice:
         end = start + len(payload)
         if end < 0 or (end == 0 and payload):  # from before our time
             return Sent(sequence, bytes(payload))
-        again = len(payload) > 0 and end <= self._high
+        returned = (start, end) in self._later
+        self._later.discard((start, end))
+        again = len(payload) > 0 and end <= self._high and not returned
         current = start >= self._high
         self._high = max(self._high, end)
         self._largest = max(self._largest, len(payload))
@@ -195,8 +207,21 @@ class Splice:
             self._flush()
             self._fin = end
         whole = self._fin is not None
+        full = len(payload) >= ROOM and not (again or returned or fin)
+        if full and self._stream.data and self._sent == self._out_first + len(self._out) and len(self._later) < LATER:
+            self._later.add((start, end))
+            return Sent(sequence, bytes(payload), later=True)
         sequence, sent = self._emit(payload, fin and whole, again, current)
         return Sent(sequence, sent, whole)
+
+    def clock(self, told: int | None) -> int | None:
+        """The sender's clock as its segment tells it (RFC 7323), or as one did that came before and went out already:
+        the receiver drops what is from an earlier time (section 5)."""
+        if told is None:
+            return None
+        if self._clock is None or (told - self._clock) % _MODULUS < _HALF:
+            self._clock = told
+        return self._clock
 
     def _emit(self, payload: memoryview, fin: bool, again: bool, current: bool) -> tuple[int, bytes]:
         at = self._acked if again and self._acked < self._sent else self._sent

@@ -1,7 +1,7 @@
 """A packet with another transport payload. In: a whole IP packet, the new payload, for TCP the numbers that go with it.
 Out: the packet, lengths and checksums right.
 
-IPv4 RFC 791, UDP RFC 768, TCP RFC 9293, SACK RFC 2018, their checksum RFC 1071.
+IPv4 RFC 791, UDP RFC 768, TCP RFC 9293, SACK RFC 2018, timestamps RFC 7323, their checksum RFC 1071.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ from appid.wire import TCP, UDP, DecodeError
 _MAX = 65535
 _SMALL = 1280
 """No path splits less (RFC 8200 section 5)."""
-_DF, _NOP, _SACK = 0x40, 1, 5
+_DF, _NOP, _SACK, _STAMP = 0x40, 1, 5, 8
 
 _tcp = Struct(">4xIIxB").unpack_from
 Block = tuple[int, int]
 
 
 class Numbers(NamedTuple):
-    """A TCP segment's numbers: its own, its acknowledgement, SACK blocks, and whether it carries a FIN."""
+    """A TCP segment's numbers: its own, its acknowledgement, SACK blocks, whether it carries a FIN, and its sender's
+    clock (TSval; None where it tells none)."""
 
     sequence: int
     acknowledgement: int
     sacks: tuple[Block, ...] = ()
     fin: bool = False
+    clock: int | None = None
 
 
 def checksum(data: bytes) -> int:
@@ -44,9 +46,10 @@ def tcp_numbers(data: memoryview, payload: memoryview) -> Numbers:
     start = _tcp_start(data, len(data) - len(payload)) if data[0] >> 4 == 6 else (data[0] & 15) * 4
     sequence, acknowledgement, flags = _tcp(data, start)
     blocks: tuple[Block, ...] = ()
-    for at, size in _sacks(data, start):
+    for at, size in _options(data, start, _SACK):
         blocks += tuple(_block(data, at + i) for i in range(2, size - 7, 8))
-    return Numbers(sequence, acknowledgement, blocks, bool(flags & FIN))
+    clock = next((_block(data, at + 2)[0] for at, _ in _options(data, start, _STAMP)), None)
+    return Numbers(sequence, acknowledgement, blocks, bool(flags & FIN), clock)
 
 
 def replace_payload(data: bytes, payload: bytes, numbers: Numbers | None = None) -> bytes:
@@ -101,21 +104,24 @@ def _number(packet: bytearray, start: int, numbers: Numbers) -> None:
     if not numbers.fin:
         packet[start + 13] &= ~FIN
     blocks = b"".join(left.to_bytes(4, "big") + right.to_bytes(4, "big") for left, right in numbers.sacks)
-    for at, size in list(_sacks(packet, start)):
+    if numbers.clock is not None:
+        for at, _ in _options(packet, start, _STAMP):
+            packet[at + 2 : at + 6] = numbers.clock.to_bytes(4, "big")
+    for at, size in list(_options(packet, start, _SACK)):
         room = (size - 2) // 8 * 8
         mine, blocks = blocks[:room], blocks[room:]
         option = bytes((_SACK, 2 + len(mine))) + mine if mine else b""
         packet[at : at + size] = option.ljust(size, bytes((_NOP,)))
 
 
-def _sacks(data: memoryview | bytearray, start: int) -> Iterator[tuple[int, int]]:
-    """Where the SACK options of the TCP header at `start` are: offset and length."""
+def _options(data: memoryview | bytearray, start: int, kind: int) -> Iterator[tuple[int, int]]:
+    """Where the options of this kind, ten bytes at least, are in the TCP header at `start`: offset and length."""
     at, end = start + 20, start + (data[start + 12] >> 4) * 4
     while at + 1 < end and data[at] != 0:
         size = 1 if data[at] == _NOP else data[at + 1]
         if size < 1 or at + size > end or (size < 2 and data[at] != _NOP):
             return
-        if data[at] == _SACK and size >= 10:
+        if data[at] == kind and size >= 10:
             yield at, size
         at += size
 

@@ -166,6 +166,8 @@ class Engine:
             self.calls.moved(record, event.packet, now)
         if record.spliced is not None:
             out.extend(self.calls.nat.segment(record, packet, event.data, outward, event.packet, event.host))
+            if out and type(out[-1]) is Postpone:
+                return out
         self._answer(record, event.packet, now, out)
         return out
 

@@ -20,7 +20,7 @@ from appid.alg.session import translate_session
 from appid.alg.sides import Inward, Named, Outward
 from appid.alg.splice import Splice
 from appid.alg.translate import Result, translate_datagram
-from appid.dataplane.command import BindNat, Command, RelaxTcp, Report, RewritePayload
+from appid.dataplane.command import BindNat, Command, Postpone, RelaxTcp, Report, RewritePayload
 from appid.dataplane.rewrite import Numbers, tcp_numbers
 from appid.decode import sdp, sip
 from appid.decode.sdp import Description
@@ -37,6 +37,8 @@ FIRST_PACKET = 10
 """Seconds for which the binding of a signalling flow's own port stands."""
 MAX_RENAMED = 256
 MAX_PREFIX = 1024
+FOLLOWS = 0.005
+"""Seconds for which a piece of a message waits for the next one, sent at once behind it."""
 """Bytes of a stream's first line that may have gone out before it was known for SIP."""
 
 OPENS_MEDIA = "opens-media-flows"
@@ -208,9 +210,13 @@ class NatKeeper:
         names = self._names(natted, outward == record.host_first, host)
         numbers = tcp_numbers(data[: packet.length], packet.payload)
         sent = mine.segment(numbers.sequence, packet.payload, numbers.fin, names)
+        if sent.later:
+            yield Postpone(number, FOLLOWS)
+            return
+        clock = mine.clock(numbers.clock)
         covered = theirs.acknowledge(numbers.acknowledgement) if packet.tcp_flags & ACK else numbers.acknowledgement
         sacks = tuple(block for each in numbers.sacks if (block := theirs.selected(*each)) is not None)
-        told = Numbers(sent.sequence, covered, sacks, numbers.fin and sent.fin)
+        told = Numbers(sent.sequence, covered, sacks, numbers.fin and sent.fin, clock)
         if told != numbers or sent.payload != packet.payload:
             yield RewritePayload(number, sent.payload, told)
         for result in mine.results:

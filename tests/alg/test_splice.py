@@ -41,10 +41,20 @@ class Path:
     early: dict[int, bytes] = field(default_factory=dict)
     told: int = 0
     fin: bool = False
+    held: list[tuple[int, int, bool]] = field(default_factory=list)
+
+    def come_back(self) -> None:
+        """What was put off is there again."""
+        held, self.held = self.held, []
+        for start, end, lost in held:
+            self.send(start, end, lost=lost)
 
     def send(self, start: int, end: int, fin: bool = False, lost: bool = False) -> bytes:
         number = (BASE + start) % 2**32
         sent = self.splice.segment(number, memoryview(self.data[start:end]), fin, OUT)
+        if sent.later:
+            self.held.append((start, end, lost))
+            return b""
         at = (sent.sequence - BASE + 2**31) % 2**32 - 2**31
         if not lost:
             self.early[at] = max(self.early.get(at, b""), sent.payload, key=len)
@@ -81,6 +91,7 @@ class Path:
     def finish(self) -> None:
         """The sender goes on until everything is acknowledged, as it must (RFC 9293 section 3.8.1)."""
         for _ in range(200):
+            self.come_back()
             if self.told >= len(self.data):
                 return
             self.send(self.told, min(self.told + 1000, len(self.data)))
@@ -151,18 +162,54 @@ def test_segments_out_of_order() -> None:
 def test_a_segment_without_room_leaves_the_rest_to_the_next() -> None:
     big = sip(lf(SDP + "a=x\n" * 600))
     path = Path(big)
-    for start in range(0, len(big), 1400):
-        payload = path.send(start, min(start + 1400, len(big)))
-        assert len(payload) <= 1400
+    for start in range(0, len(big), 1100):
+        payload = path.send(start, min(start + 1100, len(big)))
+        assert len(payload) <= ROOM
     assert path.told < len(big)
     path.finish()
     assert path.got == translated([big])
+
+
+@pytest.mark.parametrize("lines", range(900, 1200, 37))
+def test_full_segments_wait_for_the_rest_and_carry_it(lines: int) -> None:
+    """Nothing has to be sent again, though the message has grown, whatever is left for its last segment."""
+    big = sip(lf(SDP + "a=x\n" * lines))
+    path = Path(big)
+    for start in range(0, len(big), 1400):
+        path.send(start, min(start + 1400, len(big)))
+    assert len(path.held) >= 3
+    path.come_back()
+    assert path.got == translated([big])
+    assert len(path.got) > len(big)
+    assert path.told == len(big)
+
+
+def test_a_full_segment_that_waits_in_vain_is_answered_for() -> None:
+    """Its sender may wait for that before it sends the rest."""
+    big = sip(lf(SDP + "a=x\n" * 600))
+    path = Path(big)
+    path.send(0, 1300)
+    assert path.told == 0
+    path.come_back()
+    assert path.told == 1300
+    path.restart()
+    path.send(1300, len(big))
+    path.finish()
+    assert path.got == translated([big])
+
+
+def test_a_clock_never_goes_back() -> None:
+    """RFC 7323 section 5: what was put off has an older one than what went out before it; it wraps."""
+    splice = Splice(BASE)
+    told = [splice.clock(each) for each in (2**32 - 2, 1, 2**32 - 1, None, 2)]
+    assert told == [2**32 - 2, 1, 1, None, 2]
 
 
 def test_a_bare_acknowledgement_of_the_sender_takes_what_is_left_along() -> None:
     big = sip(lf(SDP + "a=x\n" * 300))
     path = Path(big)
     path.send(0, len(big) - 100)
+    path.come_back()
     left = len(translated([big]))
     path.splice._largest = ROOM  # what one segment took in this test is no measure of the path
     path.send(len(big) - 100, len(big))
@@ -296,6 +343,8 @@ def test_whatever_the_path_does_the_receiver_has_every_message_whole(random: Ran
         path.send(start, min(start + random.randrange(1, 1400), len(path.data)), lost=random.random() < 0.3)
         if random.random() < 0.2:
             path.restart()
+        if random.random() < 0.3:
+            path.come_back()
     path.finish()
     assert path.got == translated(messages)
 

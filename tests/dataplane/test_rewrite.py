@@ -106,6 +106,16 @@ def test_the_numbers_of_a_segment_are_read_and_replaced() -> None:
     assert none[40:60] == b"\x01" * 20
 
 
+def test_the_senders_clock_is_read_and_replaced() -> None:
+    """RFC 7323 appendix A: two NOPs, kind 8, length 10, TSval, TSecr."""
+    options = b"\x01\x01\x08\x0a" + struct.pack("!II", 70, 80)
+    data = tcp4(options)
+    numbers = tcp_numbers(memoryview(data), memoryview(b"INVITE"))
+    assert numbers.clock == 70
+    changed = replace_payload(data, b"INVITE", numbers._replace(clock=71))
+    assert changed[40:52] == b"\x01\x01\x08\x0a" + struct.pack("!II", 71, 80)
+
+
 @pytest.mark.parametrize(
     "options", [b"\x05\x00\x00\x00", b"\x05\xff\x00\x00", b"\x08\x0a" + bytes(10), b"\x00\x05\x0a\x01"]
 )
