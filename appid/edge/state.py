@@ -24,12 +24,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from appid.dataplane.bytecode import chooser, queue_of
-from appid.engine.kept import KeptCall
+from appid.engine.kept import KeptCall, KeptFlow
 from appid.engine.kept_stream import KeptStream
 from appid.engine.openings import PINHOLE_TIMEOUT
+from appid.engine.registered import KeptRegistration
 from appid.engine.standing import BINDING_TIMEOUT
 
-VERSION = 3
+VERSION = 4
 """Who wrote it; told where something cannot be read."""
 RUN_OUT = max(PINHOLE_TIMEOUT, BINDING_TIMEOUT) + 10.0
 """Seconds in which what the kernel holds of a call goes by itself, where no engine asks for it again."""
@@ -42,18 +43,20 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 log = logging.getLogger("appid")
 
-Kept = KeptCall | KeptStream
+Kept = KeptCall | KeptStream | KeptRegistration
 
 
 class _Line(BaseModel):
-    """One call or spliced stream as it is now, or the number of one that ended; and the last number given to a flow,
-    call, pinhole."""
+    """One call, spliced stream or registration as it is now, or the number of one that ended; and the last number given
+    to a flow, call, pinhole."""
 
     model_config = ConfigDict(extra="ignore", ser_json_bytes="hex", val_json_bytes="hex")
     call: KeptCall | None = None
     gone: int | None = None
     stream: KeptStream | None = None
     ended: int | None = None
+    registration: KeptRegistration | None = None
+    lapsed: int | None = None
     numbers: tuple[int, int, int] = (0, 0, 0)
 
 
@@ -72,6 +75,7 @@ class State:
 
     calls: dict[int, KeptCall] = field(default_factory=dict)
     streams: dict[int, KeptStream] = field(default_factory=dict)
+    registrations: dict[int, KeptRegistration] = field(default_factory=dict)
     numbers: tuple[int, int, int] = (0, 0, 0)
     workers: int = 0
     faults: int = 0
@@ -137,6 +141,10 @@ def _take(state: State, line: bytes) -> None:
         state.streams[said.stream.flow.number] = said.stream
     if said.ended is not None:
         state.streams.pop(said.ended, None)
+    if said.registration is not None:
+        state.registrations[said.registration.flow.number] = said.registration
+    if said.lapsed is not None:
+        state.registrations.pop(said.lapsed, None)
     state.numbers = _larger(state.numbers, said.numbers)
 
 
@@ -161,14 +169,19 @@ def hand_out(folder: Path, workers: int) -> dict[int, State]:
         for call in state.calls.values():
             owner = int(number) if same else queue_of(chooser(call.hosts), workers) if call.hosts else 0
             given[owner].calls[call.number] = call
-        for each in state.streams.values():
-            key = each.flow.key
-            host = key.src if each.flow.host_first else key.dst
-            owner = int(number) if same else queue_of(host, workers)
-            given[owner].streams[each.flow.number] = each
+        for stream in state.streams.values():
+            owner = int(number) if same else queue_of(_host(stream.flow), workers)
+            given[owner].streams[stream.flow.number] = stream
+        for each in state.registrations.values():
+            owner = int(number) if same else queue_of(_host(each.flow), workers)
+            given[owner].registrations[each.flow.number] = each
     for state in given.values():
         state.numbers, state.left = last, left
     return given
+
+
+def _host(flow: KeptFlow) -> bytes:
+    return flow.key.src if flow.host_first else flow.key.dst
 
 
 def tidy(folder: Path, workers: int) -> None:
@@ -235,7 +248,7 @@ class Journal:
             self._descriptor = -1
 
     def write(self, kept: Kept, numbers: tuple[int, int, int]) -> None:
-        """The call or stream as it is now."""
+        """The call, stream or registration as it is now."""
         line = _line(kept, numbers)
         place = _place(kept)
         before = self._living.get(place)
@@ -251,6 +264,10 @@ class Journal:
     def ended(self, number: int, numbers: tuple[int, int, int]) -> None:
         """So has the stream."""
         self._gone("stream", number, _Line(ended=number, numbers=numbers))
+
+    def lapsed(self, number: int, numbers: tuple[int, int, int]) -> None:
+        """So has the registration."""
+        self._gone("registration", number, _Line(lapsed=number, numbers=numbers))
 
     def _gone(self, what: str, number: int, said: _Line) -> None:
         before = self._living.pop((what, number), None)
@@ -278,9 +295,21 @@ def _whole(descriptor: int, data: bytes) -> None:
 
 
 def _place(kept: Kept) -> tuple[str, int]:
-    return ("call", kept.number) if isinstance(kept, KeptCall) else ("stream", kept.flow.number)
+    match kept:
+        case KeptCall():
+            return "call", kept.number
+        case KeptStream():
+            return "stream", kept.flow.number
+        case KeptRegistration():
+            return "registration", kept.flow.number
 
 
 def _line(kept: Kept, numbers: tuple[int, int, int]) -> bytes:
-    said = _Line(call=kept, numbers=numbers) if isinstance(kept, KeptCall) else _Line(stream=kept, numbers=numbers)
+    match kept:
+        case KeptCall():
+            said = _Line(call=kept, numbers=numbers)
+        case KeptStream():
+            said = _Line(stream=kept, numbers=numbers)
+        case KeptRegistration():
+            said = _Line(registration=kept, numbers=numbers)
     return said.model_dump_json(exclude_defaults=True).encode() + b"\n"

@@ -193,7 +193,7 @@ class Worker:
         self.gateway.stats.packets = max((call.last_packet for call in state.calls.values()), default=0)
         streams = tuple(state.streams.values())
         self._restoring = True
-        self.gateway.handle(Restored(tuple(state.calls.values()), streams))
+        self.gateway.handle(Restored(tuple(state.calls.values()), streams, tuple(state.registrations.values())))
         self._restoring = False
         self.halves.settle()
         signalling = (flow for call in state.calls.values() for flow in call.signalling if flow.key.proto == UDP)
@@ -207,7 +207,8 @@ class Worker:
             log.info("worker %d: %d calls go on; without an owner: %s", self.index, self._calls(), without)
         kept = [kept_call(self.engine, number) for number in self.engine.calls.calls.open]
         spliced = [kept_stream(self.engine, record) for record in self.engine.flows.values()]
-        living = [each for each in (*kept, *spliced) if each is not None]
+        registered = [self.engine.registered.kept(self.engine, n) for n in self.engine.registered.living()]
+        living = [each for each in (*kept, *spliced, *registered) if each is not None]
         self._journal = Journal(place, self.plan.config.workers, living, self._numbers(), state.left)
         opened.callback(self._journal.close)
         return left
@@ -220,9 +221,10 @@ class Worker:
         return self.engine.numbers.last, calls.calls.numbers.last, calls.book.numbers.last
 
     def _keep(self) -> None:
-        """What changed of calls and spliced streams is written down before it is done."""
+        """What changed of calls, spliced streams and registrations is written down before it is done."""
         touched, streams = self.engine.calls.touched, self.engine.calls.nat.touched
-        if not touched and not streams:
+        registered = self.engine.registered
+        if not touched and not streams and not registered.touched:
             return
         if self._journal is not None:
             for number in sorted(touched):
@@ -237,6 +239,13 @@ class Worker:
                     self._journal.write(stream, self._numbers())
                 else:
                     self._journal.ended(number, self._numbers())
+            for number in sorted(registered.touched):
+                registration = registered.kept(self.engine, number)
+                if registration is not None:
+                    self._journal.write(registration, self._numbers())
+                else:
+                    self._journal.lapsed(number, self._numbers())
+        registered.touched.clear()
         touched.clear()
         streams.clear()
 

@@ -23,6 +23,7 @@ from appid.engine.kept import restore
 from appid.engine.kept_stream import go_on, torn
 from appid.engine.read import read
 from appid.engine.record import FlowRecord, Settings, Topology, flow_facts
+from appid.engine.registered import Registered
 from appid.engine.reload import Reload
 from appid.engine.report import AnomalyReport, DecisionReport, ExceptionReport, FlowReport, TranslationReport
 from appid.engine.signalling import hear, learn
@@ -72,6 +73,7 @@ class Engine:
         self.flows: OrderedDict[FlowKey, FlowRecord] = OrderedDict()
         self.stamps = Stamps()
         self.waiting = Waiting()
+        self.registered = Registered()
         self.broken = False  # whether the packet at hand breaks its own format
         self.on_read: OnRead | None = None
         self.numbers = Numbers(first, step)
@@ -80,7 +82,8 @@ class Engine:
 
     @property
     def deadline(self) -> float | None:
-        return self.calls.deadline
+        calls, registered = self.calls.deadline, self.registered.next()
+        return calls if registered is None else registered if calls is None else min(calls, registered)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """What follows from `event`, in the order in which it must be carried out. Times are seconds."""
@@ -95,7 +98,9 @@ class Engine:
                 return list(self._reload(event, now))
             case Restored():
                 calls = [command for kept in event.calls for command in restore(self, kept, now)]
-                return calls + [command for kept in event.streams for command in go_on(self, kept, now)]
+                streams = [command for kept in event.streams for command in go_on(self, kept, now)]
+                flows = [each for kept in event.registrations for each in self.registered.go_on(self, kept, now)]
+                return calls + streams + flows
             case CommandFailed():
                 return []
 
@@ -363,6 +368,13 @@ class Engine:
             return name is not None
         return judge.first_match(record.situation, name).action == "allow"
 
+    def hears(self, record: FlowRecord) -> bool:
+        """Whether what is said on the flow is the ALG's business."""
+        decision, judge, situation, name = record.decision, self.settings.judge, record.situation, record.naming.name
+        if decision is None and judge is not None and situation is not None and name is not None:
+            decision = judge.first_match(situation, name)
+        return self._allowed(record) and bool(self.calls.media.functions(name, decision))
+
     def _mark(self, record: FlowRecord) -> int:
         marks = self.settings.marks
         if record.decision is None:
@@ -442,6 +454,7 @@ class Engine:
                 self.calls.moved_foreseen(activity.key, activity.packet, activity.time)
         self.calls.doubt.unheard(event.unheard, now)
         yield from self.calls.tick(event.packet, now)
+        yield from self.registered.tick(self, now)
         if now >= self._sweep_at and self.calls.nat.mappings.flows():
             self._sweep_at = now + SWEEP
             yield from self.calls.nat.sweep({record.id for record in self.flows.values()})

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from appid.engine.kept import KeptCall
     from appid.engine.kept_stream import KeptStream
     from appid.engine.record import Settings
+    from appid.engine.registered import KeptRegistration
 
 
 @final
@@ -113,10 +114,11 @@ class RulesLoaded:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """Calls and spliced streams of an engine that is gone: this one goes on with them."""
+    """Calls, spliced streams and registrations of an engine that is gone: this one goes on with them."""
 
     calls: tuple[KeptCall, ...]
     streams: tuple[KeptStream, ...] = ()
+    registrations: tuple[KeptRegistration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

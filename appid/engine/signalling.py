@@ -14,6 +14,7 @@ from appid.alg.lessons import LIFETIME, Asked, Lesson
 from appid.alg.relay import Relay, checks
 from appid.dataplane.command import Command
 from appid.decode.sdp import Description
+from appid.decode.sip import Message
 from appid.engine.read import carrier
 from appid.engine.record import FlowRecord
 from appid.packet import Packet
@@ -66,14 +67,19 @@ def hear(
             functions = engine.functions(record)
             if not functions:
                 continue
-            if engine.settings.monitor or "translation" not in functions:
-                yield from engine.calls.signal(record, layer, description, peer or b"", by_host, number, now)
-                continue
+            translated = "translation" in functions and not engine.settings.monitor
             nat = engine.calls.nat
-            carried = nat.carry(record, packet.payload, layer, description, peer or b"", by_host, number, host)
-            yield from carried.commands
-            yield from engine.calls.signal(record, layer, carried.description, peer or b"", by_host, number, now)
-            yield from nat.settle(carried, now)
+            carried = None
+            if translated:
+                carried = nat.carry(record, packet.payload, layer, description, peer or b"", by_host, number, host)
+            if carried is not None:
+                yield from carried.commands
+                description = carried.description
+            yield from engine.calls.signal(record, layer, description, peer or b"", by_host, number, now)
+            if carried is not None:
+                yield from nat.settle(carried, now)
+            if peer == record.remote and isinstance(layer.message, Message):
+                engine.registered.hear(engine, record, layer.message, by_host, now)
 
 
 def learn(engine: Engine, record: FlowRecord, asked: Asked, number: int) -> None:

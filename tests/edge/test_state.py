@@ -19,6 +19,8 @@ from appid.engine.kept import KeptCall
 from tests.engine.play import Play
 from tests.engine.test_kept import NATTED, connected, kept
 from tests.engine.test_kept_stream import begun
+from tests.engine.test_registered import Line
+from tests.engine.test_registered import kept as registrations
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,25 @@ def test_spliced_streams_are_kept_beside_calls(call: KeptCall, tmp_path: Path) -
     assert read(journal.path).streams == {1: later}
     journal.ended(1, (9, 8, 7))
     assert read(journal.path).streams == {}
+    assert read(journal.path).calls == {1: call}
+    journal.close()
+
+
+def test_registrations_are_kept_beside_calls(call: KeptCall, tmp_path: Path) -> None:
+    line = Line(Play())
+    line.register(600)
+    (value,) = registrations(line.play)
+    journal = Journal(place_of(tmp_path, 0), 1, [call, value], (9, 8, 7))
+    state = read(journal.path)
+    number = value.flow.number
+    assert (state.calls, state.registrations, state.faults) == ({1: call}, {number: value}, 0)
+    host = value.flow.key.src
+    assert hand_out(tmp_path, 3)[queue_of(host, 3)].registrations == {number: value}, "to the worker that has its host"
+    later = replace(value, until=(("sip:a@b", 9.0),))
+    journal.write(later, (9, 8, 7))
+    assert read(journal.path).registrations == {number: later}
+    journal.lapsed(number, (9, 8, 7))
+    assert read(journal.path).registrations == {}
     assert read(journal.path).calls == {1: call}
     journal.close()
 
