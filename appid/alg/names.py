@@ -16,6 +16,7 @@ class Names(Protocol):
     host        an address that stands without a port in a header
     seen        the same in Via: `received`
     session     an address that stands without a port in a session description
+    ahead       a message's head, which goes on before its body is there
     """
 
     def signalling(self, named: Endpoint) -> Endpoint | None: ...
@@ -29,6 +30,8 @@ class Names(Protocol):
     def seen(self, named: bytes) -> bytes | None: ...
 
     def session(self, named: bytes) -> bytes | None: ...
+
+    def ahead(self, head: bytes) -> None: ...
 
 
 class Natted:

@@ -6,6 +6,8 @@ but Via, which is read back by who wrote it, and addresses without a port, are t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from appid.alg.names import Natted
 from appid.alg.neighbours import Asking, Neighbours
 from appid.wire import UDP, Endpoint
@@ -32,12 +34,16 @@ class Named:
 
     def session(self, named: bytes) -> None: ...
 
+    def ahead(self, head: bytes) -> None: ...
+
 
 class Outward:
-    """What the inside host says."""
+    """What the inside host says. `ahead`: told of heads that go on alone."""
 
-    def __init__(self, neighbours: Neighbours, natted: Natted) -> None:
-        self._neighbours, self._natted = neighbours, natted
+    def __init__(
+        self, neighbours: Neighbours, natted: Natted, ahead: Callable[[bytes], object] = lambda _head: None
+    ) -> None:  # fmt: skip
+        self._neighbours, self._natted, self._ahead = neighbours, natted, ahead
 
     def signalling(self, named: Endpoint) -> Endpoint | None:
         natted = self._natted
@@ -59,6 +65,9 @@ class Outward:
 
     def session(self, named: bytes) -> bytes | None:
         return self.host(named)
+
+    def ahead(self, head: bytes) -> None:
+        self._ahead(head)
 
 
 class Inward:
@@ -104,3 +113,5 @@ class Inward:
 
     def session(self, named: bytes) -> None:
         """An address without a port may stand for any inside host."""
+
+    def ahead(self, head: bytes) -> None: ...

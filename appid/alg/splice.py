@@ -4,10 +4,11 @@ In: segments as the sender made them, acknowledgements as the receiver made them
 either end sees one unbroken connection. Whole messages are translated; a segment's place carries what the receiver has
 not had yet, whatever the sender put into it.
 
-While a message is incomplete its pieces wait here, each answered for: in the piece's place goes one old byte (a
-keep-alive, section 3.8.4), and the receiver's answer to it is passed on as covering all that waits, or a sender that
-waits for it (Nagle, RFC 1122 section 4.2.3.4) would never send the rest. A message's last byte is never answered for
-before the receiver has it, so what is lost on the way is sent again: by the sender, from here.
+While a message is incomplete that may have to change (framing.py), its pieces wait here, each answered for: in the
+piece's place goes one old byte (a keep-alive, section 3.8.4), and the receiver's answer to it is passed on as covering
+all that waits, or a sender that waits for it (Nagle, RFC 1122 section 4.2.3.4) would never send the rest. A message's
+last byte is never answered for before the receiver has it, so what is lost on the way is sent again: by the sender,
+from here.
 
 Full segments that a message does not end with wait first for what follows them at once (`later`): when the message is
 whole, each finds something to carry, and nobody has to send again. One that came back in vain goes on as above.
@@ -17,28 +18,18 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from appid.alg.framing import Framed, frame, frame_relayed
 from appid.alg.names import Names
-from appid.alg.translate import Result, translate_datagram, translate_message
+from appid.alg.translate import Result
 from appid.decode import sip
 from appid.flow.stream import Stream
-from appid.wire import DecodeError
 
 ROOM: Final = 1200
 """Bytes that a segment may carry at least: every path of today does (RFC 8200 section 5: 1280 with headers)."""
 LATER: Final = 64
 """Segments of one direction that may wait for what follows them."""
-LINE: Final = 8192
 _LIMIT: Final = 4 * sip.MESSAGE
 _HALF, _MODULUS = 1 << 31, 1 << 32
-
-
-class Framed(NamedTuple):
-    """One message, or what is none: `size` bytes become `out`. `over`: what follows is not looked at any more."""
-
-    size: int
-    out: bytes
-    result: Result = "unchanged"
-    over: bool = False
 
 
 class Sent(NamedTuple):
@@ -54,7 +45,7 @@ class Sent(NamedTuple):
 class Position(NamedTuple):
     """All that a direction knows, as values: what another process needs to go on. Segments that came out of order are
     not of it: nobody has acknowledged them. `waiting`: of a message that is not whole; `out`: what the receiver has not
-    acknowledged; `edits`: as _Edit."""
+    acknowledged; `edits`: as _Edit; `rest`: bytes to come that go on as they are."""
 
     base: int
     waiting: bytes
@@ -72,6 +63,7 @@ class Position(NamedTuple):
     over: bool
     largest: int
     relayed: bool
+    rest: int = 0
 
     @property
     def awaits(self) -> int:
@@ -88,58 +80,13 @@ class _Edit(NamedTuple):
     out_end: int
 
 
-def frame(data: memoryview, names: Names) -> Framed | None:
-    """The first message of a stream that stands at a message's start; None while it is incomplete."""
-    try:
-        layer = sip.decode_stream(data)
-    except DecodeError:
-        return Framed(len(data), bytes(data), "unparseable", over=True)
-    if layer is None:
-        line = bytes(data[:LINE]).lstrip(b"\r\n")
-        if not line:
-            return Framed(min(len(data), LINE), bytes(data[:LINE]))  # keeps the path alive (RFC 5626 section 3.5.1)
-        if b"\n" not in line and len(data) < LINE:
-            return None
-        return Framed(len(data), bytes(data), "unparseable", over=True)
-    if not layer.consumed:
-        return None
-    raw, message = bytes(data[: layer.consumed]), layer.message
-    assert isinstance(message, sip.Message)
-    if any(fact.name == "sip.anomaly" for fact in layer.facts):
-        return Framed(len(raw), raw, "unparseable")
-    try:
-        out = raw[: raw.find(message.head)] + translate_message(message, names)
-    except DecodeError:
-        return Framed(len(raw), raw, "unparseable")
-    return Framed(len(raw), out, "unchanged" if out == raw else "translated")
-
-
-def frame_relayed(data: memoryview, names: Names) -> Framed | None:
-    """The same of a stream between a client and its relay: STUN (RFC 8489 section 6.2.2) and ChannelData, which is
-    padded here (RFC 8656 section 12.5)."""
-    if len(data) < 4:
-        return None
-    length, channel = int.from_bytes(data[2:4], "big"), data[0] & 0xC0 == 0x40
-    if data[0] & 0x80:
-        return Framed(len(data), bytes(data), over=True)
-    whole = 4 + length if channel else 20 + length
-    size = whole + (-whole % 4 if channel else 0)
-    if len(data) < size:
-        return None
-    raw = bytes(data[:size])
-    told = translate_datagram(raw[:whole], names)
-    if told is None or told.result != "translated":
-        return Framed(size, raw, told.result if told is not None else "unchanged")
-    return Framed(size, told.payload + bytes(-len(told.payload) % 4 if channel else 0), "translated")
-
-
 class Splice:
     """Positions count from `base`, the sequence number of the first byte looked at. `prefix`: bytes from there on that
     have gone out already; `relayed`: it is one between a client and its relay."""
 
     __slots__ = ("_acked", "_base", "_clock", "_delta", "_edits", "_fin", "_high", "_largest", "_later", "_out",
-                 "_out_first", "_over", "_prefix", "_received", "_relayed", "_sent", "_stream", "_told",
-                 "results")  # fmt: skip
+                 "_out_first", "_over", "_prefix", "_received", "_relayed", "_rest", "_sent", "_stream", "_told",
+                 "_wanted", "results")  # fmt: skip
 
     def __init__(self, base: int, prefix: bytes = b"", relayed: bool = False) -> None:
         self._base, self._relayed = base, relayed
@@ -156,6 +103,7 @@ class Splice:
         self._largest = ROOM
         self._later: set[tuple[int, int]] = set()
         self._clock: int | None = None
+        self._rest = self._wanted = 0
         self.results: list[Result] = []
 
     @property
@@ -164,7 +112,7 @@ class Splice:
         return Position(
             self._base, bytes(self._stream.data), self._prefix, self._received, self._high, self._sent,
             bytes(self._out), self._out_first, self._acked, self._told, self._delta, edits, self._fin, self._over,
-            self._largest, self._relayed,
+            self._largest, self._relayed, self._rest,
         )  # fmt: skip
 
     @classmethod
@@ -173,7 +121,7 @@ class Splice:
         p = position
         sent = p.acked >= 0 and 0 <= p.out_first <= p.sent <= p.out_first + len(p.out)
         came = p.told <= p.received <= p.high and len(p.waiting) <= p.received
-        if not (sent and came) or max(len(p.waiting), len(p.prefix)) >= _LIMIT:
+        if not (sent and came) or p.rest < 0 or max(len(p.waiting), len(p.prefix)) >= _LIMIT:
             raise ValueError("no position of a stream")
         made = cls(p.base, relayed=p.relayed)
         made._stream = Stream(_LIMIT)
@@ -182,7 +130,7 @@ class Splice:
         made._prefix, made._received, made._high, made._sent = p.prefix, p.received, p.high, p.sent
         made._out, made._out_first, made._acked, made._told = bytearray(p.out), p.out_first, p.acked, p.told
         made._delta, made._edits, made._fin = p.delta, [_Edit(*each) for each in p.edits], p.fin
-        made._over, made._largest = p.over, p.largest
+        made._over, made._largest, made._rest = p.over, p.largest, p.rest
         return made
 
     # -- from the sender -----------------------------------------------------------------------------------------
@@ -240,14 +188,20 @@ class Splice:
         return bytes(self._out[at : at + 1]) if at >= 0 else b"\0"
 
     def _frame(self, names: Names) -> None:
-        """Translate what is whole; hand on what is no SIP."""
+        """Translate what is whole; hand on what is no SIP, and what of a message need not change."""
         while (data := self._stream.data) and not self._over:
+            if self._rest:
+                raw = bytes(data[: self._rest])
+                self._rest -= len(raw)
+                self._append(raw, Framed(len(raw), raw))
+                continue
+            if len(data) < self._wanted:
+                return
             framed = frame_relayed(data, names) if self._relayed else frame(data, names)
-            if framed is None:
-                if len(data) > sip.MESSAGE + LINE:
-                    framed = Framed(len(data), bytes(data), "unparseable", over=True)
-                else:
-                    return
+            if isinstance(framed, int):
+                self._wanted = framed
+                return
+            self._wanted, self._rest = 0, framed.rest
             self._append(bytes(data[: framed.size]), framed)
         if self._over:
             self._flush()
@@ -277,7 +231,7 @@ class Splice:
         """What waits goes as it is."""
         data = bytes(self._stream.data)
         if data:
-            self._append(data, Framed(len(data), data, "unchanged", self._over))
+            self._append(data, Framed(len(data), data, over=self._over))
 
     # -- from the receiver ---------------------------------------------------------------------------------------
 

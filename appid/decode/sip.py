@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import zlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from appid.wire import DecodeError, Fact, Layer
 
@@ -164,19 +164,50 @@ def decode(data: memoryview) -> Layer | None:
     return _layer(start, headers, bytes(data[start.start(1 if start[1] else 3) : end]), body, odd, len(data))
 
 
+class Framing(NamedTuple):
+    """A stream's message whose head is whole: bytes up to the body, and in all; `described`: its body may hold a
+    session description; `odd`: its head breaks its format."""
+
+    head: int
+    size: int
+    described: bool
+    odd: bool
+
+
+def framing(data: memoryview) -> Framing | None:
+    """Of a stream at a message's start; None where its head is not whole, or it is no SIP."""
+    start = _START.match(data)
+    found = _framed(data, start) if start is not None else None
+    if found is None:
+        return None
+    headers, odd, end, total = found
+    kind = next((value for key, value in headers if key == "content-type"), "").strip()
+    described = total > end and (_is_sdp(kind) or kind.lower().startswith("multipart/"))
+    return Framing(end, total, described, bool(odd))
+
+
+def _framed(
+    data: memoryview, start: re.Match[bytes]
+) -> tuple[tuple[tuple[str, str], ...], list[str], int, int] | None:  # fmt: skip
+    """Headers, a complaint, where the head ends and where the message does."""
+    blank = _BLANK.search(data, start.end() - 1)
+    if blank is None:
+        return None
+    headers, odd = _headers(bytes(data[start.end() : blank.end()]))
+    return headers, odd, blank.end(), blank.end() + (_length(headers) or 0)
+
+
 def decode_stream(data: memoryview) -> Layer | None:
     """A stream: framed by Content-Length, no body without it; consumed is 0 until the message is whole."""
     start = _START.match(data)
     if start is None:
         return None
-    blank = _BLANK.search(data, start.end() - 1)
-    if blank is None:
+    found = _framed(data, start)
+    if found is None:
         if len(data) > MESSAGE:
             raise DecodeError("sip", MESSAGE, "message too large")
         return Layer("sip", (), 0)
-    end = blank.end()
-    headers, odd = _headers(bytes(data[start.end() : end]))
-    total = end + (_length(headers) or 0)
+    headers, odd, end, total = found
     if total > MESSAGE:
         raise DecodeError("sip", MESSAGE, "message too large")
     if total > len(data):

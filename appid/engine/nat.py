@@ -99,7 +99,7 @@ class NatKeeper:
         if by_host:
             owner = (call_id, record.host)
             by_call = message.method == "INVITE"
-            enough = self._contacts(record, natted, message, owner if by_call else record.id, host, commands)
+            enough = self._contacts(record, natted, message.head, owner if by_call else record.id, host, commands)
             if description is not None:
                 enough = self._reserve(record, natted, description, peer, owner, host, bound) and enough
             if not enough:
@@ -207,7 +207,14 @@ class NatKeeper:
             return
         self.touched[record.id] = record
         mine, theirs = spliced if outward else (spliced[1], spliced[0])
-        names = self._names(natted, outward == record.host_first, host)
+        commands: list[Command] = []
+
+        def ahead(head: bytes) -> None:
+            if not self._contacts(record, natted, head, record.id, host, commands):
+                commands.append(_told(record, number, "no-port"))
+
+        by_host = outward == record.host_first
+        names = Outward(self.neighbours, natted, ahead) if by_host else self._names(natted, by_host, host)
         numbers = tcp_numbers(data[: packet.length], packet.payload)
         sent = mine.segment(numbers.sequence, packet.payload, numbers.fin, names)
         if sent.later:
@@ -217,6 +224,7 @@ class NatKeeper:
         covered = theirs.acknowledge(numbers.acknowledgement) if packet.tcp_flags & ACK else numbers.acknowledgement
         sacks = tuple(block for each in numbers.sacks if (block := theirs.selected(*each)) is not None)
         told = Numbers(sent.sequence, covered, sacks, numbers.fin and sent.fin, clock)
+        yield from commands
         if told != numbers or sent.payload != packet.payload:
             yield RewritePayload(number, sent.payload, told)
         for result in mine.results:
@@ -287,13 +295,12 @@ class NatKeeper:
         return known is None or self.may(proto, inside.address, known, host)
 
     def _contacts(
-        self, record: FlowRecord, natted: Natted, message: sip.Message, owner: Owner, host: Host,
-        commands: list[Command],
+        self, record: FlowRecord, natted: Natted, head: bytes, owner: Owner, host: Host, commands: list[Command]
     ) -> bool:  # fmt: skip
         """Ports beside the flow's own, at which its sender wants to be called: a Contact of a TCP client, mostly. Out:
         whether there were enough."""
         named = Named()
-        translate_head(message.head, named)
+        translate_head(head, named)
         address, proto, remote = natted.outside.address, natted.proto, natted.remote
         natted.knows = _says(named.found, natted, natted.knows)
         natted.knows_via = _says(named.vias, natted, natted.knows_via)

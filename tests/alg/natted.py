@@ -35,6 +35,8 @@ class Table:
     def session(self, named: bytes) -> bytes | None:
         return self.hosts.get(named)
 
+    def ahead(self, head: bytes) -> None: ...
+
 
 def at(host: str, port: int) -> Endpoint:
     return Endpoint(packed(host), port)

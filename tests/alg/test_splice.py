@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ConfigDict, TypeAdapter
 
-from appid.alg.splice import ROOM, Position, Splice, frame
+from appid.alg.framing import LONGEST
+from appid.alg.splice import ROOM, Position, Splice
 from appid.alg.translate import translate_datagram
-from tests.alg.natted import OUT, SDP, lf, sip
+from tests.alg.natted import OUT, SDP, fields, lf, sip
 
 WRITTEN = TypeAdapter(Position, config=ConfigDict(ser_json_bytes="hex", val_json_bytes="hex"))
 BASE = 0xFFFFFF00  # the numbers wrap early
@@ -364,11 +365,47 @@ def test_any_bytes_get_through(noise: bytes, size: int) -> None:
     assert path.fin
 
 
-def test_framing_waits_for_the_line_and_for_the_message() -> None:
-    message = MESSAGES[0]
-    for size in (3, 20, 100, len(message) - 1):
-        assert frame(memoryview(message[:size]), OUT) is None
-    whole = frame(memoryview(message + b"more"), OUT)
-    assert whole is not None
-    assert (whole.size, whole.result) == (len(message), "translated")
-    assert frame(memoryview(b"\r\n"), OUT) == (2, b"\r\n", "unchanged", False)
+NOTIFY = sip(b"", "NOTIFY sip:bob@198.51.100.20 SIP/2.0").replace(
+    b"Content-Length: 0", b"Content-Type: application/pidf+xml\r\nContent-Length: 40000"
+) + bytes(range(32, 127)) * 422  # fmt: skip
+
+
+def test_a_body_that_stays_as_it_is_waits_for_nothing() -> None:
+    """However long: what is kept back of it is carried by what is sent again, and that is soon nothing."""
+    whole = NOTIFY[: NOTIFY.index(b"\r\n\r\n") + 4 + 40000]
+    path = Path(whole + MESSAGES[0])
+    head = len(whole) - 40000
+    for start in range(0, len(whole), 1448):
+        path.send(start, min(start + 1448, len(whole)))
+        if start > head:
+            assert len(path.got) >= start, "the segment before has arrived"
+            path.restart()
+    path.send(len(whole), len(path.data))
+    path.finish()
+    assert path.got == translated([whole, MESSAGES[0]])
+    assert path.splice.results == ["translated"]
+
+
+@pytest.mark.parametrize("cut", [1448, 300])
+def test_a_description_too_long_to_wait_for_stays_and_that_is_told(cut: int) -> None:
+    big = sip(lf(SDP + "a=candidate:filler\n" * 1000))
+    assert len(big) > LONGEST + 1448
+    path = Path(big + MESSAGES[0])
+    for start in range(0, len(path.data), cut):
+        path.send(start, min(start + cut, len(path.data)))
+        assert len(path.got) >= start - LONGEST
+    path.finish()
+    _, blank, body = bytes(path.got).partition(b"\r\n\r\n")
+    assert fields(bytes(path.got))["Via"].startswith("SIP/2.0/UDP 203.0.113.77:6060;"), "answers find their way"
+    assert body == big.partition(blank)[2] + translated(MESSAGES[:1])
+    assert path.splice.results == ["too-long", "translated"]
+
+
+def test_a_head_without_an_end_goes_on() -> None:
+    endless = MESSAGES[0].partition(b"Content-Type")[0] + b"X: y\r\n" * 4000
+    path = Path(endless)
+    for start in range(0, len(path.data), 1448):
+        path.send(start, min(start + 1448, len(path.data)))
+    path.finish()
+    assert path.got == endless
+    assert path.splice.results == ["too-long"]
