@@ -19,6 +19,8 @@ PER_GATEWAY = 65536
 LEFT = 10.0
 """Seconds for which a closed expectation's place is remembered."""
 MAX_LEFT = 4096
+MAX_AWAITED = 4096
+"""Expectations whose place another call has, of all calls."""
 
 _Place = tuple[int, bytes, int, bytes]
 
@@ -47,6 +49,8 @@ class Book:
         self._hosts: dict[bytes, int] = {}
         self.numbers = Numbers(first, step)
         self._left: OrderedDict[_Place, tuple[str, int, float]] = OrderedDict()
+        self._awaited: dict[_Place, dict[int, Expectation]] = {}
+        self._awaiting: dict[int, dict[_Place, None]] = {}
 
     def foreseen(self, key: FlowKey) -> tuple[int, Expectation] | None:
         """The expectation that this 5-tuple fulfils: inbound to the inside port, or outbound from it."""
@@ -94,8 +98,10 @@ class Book:
         return [(number, self.open[number]) for number in self._by_call.get(call, ())]
 
     def add(self, expectation: Expectation) -> int | None:
-        """Its number; None if it stands already, or a cap forbids it (`full`)."""
+        """Its number; None if it stands already, or a cap forbids it (`full`). Where another call has its place, as
+        when a phone with one port has two calls by one provider, it is that one's heir."""
         if not self._room(expectation):
+            self._await(expectation)
             return None
         number = self.numbers.take()
         self._keep(number, expectation)
@@ -119,6 +125,38 @@ class Book:
         if self._hosts.get(expectation.inside, 0) >= self._host:
             return f"a host has {self._host} ports"
         return f"the gateway has {self._gateway} ports" if len(self.open) >= self._gateway else None
+
+    def _await(self, expectation: Expectation) -> None:
+        place, call = _place(expectation), expectation.call
+        holder = self._places.get(place)
+        if holder is None or self.open[holder].call == call or len(self._awaited) >= MAX_AWAITED:
+            return
+        mine = self._awaiting.setdefault(call, {})
+        if len(mine) < PER_CALL:
+            mine[place] = None
+            self._awaited.setdefault(place, {})[call] = expectation
+
+    def heir(self, number: int) -> Expectation | None:
+        """Who has its place when it goes; it waits for it no longer."""
+        place = _place(self.open[number])
+        waiting = self._awaited.get(place)
+        if not waiting:
+            return None
+        expectation = next(iter(waiting.values()))
+        self._waive(expectation.call, place)
+        return expectation
+
+    def forgo(self, call: int, inside: bytes | None = None) -> None:
+        """The call waits for no place any more, or for none of this host's."""
+        for place in [place for place in self._awaiting.get(call, ()) if inside in (None, place[1])]:
+            self._waive(call, place)
+
+    def _waive(self, call: int, place: _Place) -> None:
+        del self._awaited[place][call], self._awaiting[call][place]
+        if not self._awaited[place]:
+            del self._awaited[place]
+        if not self._awaiting[call]:
+            del self._awaiting[call]
 
     def _keep(self, number: int, expectation: Expectation) -> None:
         self.open[number] = expectation

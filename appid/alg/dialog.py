@@ -170,7 +170,7 @@ class Dialog:
     def places(self) -> Iterator[MediaPort]:
         """The ports at which the inside host is to receive."""
         for pair in self.standing:
-            yield from agreed(pair.inside, pair.outside, self.host)
+            yield from agreed(pair.inside, pair.outside, self.host, self.peer or None)
 
     def settled(self, signal: Signal) -> bool:
         """Whether a request about the session has had its last answer; unknown of one from before a restart."""

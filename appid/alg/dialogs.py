@@ -39,14 +39,17 @@ class Dialogs:
             if signal.method != "INVITE" or signal.to_tag or not signal.from_tag:
                 return []
             return self._begin(signal, dialog, now)
-        if dialog.ended or not _same_tags(dialog, signal):
-            return []
-        if signal.peer != dialog.peer and signal.peer not in dialog.peers:
+        if not _own(dialog, signal):
             return []
         self.carry(dialog, signal.flow)
         changes = hear(dialog, signal, now)
         self._note(dialog)
         return changes
+
+    def own(self, signal: Signal) -> Dialog | None:
+        """The dialog that goes on and is meant, by its tags and its path."""
+        dialog = self.find(signal)
+        return dialog if dialog is not None and _own(dialog, signal) else None
 
     def find(self, signal: Signal) -> Dialog | None:
         """The dialog that these tags name, seen from this host, over or not."""
@@ -202,6 +205,11 @@ class Dialogs:
         views.remove(dialog)
         if not views:
             del self._views[dialog.call_id]
+
+
+def _own(dialog: Dialog, signal: Signal) -> bool:
+    path = signal.peer == dialog.peer or signal.peer in dialog.peers
+    return path and not dialog.ended and _same_tags(dialog, signal)
 
 
 def _same_tags(dialog: Dialog, signal: Signal) -> bool:

@@ -36,12 +36,15 @@ class MediaPort:
     candidate: bool = False
 
 
-def agreed(inside: Description, outside: Description, host: bytes | None = None) -> tuple[MediaPort, ...]:
+def agreed(
+    inside: Description, outside: Description, host: bytes | None = None, sender: bytes | None = None
+) -> tuple[MediaPort, ...]:  # fmt: skip
     """The ports at which the inside host will receive; media that either side refused (port 0) have none. `host`: its
-    address, to which candidates of its own must belong."""
+    address, to which candidates of its own must belong; `sender`: who sends where the other description has a name in
+    the place of an address (RFC 8866 section 5.7)."""
     found: dict[tuple[int, bytes], MediaPort] = {}
     for ours, theirs in zip(inside.media, outside.media, strict=False):
-        peer = theirs.connection or outside.connection
+        peer = theirs.connection or outside.connection or sender
         mine = ours.connection or inside.connection
         if peer is None or not any(peer) or not any(mine or b"\1") or ours.port == 0 or theirs.port == 0:
             continue  # refused (RFC 3264 section 6), or 0.0.0.0: on hold (section 8.4)

@@ -32,7 +32,8 @@ class Desired:
         """A command was carried out, or tried."""
         match command:
             case OpenPinhole():
-                self._forget(command.id)
+                for number in (command.id, *self._users.get(element(command.expectation), ())):
+                    self._forget(number)  # one number has the element: that of who was handed it last
                 self._pinholes[command.id] = (command, now + command.timeout)
                 self._users.setdefault(element(command.expectation), set()).add(command.id)
             case ClosePinhole():

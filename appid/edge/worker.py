@@ -55,7 +55,7 @@ from appid.engine import (
     RulesLoaded,
 )
 from appid.engine.event import nowhere
-from appid.engine.kept import kept_call
+from appid.engine.kept import kept_call, kept_calls
 from appid.engine.kept_stream import kept_stream
 from appid.policy.exception import Failure
 from appid.wire import UDP
@@ -205,7 +205,7 @@ class Worker:
         if any(closed or left) or state.calls:
             without = closed or f"{len(left)} pinholes, left to run out"
             log.info("worker %d: %d calls go on; without an owner: %s", self.index, self._calls(), without)
-        kept = [kept_call(self.engine, number) for number in self.engine.calls.calls.open]
+        kept = kept_calls(self.engine)
         spliced = [kept_stream(self.engine, record) for record in self.engine.flows.values()]
         registered = [self.engine.registered.kept(self.engine, n) for n in self.engine.registered.living()]
         living = [each for each in (*kept, *spliced, *registered) if each is not None]

@@ -48,12 +48,12 @@ class CallKeeper:
             settings, topology, (first, step), self.calls, self.dialogs, self.decisions, self._sooner
         )  # fmt: skip
         self.book, self.nat, self.lessons = self.media.book, self.media.nat, self.media.lessons
-        self.asleep = Asleep(self.dialogs, self.nat)
         self.paths = Paths(self.dialogs)
         self.records: dict[int, dict[int, FlowRecord]] = {}
         self.doubt = Doubt(self.calls, self.records)
         self.touched: set[int] = set()
         """Calls of which a packet was seen, or that ended, since somebody emptied this."""
+        self.asleep = Asleep(self.dialogs, self.nat, self.touched)
         self.deadline: float | None = None
 
     def reload(
@@ -189,14 +189,21 @@ class CallKeeper:
             outward,
             record.key,
         )
-        for change in self.dialogs.handle(signal, now):
+        changes = self.dialogs.handle(signal, now)
+        for change in changes:
             yield from self._apply(change, record, packet, now)
         if (due := self.paths.heard(record.key, now)) is not None:
             self._sooner(due)
-        dialog, owner = self.dialogs.find(signal), (signal.call_id, signal.host)
+        dialog, owner = self.dialogs.own(signal), (signal.call_id, signal.host)
+        call = self.calls.open.get(dialog.call) if dialog is not None else None
+        if call is not None:  # whichever call its flow was last heard of
+            call.touch(now, packet)
+            self.touched.add(call.id)
         if dialog is not None and dialog.settled(signal):
             views = self.dialogs.at(*owner)
             yield from self.nat.trim(owner, chain.from_iterable(view.spoken() for view in views))
+            if call is not None and signal.method is None and not changes:
+                yield from self.media.confirmed(call, dialog, record, packet, now)
         other = replace(signal, host=peer, peer=record.host, outward=not outward)
         if self.topology.inside(peer) and self.dialogs.find(other) is not None:
             # Straight from one inside host to the other, though both were called by way of the outside: the other's
@@ -204,7 +211,8 @@ class CallKeeper:
             for change in self.dialogs.handle(other, now):
                 if change.what in ("leaving", "ended"):
                     yield from self._apply(change, record, packet, now)
-        if dialog is not None and (slept := Slept(dialog.call_id, dialog.call)) in self.asleep:
+        known = self.dialogs.find(signal)
+        if known is not None and (slept := Slept(known.call_id, known.call)) in self.asleep:
             self.asleep.put(slept, now)
         elif not self.dialogs.at(*owner):
             yield from self.nat.release(owner)  # nobody's dialog: what it named is not kept
@@ -328,9 +336,8 @@ class CallKeeper:
         """One end's view is over: what was opened for that host goes; the call is over with its last dialog."""
         call_id, host = change.dialog.call_id, change.dialog.host
         if views := self.dialogs.living(call_id, call.id):
-            for number, expectation in self.book.of_call(call.id):
-                if expectation.inside == host and all(view.host != host for view in views):
-                    yield from self.media.close(number, packet, now)
+            if all(view.host != host for view in views):
+                yield from self.media.over(call, packet, now, host)
             yield from self.asleep.release(call_id, host)
             return
         yield from self.end(call, change.end, packet, now, answered)
@@ -345,8 +352,7 @@ class CallKeeper:
             call.close(end, call.last_packet if end == "lost" else packet)
         elif answered:
             call.ended_at = packet
-        for number, _ in self.book.of_call(call.id):
-            yield from self.media.close(number, packet, now)
+        yield from self.media.over(call, packet, now)
         self.calls.remove(call)
         self.records.pop(call.id, None)
         self.touched.add(call.id)
@@ -355,7 +361,7 @@ class CallKeeper:
         if call.call_id is not None:
             slept = Slept(call.call_id, call.id)
             if silent and self.dialogs.living(*slept):
-                self.asleep.put(slept, now)
+                self.asleep.put(slept, now, call.application)
             else:
                 yield from self.asleep.forget(slept, now, call.hosts)
         yield told_call(call)

@@ -34,6 +34,9 @@ class Due(Generic[Key]):
     def drop(self, key: Key) -> None:
         self._times.pop(key, None)
 
+    def time(self, key: Key) -> float | None:
+        return self._times.get(key)
+
     def next(self) -> float | None:
         """The earliest time; None where nothing waits."""
         while self._heap:

@@ -19,6 +19,7 @@ from appid.dataplane.command import BindNat, Command
 from appid.engine.calls import CallKeeper
 from appid.engine.record import FlowRecord
 from appid.engine.report import told_call
+from appid.engine.silence import LIFETIME, Slept
 from appid.flow.call import SILENCE, Call, CallMedia
 from appid.flow.key import FlowKey
 from appid.identify.identification import Because, Confidence
@@ -105,17 +106,19 @@ class KeptCall:
     pinholes: tuple[KeptPinhole, ...] = ()
     bindings: tuple[BindNat, ...] = ()
     signalling: tuple[KeptFlow, ...] = ()
+    asleep: float | None = None
+    """It was lost by silence, and its dialogs are kept until then (seconds); nothing is open for it."""
 
 
 # -- an engine's call -> values ----------------------------------------------------------------------------------------
 
 
 def kept_call(engine: Engine, number: int) -> KeptCall | None:
-    """None where there is no such call (any more)."""
+    """None where there is no such call (any more), and none whose dialogs sleep."""
     calls = engine.calls
     call = calls.calls.open.get(number)
     if call is None:
-        return None
+        return _kept_asleep(engine, number)
     pinholes = [KeptPinhole(n, expectation, calls.media.bound.get(n)) for n, expectation in calls.book.of_call(number)]
     theirs = {pinhole.binding for pinhole in pinholes}
     owners = [(call.call_id, host) for host in sorted(call.hosts)] if call.call_id is not None else []
@@ -131,6 +134,28 @@ def kept_call(engine: Engine, number: int) -> KeptCall | None:
         calls.decisions.get(number), calls.situations.get(number),
         tuple(_kept_dialog(dialog) for dialog in dialogs), tuple(pinholes), tuple(bindings),
         tuple(kept_flow(record) for record in records.values()),
+    )  # fmt: skip
+
+
+def kept_calls(engine: Engine) -> list[KeptCall]:
+    """All of them."""
+    found = (kept_call(engine, number) for number in (*engine.calls.calls.open, *engine.calls.asleep.names))
+    return [kept for kept in found if kept is not None]
+
+
+def _kept_asleep(engine: Engine, number: int) -> KeptCall | None:
+    calls = engine.calls
+    slept, application = calls.asleep.names.get(number, (None, ""))
+    dialogs = calls.dialogs.living(*slept) if slept is not None else []
+    if slept is None or not dialogs:
+        return None
+    flows = dict.fromkeys(flow for dialog in dialogs for flow in dialog.carriers)
+    return KeptCall(
+        number, application, 0, 0, tuple(sorted({dialog.host for dialog in dialogs})),
+        tuple(sorted({peer for dialog in dialogs for peer in dialog.peers})), call_id=slept.call_id,
+        dialogs=tuple(_kept_dialog(dialog) for dialog in dialogs),
+        signalling=tuple(kept_flow(engine.flows[flow]) for flow in flows if flow in engine.flows),
+        asleep=calls.asleep.until(slept),
     )  # fmt: skip
 
 
@@ -168,6 +193,9 @@ def restore(engine: Engine, kept: KeptCall, now: float) -> Iterator[Command]:
     calls = engine.calls
     if not _sound(engine, kept):
         return
+    if kept.asleep is not None:
+        _restore_asleep(engine, kept, kept.asleep, now)
+        return
     told_of = kept.signalling and all(flow.key.proto == UDP for flow in kept.signalling)
     seen = now if told_of else now - SILENCE + UNHEARD
     call = Call(kept.number, kept.application, kept.started_at, seen, kept.last_packet)
@@ -185,11 +213,7 @@ def restore(engine: Engine, kept: KeptCall, now: float) -> Iterator[Command]:
     call.tag = next((dialog.from_tag for dialog in kept.dialogs), "")
     for dialog in kept.dialogs[:MAX_LISTED]:
         _restore_dialog(calls, call, dialog, now)
-    for flow in kept.signalling[:MAX_LISTED]:
-        record = engine.flows.get(flow.key)  # of another call, too
-        if record is None or record.id != flow.number:
-            record = record_of(flow, call.id, now)
-            engine.follow_again(record)
+    for record in _followed(engine, kept, call.id, now):
         calls.records.setdefault(call.id, {})[record.id] = record
     for binding in kept.bindings[:MAX_LISTED]:
         calls.nat.restore(binding, (call.call_id or "", binding.inside), now)
@@ -198,6 +222,29 @@ def restore(engine: Engine, kept: KeptCall, now: float) -> Iterator[Command]:
         yield from calls.media.restore(pinhole.number, pinhole.expectation, pinhole.binding, call, now)
     calls.resume()
     yield told_call(call)
+
+
+def _followed(engine: Engine, kept: KeptCall, call: int, now: float) -> Iterator[FlowRecord]:
+    for flow in kept.signalling[:MAX_LISTED]:
+        record = engine.flows.get(flow.key)  # of another call, too
+        if record is None or record.id != flow.number:
+            record = record_of(flow, call, now)
+            engine.follow_again(record)
+        yield record
+
+
+def _restore_asleep(engine: Engine, kept: KeptCall, until: float, now: float) -> None:
+    """What its dialogs say next wakes it."""
+    calls = engine.calls
+    call = Call(kept.number, kept.application, kept.started_at, now, kept.last_packet, call_id=kept.call_id)
+    call.peers = set(kept.peers[:MAX_LISTED])
+    calls.calls.numbers.beyond(kept.number)
+    for dialog in kept.dialogs[:MAX_LISTED]:
+        _restore_dialog(calls, call, dialog, now)
+    for _ in _followed(engine, kept, call.id, now):
+        pass
+    calls.asleep.keep(Slept(kept.call_id or "", call.id), min(until, now + LIFETIME), kept.application)
+    calls.resume()
 
 
 def _sound(engine: Engine, kept: KeptCall) -> bool:

@@ -25,6 +25,7 @@ from appid.engine.due import Due
 from appid.engine.nat import OPENS_MEDIA, NatKeeper
 from appid.engine.record import FlowRecord, Settings, Topology
 from appid.engine.report import AnomalyReport, PinholeReport
+from appid.engine.silence import LIFETIME
 from appid.engine.standing import AT_ONCE, REFRESH, ROUNDS
 from appid.flow.call import Call, Calls
 from appid.flow.key import FlowKey
@@ -155,6 +156,7 @@ class Openings:
                 if self.settings.share[1] > 1:  # what it sends at once may be another worker's, who has not heard yet
                     there = across(expectation)
                     wanted[there.inside, there.port, there.peer] = there
+        self.book.forgo(call.id, record.host)
         ours = {record.host, *(inside for inside, _, _ in wanted)}
         standing = {
             (e.inside, e.port, e.peer): n for n, e in self.book.of_call(call.id)
@@ -170,6 +172,14 @@ class Openings:
                 yield from self._open(expectation, packet, now)
             elif self.book.open[standing[place_key]].reason == CHANNEL_BIND:
                 yield from self._renew(standing[place_key], expectation, now)
+
+    def confirmed(self, call: Call, dialog: Dialog, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:
+        """Both ends have said again that the session goes on (RFC 4028): its time begins anew, or it opens anew."""
+        mine = [(n, e) for n, e in self.book.of_call(call.id) if e.inside == record.host and e.reason != CHANNEL_BIND]
+        for number, expectation in mine:
+            self.book.replace(number, replace(expectation, expires=now + LIFETIME))
+        if not mine:
+            yield from self.agreed(call, dialog, record, packet, now)
 
     def _teach(
         self, call: Call, place: MediaPort, record: FlowRecord, packet: int, now: float
@@ -230,8 +240,11 @@ class Openings:
         if number is None:
             return
         owner = self.calls.open.get(self.book.open[number].call)
-        if owner is not None and not owner.ending:
-            return
+        if owner is None or owner.ending:
+            yield from self._hand_over(number, packet)
+
+    def _hand_over(self, number: int, packet: int) -> Iterator[Command]:
+        """Another call takes the place: the kernel's element and binding stay."""
         self.due.drop(number)
         yield from self.tell(number, self.book.remove(number), packet)
         self.bound.pop(number, None)
@@ -268,7 +281,18 @@ class Openings:
         if not self.topology.inside(expectation.peer):
             yield Report("pinhole", PinholeReport(number, expectation, closed))
 
+    def over(self, call: Call, packet: int, now: float, host: bytes | None = None) -> Iterator[Command]:
+        """The call has ended, or one inside host's part in it."""
+        self.book.forgo(call.id, host)
+        for number, expectation in self.book.of_call(call.id):
+            if host in (None, expectation.inside):
+                yield from self.close(number, packet, now)
+
     def close(self, number: int, packet: int, now: float) -> Iterator[Command]:
+        if (heir := self.book.heir(number)) is not None:
+            yield from self._hand_over(number, packet)
+            yield from self._open(heir, packet, now)
+            return
         self.due.drop(number)
         expectation = self.book.remove(number, now)
         yield ClosePinhole(number, expectation)

@@ -214,3 +214,17 @@ def test_a_flood_costs_no_more_the_longer_it_lasts() -> None:
         spent.append(time.process_time() - begun)
     assert spent[2] < 3 * spent[0]
     assert of(play.commands, OpenPinhole) == []
+
+
+def test_a_call_is_kept_awake_by_its_own_words_whichever_its_flow_was_last_heard_of() -> None:
+    """A trunk, two lines: OPTIONS, session timers."""
+    play = world()
+    first, _ = (Way(play, ALICE, call_id=name, rtp=rtp).connect() for name, rtp in (("a", 16402), ("b", 18000)))
+    for now in (40.0, 80.0):
+        play.tick(now - 1)
+        play.now = now
+        first.asks("OPTIONS", int(now))
+        first.says("200 OK", f"{int(now)} OPTIONS")
+    play.tick(110.0)
+    assert ends(play)[0] == "open"
+    assert {16402, 16403} <= {port for port, _ in held(play, ALICE)}

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
 from appid.dataplane.command import ClosePinhole, OpenPinhole, UnbindNat
 from appid.engine import CallReport, PinholeReport, RulesLoaded
+from appid.engine.event import Activity
+from appid.engine.silence import LIFETIME
+from appid.flow.key import FlowKey
 from appid.identify.application import AlgFunction
 from appid.policy.rule import PolicyRule
+from appid.wire import UDP, packed
 from tests.corpus.writer import End
-from tests.engine.phones import SIP, Phone, gateway
-from tests.engine.play import Play, bodies, of
+from tests.engine.phones import PROVIDER, SIP, Phone, body, gateway
+from tests.engine.play import Play, bodies, of, settings
 
 ALICE = End("172.16.42.187", 5060)
 
@@ -73,3 +78,84 @@ def test_a_reload_that_switches_nothing_off_shuts_nothing() -> None:
     play.commands += play.engine.handle(RulesLoaded(settings), play.now)
     assert of(play.commands, ClosePinhole) == []
     assert len(play.engine.calls.book.open) == 2
+
+
+# ---- time ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_is_refreshed_outlives_the_hard_limit() -> None:
+    """RFC 4028: a re-INVITE with the description of before, each quarter of an hour."""
+    play = gateway()
+    phone = called(play)
+    media = FlowKey(UDP, packed(PROVIDER.host), 30000, packed(ALICE.host), 16402)
+    for cseq in count(2):
+        for second in range(0, 900, 50):
+            play.tick(play.now + 50, Activity(media, play.now + 50))
+            assert len(play.engine.calls.book.open) == 2, (play.now, second)
+        if play.now > LIFETIME + 1800:
+            break
+        phone.invite(cseq=cseq, to_tag=";tag=314159")
+        phone.respond("200 OK", f"{cseq} INVITE")
+    assert of(play.commands, ClosePinhole) == []
+
+
+def test_what_the_hard_limit_has_shut_opens_with_the_next_refresh() -> None:
+    play = gateway()
+    phone = called(play)
+    media = FlowKey(UDP, packed(PROVIDER.host), 30000, packed(ALICE.host), 16402)
+    while play.now < LIFETIME + 50:
+        play.tick(play.now + 50, Activity(media, play.now + 50))
+    assert not play.engine.calls.book.open
+    phone.invite(cseq=2, to_tag=";tag=314159")
+    phone.respond("200 OK", "2 INVITE")
+    assert len(play.engine.calls.book.open) == 2
+
+
+# ---- one port, two calls ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nat", [True, False], ids=["nat", "routed"])
+def test_the_second_call_at_a_port_has_it_when_the_first_ends(nat: bool) -> None:
+    """An attended transfer, call waiting: one provider, a phone with one media port. Media is not interrupted."""
+    play = gateway() if nat else Play(settings(SIP))
+    first, second = (Phone(play, ALICE, call_id=name) for name in ("first", "second"))
+    for each in (first, second):
+        each.invite()
+        each.back(each.head("SIP/2.0 200 OK", "1 INVITE", ";tag=314159", body(PROVIDER.host, 30000)))
+    opened = of(play.commands, OpenPinhole)
+    assert len(opened) == 2, "one element of the kernel's set is enough for both"
+    for hung_up, left in ((first, 2), (second, 0)):
+        hung_up.out(hung_up.head("BYE sip:bob SIP/2.0", "2 BYE", ";tag=314159", b""))
+        before = len(play.commands)
+        hung_up.back(hung_up.head("SIP/2.0 200 OK", "2 BYE", ";tag=314159", b""))
+        assert len(play.engine.calls.book.open) == left
+        assert len(of(play.commands[before:], ClosePinhole)) == 2 - left
+        assert bool(of(play.commands[before:], UnbindNat)) == (nat and not left)
+    reports = bodies(play.commands, PinholeReport)
+    assert [report.expectation.call for report in reports if report.closed_at is None] == [1, 1, 2, 2]
+    assert [report.expectation.call for report in reports if report.closed_at is not None] == [1, 1, 2, 2]
+
+
+def test_who_waits_for_a_place_and_ends_first_inherits_nothing() -> None:
+    play = Play(settings(SIP))
+    first, second = (Phone(play, ALICE, call_id=name) for name in ("first", "second"))
+    for each in (first, second):
+        each.invite()
+        each.back(each.head("SIP/2.0 200 OK", "1 INVITE", ";tag=314159", body(PROVIDER.host, 30000)))
+    for hung_up in (second, first):
+        hung_up.out(hung_up.head("BYE sip:bob SIP/2.0", "2 BYE", ";tag=314159", b""))
+        hung_up.back(hung_up.head("SIP/2.0 200 OK", "2 BYE", ";tag=314159", b""))
+    assert not play.engine.calls.book.open
+    assert len(of(play.commands, ClosePinhole)) == 2
+
+
+def test_a_description_with_a_name_is_of_who_sent_it() -> None:
+    """RFC 8866 section 5.7: c= may be a domain name."""
+    play = Play(settings(SIP))
+    phone = Phone(play, ALICE)
+    phone.invite()
+    answer = body("media.example.org", 30000)
+    phone.back(phone.head("SIP/2.0 200 OK", "1 INVITE", ";tag=314159", answer))
+    assert [(e.port, e.peer) for e in play.engine.calls.book.open.values()] == [
+        (16402, packed(PROVIDER.host)), (16403, packed(PROVIDER.host)),
+    ]  # fmt: skip

@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 import pytest
 
 from appid.alg.dialog import BYE_TIMEOUT
-from appid.dataplane.command import Command
-from appid.engine import AnomalyReport, CallReport, Settings
+from appid.dataplane.command import Command, KeepFlow
+from appid.engine import AnomalyReport, CallReport, Restored, Settings
+from appid.engine.kept import kept_call, kept_calls
 from appid.engine.limits import Limits
-from appid.engine.silence import MAX_ASLEEP, RINGING
+from appid.engine.silence import LIFETIME, MAX_ASLEEP, RINGING
 from appid.policy.rule import PolicyRule
 from appid.wire import Endpoint, packed, text
 from tests.corpus.writer import End
 from tests.engine.phones import GATE, PROVIDER, Phone, body, gateway
-from tests.engine.play import Play, bodies, settings
+from tests.engine.play import Play, bodies, of, settings
 
 ALICE, BOB = End("172.16.42.187", 5060), End("172.16.42.185", 5060)
 SIP = settings(PolicyRule("sip", "allow", applications=frozenset({"sip", "rtp", "rtcp"}), service="any"))
@@ -191,3 +192,56 @@ def test_a_flood_of_one_host_ends_nobody_elses_call(limits: Limits) -> None:
     told = [report.reason for report in bodies(play.commands, AnomalyReport)]
     assert told
     assert all(BOB.host in reason for reason in told)
+
+
+def test_a_host_with_many_sleepers_wakes_none_of_anothers() -> None:
+    """He has an accomplice who answers, then both are silent."""
+    play = Play(SIP)
+    honest = Member(play, ALICE, tag="alice", call_id="honest")
+    honest.called()
+    honest.says("200 OK", port=16402)
+    play.tick(61.0)
+    for number in range(MAX_ASLEEP + 50):
+        play.now = 61.0 + number / 100
+        mallory = Member(play, BOB, tag="bob", call_id=f"many-{number}")
+        mallory.called()
+        mallory.says("200 OK")
+    for second in range(80, 200, 5):
+        play.tick(float(second))
+    keeper = play.engine.calls
+    assert len(keeper.asleep) <= MAX_ASLEEP
+    assert sum(not d.ended for d in keeper.dialogs.known.values()) <= MAX_ASLEEP
+    honest.called("INVITE", 2, ";tag=alice")
+    honest.says("200 OK", "2 INVITE", port=16402)
+    assert held(play, ALICE) == [16402, 16403]
+
+
+def test_what_sleeps_outlives_its_engine() -> None:
+    """A call on hold for long: after a restart its resume opens, its way is kept, and its BYE is heard."""
+    before = Play(SIP)
+    phone = Member(before, ALICE, tag="alice")
+    phone.called()
+    phone.says("200 OK", port=16402)
+    before.tick(61.0)
+    (number,) = before.engine.calls.asleep.names
+    (kept,) = kept_calls(before.engine)
+    assert (kept.number, kept.asleep, kept.pinholes) == (number, 61.0 + LIFETIME, ())
+    assert number in before.engine.calls.touched, "it is written down"
+    for resumed in (True, False):
+        after = Play(SIP, now=100.0, number=before.number)
+        after.commands += after.engine.handle(Restored((kept,)), 100.0)
+        again = replace(phone, play=after)
+        assert (held(after, ALICE), ends(after)) == ([], [])
+        assert [flow.dport for flow in (each.key for each in of(after.tick(104.0), KeepFlow))] == [5060]
+        if resumed:
+            again.called("INVITE", 2, ";tag=alice")
+            again.says("200 OK", "2 INVITE", port=16402)
+            assert (held(after, ALICE), ends(after)) == ([16402, 16403], ["open"])
+            assert min(after.engine.calls.calls.open) > number
+        else:
+            again.called("BYE", 2, ";tag=alice")
+            again.says("200 OK", "2 BYE")
+            after.tick(105.0)
+            assert not after.engine.calls.asleep.names
+        assert number in after.engine.calls.touched
+        assert kept_call(after.engine, number) is None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from appid.flow.call import SILENCE
 from tests.netns.live import Live, live, rule, settle
 from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, PUBLIC4, PUBLIC6, Net, received, until
 
@@ -398,3 +399,29 @@ def test_a_call_silent_for_longer_than_conntrack_waits_is_hung_up_from_outside(
         left = [int(entry.split()[2]) for entry in bare.entries().splitlines() if "dport=5060" in entry]
         assert left
         assert max(left) <= 8, "with the calls the grace is gone: the kernel forgets their signalling in its own time"
+
+
+@pytest.mark.slow
+def test_a_call_on_hold_that_sleeps_is_resumed_from_outside_after_a_restart(bare: Net, tmp_path: Path) -> None:
+    """A minute without a packet, a gateway that is killed, then the far side's re-INVITE: media passes again."""
+    with natted(bare, tmp_path, SIP_OUT) as gateway:
+        phone, far = Agent(bare.client, CLIENT4, 16402), Agent(bare.peer, PEER4, 30000)
+        talk(phone, far, "held")
+        offered = (PUBLIC4, 16402)
+        assert until(lambda: gateway.ask("calls")[0]["end"] == "lost", SILENCE + 10)
+        far.media[0].sendto(b"\x80shut", offered)
+        assert received(phone.media[0]) == []
+        gateway.process.kill()
+        gateway.process.wait()
+        gateway.begin()
+        first = "INVITE sip:u@x SIP/2.0"
+        far.signalling.sendto(far.message(first, "2 INVITE", "held", (";tag=held", ";tag=a"), far.sdp()), far.from_)
+        assert phone.hear().startswith("INVITE")
+        tags, via = (";tag=held", ";tag=a"), phone.field(r"^Via: (.*?)\r$")
+        ok = phone.message("SIP/2.0 200 OK", "2 INVITE", "held", tags, phone.sdp(), via)
+        phone.signalling.sendto(ok, (far.host, 5060))
+        assert "200 OK" in far.hear()
+        assert far.far() == offered
+        far.media[0].sendto(b"\x80again", offered)
+        assert received(phone.media[0], 0.3, least=1) == [b"\x80again"]
+        assert [call["end"] for call in gateway.ask("calls")][-1] == "open"
