@@ -116,3 +116,27 @@ def test_the_other_end_expects_the_same_from_the_other_side() -> None:
     there = across(wanted)
     assert (there.inside, there.port, there.peer, there.announced) == (PEER, 16393, CLIENT, 16402)
     assert across(there) == wanted
+
+
+def test_who_wants_a_place_that_another_call_has_is_its_heir() -> None:
+    book = Book()
+    book.add(MEDIA)
+    later, last = replace(MEDIA, call=2), replace(MEDIA, call=3)
+    assert [book.add(wanted) for wanted in (MEDIA, later, last, last)] == [None] * 4
+    assert book.heir(1) == later
+    book.remove(1)
+    assert book.add(later) == 2
+    book.forgo(3, OTHER)
+    assert book.heir(2) == last
+    assert book.heir(2) is None
+    assert book.add(last) is None
+    book.forgo(3)
+    assert book.heir(2) is None
+
+
+def test_who_waits_is_bounded() -> None:
+    book = Book(host=100_000)
+    for port in range(2 * PER_CALL):
+        book.add(replace(MEDIA, port=20000 + port, call=100 + port))
+        book.add(replace(MEDIA, port=20000 + port, call=1))
+    assert sum(book.heir(number) is not None for number in list(book.open)) == PER_CALL

@@ -28,6 +28,11 @@ def test_an_element_is_shared_while_another_pinhole_needs_it() -> None:
     assert not opened(1, 2).shared(ClosePinhole(1, WANTED), 61.0), "the other one's timeout is over"
 
 
+def test_an_element_that_was_handed_over_is_shut_with_its_last_owner() -> None:
+    """A phone's next call takes the place of one that is ending: nobody closes the first number."""
+    assert not opened(1, 2).shared(ClosePinhole(2, WANTED), 1.0)
+
+
 def test_bindings_are_found_by_the_pinholes_ends() -> None:
     desired = Desired()
     assert desired.binding(WANTED) is None

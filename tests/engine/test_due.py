@@ -25,6 +25,7 @@ def test_a_key_has_one_time_and_may_be_dropped() -> None:
     due: Due[str] = Due()
     due.put("a", 5.0)
     due.put("a", 50.0)
+    assert (due.time("a"), due.time("b")) == (50.0, None)
     due.put("b", 7.0)
     due.drop("b")
     due.drop("nobody")
