@@ -34,6 +34,7 @@ from tests.sip.conversations import (
     refused_again,
     retransmissions,
     routed,
+    silent,
     simple,
     taken_back,
     two_answers,
@@ -49,8 +50,8 @@ from tests.sip.steps import sdp
 class Case:
     """`media` must arrive whole at the other side. `rtcp`: the control port as an offset from the media port, tried
     both ways while the call is up. `cut`: after the end nothing more passes. `tcp`; `pieces`: bytes a segment of
-    either side, 0: messages that follow each other share one. `ways`: who is inside: the caller (out), the callee (in),
-    both (within), both with a proxy outside between them (behind)."""
+    either side, 0: messages that follow each other share one. `long`: it takes its time. `ways`: who is inside: the
+    caller (out), the callee (in), both (within), both with a proxy outside between them (behind)."""
 
     name: str
     legs: tuple[Leg, ...]
@@ -60,6 +61,7 @@ class Case:
     tcp: bool = False
     pieces: int | None = None
     compact: bool = False
+    long: bool = False
     ways: tuple[str, ...] = ("out", "in")
 
 
@@ -71,6 +73,8 @@ CASES = {
     for case in (
         Case("call, BYE by the caller", simple(stay=900), rtcp=1, ways=ALL),
         Case("call, BYE by the callee", bye_by_callee(), ways=PROXIED),
+        Case("long silence, BYE by the callee", silent(False), cut=True, ways=("out", "behind"), long=True),
+        Case("long silence, BYE by the caller", silent(True), cut=True, ways=("in", "behind"), long=True),
         Case("early media (183)", early(), AGAIN, ways=ALL),
         Case("PRACK (RFC 3262), early media", prack(), AGAIN, ways=PROXIED),
         Case("offer in 183, answer in PRACK", prack_answers()),

@@ -88,6 +88,23 @@ def bye_by_callee() -> tuple[Leg, ...]:
     )
 
 
+LONG_SILENCE = 9000
+"""Milliseconds: longer than the town's conntrack keeps a flow that says nothing."""
+
+
+def silent(caller_ends: bool) -> tuple[Leg, ...]:
+    """Nobody says anything for so long; then one hangs up."""
+    quiet = pause(LONG_SILENCE)
+
+    def caller(p: Party) -> list[str]:
+        return [*_begin(p), *_talk("caller"), *([quiet, *_bye(p)] if caller_ends else _gone(p))]
+
+    def callee(p: Party) -> list[str]:
+        return [*_ring(p), *_talk("callee", 1, 300), *(_gone(p) if caller_ends else [quiet, *_bye(p, 1)])]
+
+    return (Leg(caller, callee),)
+
+
 def early() -> tuple[Leg, ...]:
     def caller(p: Party) -> list[str]:
         return [p.invite(), ignore(100), p.answered(183), play("caller", 1), p.answered(200), p.request("ACK", 1),

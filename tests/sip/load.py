@@ -314,6 +314,13 @@ def calls_up(
         generator.close()
 
 
+def bound(where: Town, v6: bool) -> set[tuple[Ends, str, Ends]]:
+    """Media bindings in the kernel's own maps: the outside end, the peer's address, the inside end."""
+    table = re.sub(r"\s+", " ", where.gateway.run("nft", "list", "map", "inet", "appid-nat", f"dnat{6 if v6 else 4}"))
+    found = re.findall(r"udp \. (\S+) \. (\d+) \. (\S+) [^,}]*? : (\S+) \. (\d+)", table)
+    return {((out, int(port)), peer, (to, int(at))) for out, port, peer, to, at in found if int(at) != SIP}
+
+
 def left(where: Town, gateway: Live) -> list[str]:
     """Pinholes and bindings that are still in the kernel or in the engine's book, waited for while they go."""
 

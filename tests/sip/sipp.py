@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.netns.net import Namespace
 
 SIP, MEDIA = 5060, 16402
-PATIENCE = 12
+PATIENCE = 20
 """Seconds until a scenario that does not end counts as failed."""
 
 

@@ -28,7 +28,7 @@ lie in one segment (nf_conntrack_sip.c)."""
 def test_cases_under_nat(tmp_path: Path, v6: bool) -> None:
     """By the phone, to it, between two behind it; every other case, the rest in the other family. tshark reads what
     left."""
-    half = list(CASES.values())[v6::2]
+    half = [case for case in CASES.values() if not case.long][v6::2]
     with town("ours", True, tmp_path) as (where, _):
         found = play(where, "ours", tmp_path, v6, ("out", "in", "behind"), half)
         capture = where.witnesses[where.peer].write(tmp_path / "outside.pcap")

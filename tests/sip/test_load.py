@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.net import PUBLIC4, PUBLIC6
-from tests.sip.load import Generator, calls_up, left
+from tests.sip.load import Ends, Generator, bound, calls_up, left
 from tests.sip.scan import scan
 from tests.sip.town import PLACES, Place, Town, town
 
@@ -25,6 +25,16 @@ def told(made: Generator, where: Town) -> tuple[str, str, set[int]]:
     target = (PUBLIC6 if ":" in call.phone[0] else PUBLIC4) if where.nat else call.phone[0]
     ends = [end for c in made.calls if c.peer[0] == call.peer[0] for end in c.told["peer"]]
     return call.peer[0], target, {port for host, port in ends if host == target}
+
+
+def _agreed(made: Generator) -> set[tuple[Ends, str, Ends]]:
+    """What the kernel should hold for them: as each peer was told, towards it alone; RTP at an even port, RTCP next."""
+    found = set()
+    for call in made.calls:
+        rtp, rtcp = call.told["peer"]
+        assert (rtp[1] % 2, rtcp[1]) == (0, rtp[1] + 1)
+        found |= {(rtp, call.peer[0], (call.phone[0], call.port)), (rtcp, call.peer[0], (call.phone[0], call.port + 1))}
+    return found
 
 
 def stranger(v6: bool) -> str:
@@ -49,6 +59,7 @@ def test_fifty_calls(tmp_path: Path, nat: bool, v6: bool) -> None:
             assert [call for call in made.calls if not call.whole] == [], str(made.load)
             peer, target, wanted = told(made, where)
             assert len(wanted) == (4 if nat else 2)
+            assert bound(where, v6) == (_agreed(made) if nat else set())
             assert scan(where, peer, target, SOME_PORTS) == wanted
             assert scan(where, stranger(v6), target, SOME_PORTS) == set()
         assert [call for call in made.calls if not call.over] == []

@@ -65,6 +65,26 @@ def test_a_move_that_is_refused_after_its_183_is_taken_back(tmp_path: Path, nat:
         assert left(where, gateway) == []
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("nat", [False, True], ids=["routed", "nat"])
+def test_two_calls_at_one_port_the_first_is_hung_up(tmp_path: Path, nat: bool) -> None:
+    """One phone, one media port, one peer: call waiting, or a transfer (INVITE with Replaces). The second goes on."""
+    with town("ours", nat, tmp_path) as (where, gateway):
+        assert gateway is not None
+        talk = Talk(where, 0)
+        bye = talk.request("BYE", 2, ";tag=b")
+        talk.victim.call_id = "second"
+        talk.asked, talk.source = talk.victim.heard(talk.mine, talk.theirs, talk.victim.invite())
+        talk.answer("200 OK", body(talk.victim.place.peer, FAR))
+        assert talk.passes() == (True, True)
+        talk.ask(bye, answered=True)
+        assert talk.passes() == (True, True)
+        talk.ask(talk.request("BYE", 2, ";tag=b"), answered=True)
+        assert talk.passes() == (False, False)
+        assert left(where, gateway) == []
+        talk.close()
+
+
 LONG = 66.0
 """Seconds in which nobody says anything: longer than a call may be silent."""
 

@@ -28,6 +28,8 @@ SIP_ONLY = rule("calls", "allow", "sip", from_='["inside"]', service='["udp/5060
 ALL_OUT = rule("out", "allow", from_='["inside"]', service='"any"')
 PLACES = 100
 """Calls that can be made side by side, each with addresses of its own."""
+UDP_TIMEOUT = 8
+"""Seconds for which conntrack keeps a flow of datagrams: by default 30, or 120 once both sides have spoken."""
 PROXY4, PROXY6 = "198.51.100.5", "fd00:77:2::5"
 STRANGER4, STRANGER6 = "198.51.100.9", "fd00:77:2::9"
 OTHER4, OTHER6 = "10.77.3.2", "fd00:77:3::2"
@@ -92,6 +94,8 @@ outside = { interfaces = ["wan0"] }
             self.other.run("ip", "route", "add", "default", "via", "10.77.3.1")
             self.other.run("ip", "-6", "route", "add", "default", "via", "fd00:77:3::1")
             self._settle()
+            for kind in ("", "_stream"):
+                self.gateway.run("sysctl", "-qw", f"net.netfilter.nf_conntrack_udp_timeout{kind}={UDP_TIMEOUT}")
             if nat:
                 self.masquerade()
                 self.peer.run("ip", "route", "add", "unreachable", "10.77.0.0/16")
