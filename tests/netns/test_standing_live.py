@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from appid.dataplane.chain import PINHOLES
-from appid.dataplane.ruleset import Variant
+from appid.dataplane.ruleset import VARIANTS, Variant
 from appid.edge.privileges import NET_ADMIN, NET_RAW, held
 from tests.netns.live import ALL, ROOT, ZONES, Live, live, rule
 from tests.netns.net import CLIENT4, PEER4, PUBLIC4, Net, received, until
@@ -43,14 +43,29 @@ def test_workers_hold_net_admin_alone_and_rules_still_change(bare: Net, tmp_path
         assert "--set-dscp 0x2e" in bare.gateway.run(f"iptables-{variant}-save", "-t", "mangle")
 
 
-def test_what_stands_in_the_way_is_named_and_the_status_is_3(bare: Net, tmp_path: Path, variant: Variant) -> None:
-    program = f"iptables-{variant}"
+THEIRS = ("iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy")
+SHORT = {("nft", "iptables-nft"), ("legacy", "ip6tables-legacy")}
+
+
+@pytest.mark.parametrize(("variant", "program"), [
+    pytest.param(variant, program, marks=[] if (variant, program) in SHORT else [pytest.mark.slow])
+    for variant in VARIANTS for program in THEIRS
+])  # fmt: skip
+def test_what_stands_in_the_way_is_named_and_the_status_is_3(
+    bare: Net, tmp_path: Path, variant: Variant, program: str
+) -> None:
+    """In whatever variant and family it stands."""
     bare.gateway.run(program, "-t", "mangle", "-A", "PREROUTING", "-j", "MARK", "--set-mark", "0x4000/0x4000")
     bare.gateway.run(
         program, "-t", "raw", "-A", "PREROUTING", "-p", "udp", "--dport", "5060", "-j", "CT", "--helper", "sip"
     )
     bare.gateway.run(program, "-A", "FORWARD", "-j", "NFQUEUE", "--queue-num", "0", "--queue-bypass")
-    before = bare.gateway.run(f"{program}-save")
+
+    def rules() -> list[str]:
+        saved = bare.gateway.run(f"{program}-save").splitlines()
+        return [line.partition(" [")[0] for line in saved if line[0] != "#"]
+
+    before = rules()
     (tmp_path / "policy.toml").write_text(ZONES + ALL)
     config = tmp_path / "appid.toml"
     config.write_text(f'[gateway]\niptables = "{variant}"\n[listen]\ncontrol = "{tmp_path}/control.sock"\n'
@@ -67,9 +82,7 @@ def test_what_stands_in_the_way_is_named_and_the_status_is_3(bare: Net, tmp_path
     assert "mark_mask = " in lines[0], "a way out is shown"
     assert "queue 0" in lines[1]
     assert "SIP helper" in lines[2]
-    assert [line for line in before.splitlines() if line[0] != "#"] == [
-        line for line in bare.gateway.run(f"{program}-save").splitlines() if line[0] != "#"
-    ]
+    assert rules() == before
 
 
 def test_a_second_gateway_on_the_same_queue_is_refused(bare: Net, tmp_path: Path) -> None:
