@@ -89,11 +89,13 @@ def _statement(statement: Any, sip: set[str]) -> Iterator[Use]:
         yield from (Use("reads", bits) for bits in _read(statement["match"]["left"]))
     elif "queue" in statement:
         number = (statement["queue"] or {}).get("num", 0)
-        first, last = number["range"] if isinstance(number, dict) and "range" in number else (number, number)
-        if isinstance(first, int) and isinstance(last, int):
-            yield Use("queue", first=first, last=last)
-    elif statement.get("ct helper") in sip:
-        yield Use("helper")
+        ends = number["range"] if isinstance(number, dict) and "range" in number else (number, number)
+        first, last = ends if all(isinstance(end, int) for end in ends) else (0, 0xFFFF)  # it is computed
+        yield Use("queue", first=first, last=last)
+    elif "ct helper" in statement:
+        named = statement["ct helper"]
+        if named in sip if isinstance(named, str) else sip:  # or a map tells which
+            yield Use("helper")
     elif "xt" in statement:
         yield from _XT.get((statement["xt"] or {}).get("name", ""), ())
     elif any(_is_mark(part) for part in _parts(statement)):

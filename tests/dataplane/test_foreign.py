@@ -59,7 +59,16 @@ MARK, CONNMARK = {"meta": {"key": "mark"}}, {"ct": {"key": "mark"}}
         ({"vmap": {"key": CONNMARK, "data": {"set": [[1, {"accept": None}]]}}}, Use("reads", ALL)),
         ({"queue": {"num": {"range": [2, 5]}, "flags": ["bypass"]}}, Use("queue", first=2, last=5)),
         ({"queue": {"num": 7}}, Use("queue", first=7, last=7)),
+        ({"queue": {"num": {"jhash": {"mod": 4, "offset": 30}}}}, Use("queue", first=0, last=0xFFFF)),
         ({"ct helper": "mine"}, Use("helper")),
+        (
+            {"ct helper": {"map": {"key": {"payload": {"protocol": "udp", "field": "dport"}}, "data": "@h"}}},
+            Use("helper"),
+        ),
+        ({"xt": {"type": "target", "name": "CONNMARK"}}, Use("writes", ALL)),
+        ({"xt": {"type": "match", "name": "mark"}}, Use("reads", ALL)),
+        ({"xt": {"type": "target", "name": "NFQUEUE"}}, Use("queue", first=0, last=0xFFFF)),
+        ({"xt": {"type": "target", "name": "CT"}}, Use("helper")),
     ],
 )
 def test_an_nft_rule(statement: dict[str, Any], expected: Use) -> None:
@@ -71,7 +80,8 @@ def test_an_nft_rule(statement: dict[str, Any], expected: Use) -> None:
 def test_other_statements_use_nothing_of_ours() -> None:
     payload = {"payload": {"protocol": "udp", "field": "dport"}}
     statements = [{"match": {"op": "==", "left": payload, "right": 53}}, {"counter": {"packets": 1, "bytes": 2}},
-                  {"ct helper": "ftp21"}, {"xt": None}, {"mangle": {"key": payload, "value": 54}}]  # fmt: skip
+                  {"ct helper": "ftp21"}, {"xt": None},
+                  {"xt": {"type": "target", "name": "TCPMSS"}}, {"mangle": {"key": payload, "value": 54}}]  # fmt: skip
     rule = {"family": "ip", "table": "t", "chain": "c", "handle": 1, "expr": statements}
     assert list(nft_uses([{"rule": rule}, {"metainfo": {}}])) == []
 

@@ -52,6 +52,8 @@ def test_nothing_is_wrong_here_and_looking_leaves_nothing(space: Namespace, vari
         ("nft", "add table ip t; add chain ip t c; add rule ip t c ct mark set 0x5", "mark", "nft: table ip t chain c"),
         ("nft", 'add table inet h; add ct helper inet h s { type "sip" protocol udp; }; add chain inet h c; '
                 'add rule inet h c udp dport 5060 ct helper set "s"', "helper", "nft: table inet h chain c"),
+        ("nft", 'add table ip h; add ct helper ip h s { type "sip" protocol udp; }; add chain ip h c; '
+                'add rule ip h c ct helper set udp dport map { 5060 : "s" }', "helper", "nft: table ip h chain c"),
     ],
 )  # fmt: skip
 def test_what_others_use_is_named(space: Namespace, program: str, rule: str, kind: str, says: str) -> None:
