@@ -31,11 +31,21 @@ _PEOPLE = frozenset(
 )
 
 _HOST = rb"(\[[0-9A-Fa-f:.]{2,45}\]|\d{1,3}(?:\.\d{1,3}){3})"
-_URI = re.compile(
-    rb'"(?:[^"\\]|\\.){0,256}+"'  # a display name, whatever it says
-    rb"|(?i:(sips?:(?:[^@\s<>,\"]{0,256}@)?))" + _HOST + rb"(?::(\d{1,5}))?(?![\w.\[])"
-    rb"|(?i:(;\s*maddr\s*=\s*))" + _HOST
-)
+
+
+def _pattern(scheme_and_user: bytes) -> re.Pattern[bytes]:
+    return re.compile(
+        rb'"(?:[^"\\]|\\.){0,256}+"'  # a display name, whatever it says
+        rb"|(?i:(" + scheme_and_user + rb"))" + _HOST + rb"(?::(\d{1,5}))?(?![\w.\[])"
+        rb"|(?i:(;\s*maddr\s*=\s*))" + _HOST
+    )
+
+
+# A user may be long and hold commas (RFC 3261 section 25.1) where no comma ends the URI: within <>, and in the start
+# line. Each try there ends at the next < or space, so that all of them look at a line once; elsewhere it is bounded.
+_USER = rb"sips?:(?:[^@\s<>\"]*+@)?"
+_URI = _pattern(rb"(?<=<)" + _USER + rb"|sips?:(?:[^@\s<>,\"]{0,256}@)?")
+_START = _pattern(rb"(?<=\s)" + _USER)
 _SENT_BY = re.compile(rb"(\s*SIP\s*/\s*2\.0\s*/\s*[\w-]{1,16}\s+)" + _HOST + rb"(?:\s*:\s*(\d{1,5}))?(?![\w.\[])", re.I)
 _PARAMETER = re.compile(rb"(;\s*(received|maddr)\s*=\s*)(\[?[0-9A-Fa-f:.]{2,45}\]?)|(;\s*rport\s*=\s*)(\d{1,5})", re.I)
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
@@ -46,7 +56,7 @@ def translate_head(head: bytes, names: Names, length: int | None = None) -> byte
     """The head with the addresses of the other side; `length` is the body's new length, None where it did not change.
     A head without Content-Length gets none (RFC 3261 section 20.14: a datagram ends by itself)."""
     lines = _logical(head)
-    lines[0] = _uris(lines[0], names)
+    lines[0] = _uris(lines[0], names, _START)
     for index, line in enumerate(lines[1:], 1):
         name = line.partition(b":")[0].strip().lower().decode("ascii", "replace")
         name = COMPACT.get(name, name)
@@ -87,7 +97,7 @@ def _write(named: Endpoint, port: bytes | None) -> bytes:
     return (host if port is None and named.port == DEFAULT_PORT else f"{host}:{named.port}").encode()
 
 
-def _uris(line: bytes, names: Names, people: bool = False) -> bytes:
+def _uris(line: bytes, names: Names, uris: re.Pattern[bytes] = _URI, people: bool = False) -> bytes:
     def replaced(found: re.Match[bytes]) -> bytes:
         scheme, host, port, maddr, other = found.groups()
         if scheme is not None and people and port is None:
@@ -100,7 +110,7 @@ def _uris(line: bytes, names: Names, people: bool = False) -> bytes:
             return maddr + _bare(other, names.host)
         return found[0]
 
-    return _URI.sub(replaced, line)
+    return uris.sub(replaced, line)
 
 
 def _via(value: bytes, names: Names) -> bytes:

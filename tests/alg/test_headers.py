@@ -7,7 +7,10 @@ import pytest
 from appid.alg.headers import translate_head
 from tests.alg.natted import BACK, GATE, OUT, OUT6, PHONE, SDP, fields, lf, sip, told
 
-UNITS = [b"sip:", b'"', b'"\\', b"sip:a@", b";rport=1", b"SIP/2.0/UDP 1.1.1.1,", b" ", b"\r\n "]
+UNITS = [
+    b"sip:", b"<sip:", b"<sip:a,", b"sip:,", b" sip:", b'"', b'"\\', b"sip:a@", b";rport=1", b"SIP/2.0/UDP 1.1.1.1,",
+    b" ", b"\r\n ",
+]  # fmt: skip
 
 
 def test_an_invite_going_out_names_the_gateway() -> None:
@@ -34,6 +37,12 @@ HEADS = [
      "Record-Route: <sip:203.0.113.77:6060;lr>, <sip:p.example;lr>"),
     ("Route: <sip:10.1.3.33:5060;lr>", "Route: <sip:203.0.113.77:6060;lr>"),
     ("Path: <sip:10.1.3.33;lr>", "Path: <sip:203.0.113.77:6060;lr>"),
+    ("m: <sip:+1(555),12;p=$?@10.1.3.33:5060>", "m: <sip:+1(555),12;p=$?@203.0.113.77:6060>"),
+    ("Contact: <sip:a,b:secret,c@10.1.3.33>, sip:10.1.3.33,<sip:d,e@10.1.3.33>",
+     "Contact: <sip:a,b:secret,c@203.0.113.77:6060>, sip:203.0.113.77:6060,<sip:d,e@203.0.113.77:6060>"),
+    (f"Contact: <sip:{'u' * 3000}@10.1.3.33>", f"Contact: <sip:{'u' * 3000}@203.0.113.77:6060>"),
+    (f"Route: <sip:{'a,' * 200}@10.1.3.33;lr>", f"Route: <sip:{'a,' * 200}@203.0.113.77:6060;lr>"),
+    ("Contact: sip:p.example,sip:u@10.1.3.33", "Contact: sip:p.example,sip:u@203.0.113.77:6060"),
     ("v:SIP/2.0/TCP 10.1.3.33", "v:SIP/2.0/TCP 203.0.113.77:6060"),
     ("Via: SIP / 2.0 / UDP 10.1.3.33 : 5060 ;branch=z9", "Via: SIP / 2.0 / UDP 203.0.113.77:6060 ;branch=z9"),
     ("Via: SIP/2.0/UDP 10.1.3.33;branch=a,SIP/2.0/UDP p.example;received=10.1.3.33",
@@ -70,6 +79,12 @@ def test_a_request_coming_in_is_addressed_to_the_phone() -> None:
     assert told(raw, BACK).startswith(f"BYE sip:alice@{PHONE}:5060 SIP/2.0\r\n".encode())
 
 
+@pytest.mark.parametrize("user", ["+1(555),12", "a,b;c=d", "u" * 3000])
+def test_a_request_is_addressed_to_whatever_user_the_phone_has(user: str) -> None:
+    raw = sip(b"", f"BYE sip:{user}@{GATE}:6060 SIP/2.0")
+    assert told(raw, BACK).startswith(f"BYE sip:{user}@{PHONE}:5060 SIP/2.0\r\n".encode())
+
+
 def test_what_goes_out_and_comes_back_is_what_it_was() -> None:
     """Where ports are written out; a port that stood for itself is written from then on."""
     raw = sip(lf(SDP)).replace(f"alice@{PHONE}>\r".encode(), f"alice@{PHONE}:5060>\r".encode())
@@ -93,3 +108,4 @@ def test_a_long_header_costs_no_more_than_its_length(unit: bytes) -> None:
     for name in (b"Contact: ", b"Via: "):
         head = b"OPTIONS sip:a@b SIP/2.0\r\n" + name + unit * (60_000 // len(unit)) + b"\r\n\r\n"
         assert translate_head(head, OUT)
+    assert translate_head(b"OPTIONS " + unit * (60_000 // len(unit)) + b" SIP/2.0\r\n\r\n", OUT)
