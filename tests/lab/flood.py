@@ -38,7 +38,7 @@ PAUSE = 0.02
 
 @dataclass
 class Flooded:
-    """`memory`: the largest resident size of the worker that was seen, in MiB."""
+    """`memory`: the largest resident size of a worker or their supervisor that was seen, in MiB."""
 
     flows: int = 0
     seen: int = 0
@@ -95,7 +95,8 @@ async def _watch(gateway: Gateway, flooded: Flooded) -> None:
     while True:
         (stats, *_) = await asyncio.to_thread(ask, gateway.control, {"ask": "stats"}, 30.0)
         worker: dict[str, Any] = stats["workers"][0]
-        flooded.memory = max(flooded.memory, resident(worker["pid"]))
+        supervisor = int(Path(f"/proc/{worker['pid']}/stat").read_text().rpartition(")")[2].split()[1])
+        flooded.memory = max(flooded.memory, *map(resident, (supervisor, *(each["pid"] for each in stats["workers"]))))
         flooded.table = max(flooded.table, stats["flows"])
         flooded.seen = worker["seen"]
         flooded.given_up = stats["exceptions"]["table-full"]

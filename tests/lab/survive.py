@@ -44,7 +44,8 @@ KILLED = ("serving", "supervisor", "serving", "supervisor", "serving", "supervis
 @dataclass
 class Survived:
     """`wrong`: what was not right within RIGHT_WITHIN seconds; `slowest`: the longest that it took; `open`: calls whose
-    pinhole the kernel held while media went directly, without which its absence afterwards would show nothing."""
+    pinhole the kernel held while media went directly, without which its absence afterwards would show nothing; `stood`:
+    answered calls that were seen to hold both again after the kill."""
 
     kills: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -54,6 +55,7 @@ class Survived:
     relayed: int = 0
     direct: int = 0
     open: int = 0
+    stood: int = 0
     sent: int = 0
     slowest: float = 0.0
 
@@ -63,7 +65,8 @@ class Survived:
             f"{len(self.kills)} kills ({whom}), {len(self.failures)} calls failed, {self.sent} media packets, "
             f"{len(self.lost)} lost; {self.unheard} hung up unheard, "
             f"{self.relayed} answered unheard, which stayed on the relay; "
-            f"pinhole seen open in {self.open} of {self.direct} direct calls; "
+            f"pinhole seen open in {self.open} of {self.direct} direct calls, "
+            f"with the binding again after {self.stood} kills in mid-call; "
             f"not right in {RIGHT_WITHIN:.0f} s: {len(self.wrong)}; slowest {self.slowest:.1f} s"
         )
 
@@ -156,9 +159,11 @@ class Trial:
         self.survived.unheard += self.unheard
 
         async def again() -> bool:
-            return known <= await self._calls() or self.call.journal.has("bye")
+            stands = not known or all(self.scenario.client in inside for inside in await kernel(self.gateway.lab))
+            return (stands and known <= await self._calls()) or self.call.journal.has("bye")
 
-        await self._settle(f"calls {known} known again", again)
+        await self._settle(f"calls {known} known again, with pinhole and binding", again)
+        self.survived.stood += bool(known) and not self.call.journal.has("bye")
 
     async def _look(self) -> None:
         """Until the kernel is seen to hold the call's pinhole and its binding."""
@@ -214,7 +219,10 @@ def read(path: Path) -> set[int]:
     return living
 
 
-async def survive(scenario: Scenario, kills: int, seconds: float, directory: Path, workers: int = 1) -> Survived:
+async def survive(
+    scenario: Scenario, kills: int, seconds: float, directory: Path, workers: int = 1, first: float = 0.0
+) -> Survived:
+    """`first`: seconds into the call before which nobody is killed."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     rng = Random(scenario.call_id)
@@ -226,14 +234,14 @@ async def survive(scenario: Scenario, kills: int, seconds: float, directory: Pat
             async with gateway:
                 for index, own in enumerate(scenarios):
                     who = KILLED[index % len(KILLED)]
-                    await Trial(gateway, own, who, rng.uniform(0.0, seconds), survived).run(seconds)
+                    await Trial(gateway, own, who, rng.uniform(first, seconds), survived).run(seconds)
     return survived
 
 
 async def _print(given: argparse.Namespace) -> int:
     scenario = Scenario() if given.seed is None else Scenario.from_seed(given.seed)
     directory = ROOT / "build" / "demo" / "survive"
-    survived = await survive(scenario, given.kills, given.seconds, directory, given.workers)
+    survived = await survive(scenario, given.kills, given.seconds, directory, given.workers, given.first)
     print(survived)
     for line in (*survived.failures, *survived.lost, *survived.wrong):
         print("  ", line)
@@ -244,6 +252,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="survive", description="Calls through a gateway whose processes are killed.")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=2.0, help="of media, each call")
+    parser.add_argument("--first", type=float, default=0.0, help="seconds into the call, the earliest kill")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int)
     return asyncio.run(until_told(_print(parser.parse_args())))

@@ -30,4 +30,5 @@ def test_fifty_kills(tmp_path: Path) -> None:
     assert len(survived.kills) == 50
     assert sum(kill.startswith("serving") for kill in survived.kills) >= 13, "half of the 25 workers"
     assert survived.direct > 25
+    assert survived.stood > 15
     assert survived.held, "\n".join((*survived.failures, *survived.lost, *survived.wrong))
