@@ -107,6 +107,14 @@ class Table:
                 if slot.holders >> worker & 1 and slot.key not in keys:
                     self._put(at, slot._replace(holders=slot.holders & ~(1 << worker)))
 
+    def only(self, workers: int) -> None:
+        """There are no more than so many."""
+        with self._locked():
+            for at in range(BUCKETS * DEPTH):
+                slot = self._get(at)
+                if slot.holders >> workers:
+                    self._put(at, slot._replace(holders=slot.holders & (1 << workers) - 1))
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         fcntl.lockf(self._descriptor, fcntl.LOCK_EX)

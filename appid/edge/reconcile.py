@@ -1,17 +1,19 @@
 """At a worker's beginning: what the kernel holds of calls, and what the engine knows of them, made one.
 
-In: the executor, after the calls were put back into the engine; whose hosts are this worker's. Out: pinholes, bindings
-and flows without an owner are gone from the kernel. What the engine knows and the kernel lacks, it has opened again.
+In: the executor, after the calls were put back into the engine; which hosts and flows are this worker's. Out: pinholes,
+bindings and flows without an owner are gone from the kernel. What the engine knows and the kernel lacks, it has opened
+again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from appid.dataplane.marks import ALLOW
+from appid.dataplane.share import Share
 from appid.dataplane.state import Element, element
 from appid.edge.execute import Executor, place_of
+from appid.flow.key import FlowKey
 
 
 class Closed(NamedTuple):
@@ -22,19 +24,23 @@ class Closed(NamedTuple):
     flows: int
 
 
-def ownerless(execute: Executor, holds: Callable[[bytes], bool]) -> set[Element]:
-    """The kernel's pinholes that no call has."""
+def ownerless(execute: Executor, share: Share) -> set[Element]:
+    """The kernel's pinholes that no call has. One between two inside hosts is that worker's who sees its flows."""
     wanted = execute.desired.elements()
-    return {place for place in execute.pinholes.elements() if holds(place[1]) and place not in wanted}
+    return {
+        (proto, inside, port, peer)
+        for proto, inside, port, peer in execute.pinholes.elements()
+        if share.owns(FlowKey(proto, inside, port, peer, 0)) and (proto, inside, port, peer) not in wanted
+    }
 
 
-def reconcile(execute: Executor, holds: Callable[[bytes], bool]) -> Closed:
+def reconcile(execute: Executor, share: Share) -> Closed:
     """Elements first, then bindings, then flows: what is cut cannot come back by what is still there."""
-    orphans = ownerless(execute, holds)
+    orphans = ownerless(execute, share)
     for place in orphans:
         execute.pinholes.shut(place)
     bound = {element(binding) for binding, _ in execute.desired.bindings()}
-    bindings = [each for each in execute.bindings.listed() if holds(each.inside) and element(each) not in bound]
+    bindings = [each for each in execute.bindings.listed() if share.holds(each.inside) and element(each) not in bound]
     execute.bindings.unbind(bindings)
     flows = 0
     if orphans:

@@ -23,8 +23,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from appid.dataplane.bytecode import chooser, queue_of
-from appid.engine.kept import KeptCall, KeptFlow
+from appid.engine.kept import KeptCall
 from appid.engine.kept_stream import KeptStream
 from appid.engine.openings import PINHOLE_TIMEOUT
 from appid.engine.registered import KeptRegistration
@@ -145,43 +144,16 @@ def _take(state: State, line: bytes) -> None:
         state.registrations[said.registration.flow.number] = said.registration
     if said.lapsed is not None:
         state.registrations.pop(said.lapsed, None)
-    state.numbers = _larger(state.numbers, said.numbers)
+    state.numbers = larger(state.numbers, said.numbers)
 
 
-def _larger(one: tuple[int, int, int], other: tuple[int, int, int]) -> tuple[int, int, int]:
+def larger(one: tuple[int, int, int], other: tuple[int, int, int]) -> tuple[int, int, int]:
     return max(one[0], other[0]), max(one[1], other[1]), max(one[2], other[2])
 
 
 def place_of(folder: Path, index: int) -> Path:
     """The file of worker `index`."""
     return folder / f"calls-{index}.jsonl"
-
-
-def hand_out(folder: Path, workers: int) -> dict[int, State]:
-    """By worker, what the files of a gateway hold that is gone: as they were written, or, if there were another number
-    of workers, to the one that serves what its hosts say to each other."""
-    given = {index: State() for index in range(workers)}
-    last, left = (0, 0, 0), 0.0
-    for path in sorted(folder.glob("calls-*.jsonl")) if folder.is_dir() else ():
-        state, number = read(path), path.stem.removeprefix("calls-")
-        last, left = _larger(last, state.numbers), max(left, state.left)
-        same = state.workers == workers and number.isdecimal() and int(number) < workers
-        for call in state.calls.values():
-            owner = int(number) if same else queue_of(chooser(call.hosts), workers) if call.hosts else 0
-            given[owner].calls[call.number] = call
-        for stream in state.streams.values():
-            owner = int(number) if same else queue_of(_host(stream.flow), workers)
-            given[owner].streams[stream.flow.number] = stream
-        for each in state.registrations.values():
-            owner = int(number) if same else queue_of(_host(each.flow), workers)
-            given[owner].registrations[each.flow.number] = each
-    for state in given.values():
-        state.numbers, state.left = last, left
-    return given
-
-
-def _host(flow: KeptFlow) -> bytes:
-    return flow.key.src if flow.host_first else flow.key.dst
 
 
 def tidy(folder: Path, workers: int) -> None:

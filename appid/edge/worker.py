@@ -198,10 +198,10 @@ class Worker:
         self.halves.settle()
         signalling = (flow for call in state.calls.values() for flow in call.signalling if flow.key.proto == UDP)
         self.gateway.baseline({flow.key: flow.seen for flow in signalling if flow.decision is None})
-        execute, holds = self.gateway.execute, self.plan.share(self.index).holds
+        execute, share = self.gateway.execute, self.plan.share(self.index)
         unread = state.left > time.time()
-        left = ownerless(execute, holds) if unread else set[Element]()
-        closed = None if unread else reconcile(execute, holds)
+        left = ownerless(execute, share) if unread else set[Element]()
+        closed = None if unread else reconcile(execute, share)
         if any(closed or left) or state.calls:
             without = closed or f"{len(left)} pinholes, left to run out"
             log.info("worker %d: %d calls go on; without an owner: %s", self.index, self._calls(), without)

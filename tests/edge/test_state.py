@@ -14,7 +14,8 @@ import pytest
 
 from appid.dataplane.bytecode import queue_of
 from appid.edge import state as room
-from appid.edge.state import Journal, hand_out, place_of, read, tidy
+from appid.edge.handing import hand_out
+from appid.edge.state import Journal, place_of, read
 from appid.engine.kept import KeptCall
 from tests.engine.play import Play
 from tests.engine.test_kept import NATTED, connected, kept
@@ -143,7 +144,7 @@ def newer(path: Path) -> None:
 def test_what_another_version_wrote_is_read(
     wrote: Callable[[Path], None], call: KeptCall, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = written(tmp_path, call, replace(call, number=2))
+    path = written(tmp_path, call, replace(call, number=2, call_id="another"))
     wrote(path)
     state = read(path)
     assert (sorted(state.calls), state.faults, state.left) == ([1, 2], 0, 0.0)
@@ -250,18 +251,6 @@ def test_a_place_that_cannot_be_written_from_the_beginning_is_tried_again(call: 
     journal.heal()
     assert list(read(journal.path).calls) == [1]
     journal.close()
-
-
-def test_calls_go_to_whom_their_hosts_are_if_there_are_other_workers(call: KeptCall, tmp_path: Path) -> None:
-    written(tmp_path, call, index=1, workers=2)
-    assert list(hand_out(tmp_path, 2)[1].calls) == [1], "as it was"
-    for workers in (1, 3, 5):
-        given = hand_out(tmp_path, workers)
-        (owner,) = (index for index, state in given.items() if state.calls)
-        assert owner == queue_of(call.hosts[0], workers)
-        assert all(state.numbers == (9, 8, 7) for state in given.values())
-    tidy(tmp_path, 1)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_writing_a_call_costs_little_beside_its_packet(call: KeptCall, tmp_path: Path) -> None:

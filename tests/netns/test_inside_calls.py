@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -133,6 +134,29 @@ def test_a_call_through_a_server_outside_is_one_call_whoever_dies(lans: Lans, tm
         assert call["end"] == "bye"
 
 
+@pytest.mark.slow
+def test_a_call_through_a_server_outside_is_one_call_however_many_workers_come_next(lans: Lans, tmp_path: Path) -> None:
+    """Its halves meet in one worker, and part again; what no worker has is nobody's and would be shut."""
+    with live(lans, tmp_path, STRICT, "nft", gateway=TWO) as gateway, agents(lans, pair(LAN4)) as (one, other):
+        server = Agent(lans.peer, PEER4, 40000)
+        answered(one, other, "through", server)
+        number, call_id, _ = told(gateway, one, other)
+        for workers in (1, 2, 3, 2):
+            gateway.process.kill()
+            gateway.process.wait()
+            gateway.config.write_text(re.sub(r"workers = \d", f"workers = {workers}", gateway.config.read_text()))
+            gateway.begin()
+            assert told(gateway, one, other)[:2] == (number, call_id)
+            assert "Closed(pinholes=0, bindings=0, flows=0)" in gateway.text()
+            assert lans.gateway.run("ipset", "save", "appid-pinholes4").count("\nadd ") == 4
+            other.media[0].sendto(b"\x80\x00%d" % workers, (one.host, 16402))
+            assert received(one.media[0], least=1) == [b"\x80\x00%d" % workers]
+        bye(one, other, server)
+        assert until(lambda: gateway.ask("stats")[0]["calls"] == 0)
+        assert until(lambda: ended(gateway) == 1)
+        assert "\nadd " not in lans.gateway.run("ipset", "save", "appid-pinholes4")
+
+
 @pytest.mark.parametrize("ends", [pair(LAN4), pytest.param(pair(LAN6), marks=pytest.mark.slow)], ids=["v4", "v6"])
 def test_media_that_is_quicker_than_the_other_worker_waits_for_it(
     lans: Lans, tmp_path: Path, ends: tuple[str, str]
@@ -170,7 +194,7 @@ def serves(gateway: Live) -> bool:
     return all(worker["alive"] for worker in gateway.ask("stats")[0]["workers"])
 
 
-def told(gateway: Live, one: Agent, other: Agent) -> object:
+def told(gateway: Live, one: Agent, other: Agent) -> tuple[int, str, list[int]]:
     """What the gateway says of its only call."""
     (call,) = gateway.ask("calls")
     assert (call["caller"], call["callee"], call["end"]) == (one.host, other.host, "open")

@@ -1,0 +1,117 @@
+"""What the workers of a gateway that is gone left behind, to those of the next one.
+
+In: their state files. Out: by worker, its calls and spliced streams. As many workers as before take each their own
+file. Of another number, each gets what is of its hosts: a call between two inside hosts by way of the outside comes in
+halves, one for each host's worker (halves.py), and is a whole one where both are served by the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from appid.dataplane.bytecode import chooser, queue_of
+from appid.edge.state import State, larger, read
+from appid.engine.kept import KeptCall, KeptFlow, KeptPinhole
+
+Each = TypeVar("Each")
+
+
+def hand_out(folder: Path, workers: int) -> dict[int, State]:
+    """By worker, what the files in `folder` hold."""
+    given = {index: State() for index in range(workers)}
+    last, left = (0, 0, 0), 0.0
+    moved: list[KeptCall] = []
+    for path in sorted(folder.glob("calls-*.jsonl")) if folder.is_dir() else ():
+        state, number = read(path), path.stem.removeprefix("calls-")
+        last, left = larger(last, state.numbers), max(left, state.left)
+        same = state.workers == workers and number.isdecimal() and int(number) < workers
+        if same:
+            given[int(number)].calls.update(state.calls)
+        else:
+            moved += state.calls.values()
+        for stream in state.streams.values():
+            owner = int(number) if same else queue_of(_host(stream.flow), workers)
+            given[owner].streams[stream.flow.number] = stream
+        for each in state.registrations.values():
+            owner = int(number) if same else queue_of(_host(each.flow), workers)
+            given[owner].registrations[each.flow.number] = each
+    for call in _whole(moved):
+        for owner, part in _parts(call, workers):
+            given[owner].calls[part.number] = part
+    for state in given.values():
+        state.numbers, state.left = last, left
+    return given
+
+
+def _host(flow: KeptFlow) -> bytes:
+    return flow.key.src if flow.host_first else flow.key.dst
+
+
+def _far(flow: KeptFlow) -> bytes:
+    return flow.key.dst if flow.host_first else flow.key.src
+
+
+def _whole(calls: Iterable[KeptCall]) -> Iterator[KeptCall]:
+    """Halves of one call put together, under the number of the first."""
+    found: dict[tuple[str | int, str], KeptCall] = {}
+    for call in sorted(calls, key=lambda call: call.number):
+        key = (call.call_id or call.number, call.dialogs[0].from_tag if call.dialogs else "")
+        found[key] = _joined(found[key], call) if key in found else call
+    yield from found.values()
+
+
+def _joined(one: KeptCall, other: KeptCall) -> KeptCall:
+    hosts = tuple(sorted({*one.hosts, *other.hosts}))
+    places = {_place(pinhole): pinhole for pinhole in (*other.pinholes, *one.pinholes)}
+    return replace(
+        one, hosts=hosts, peers=_both(one.peers, other.peers), flows=_both(one.flows, other.flows),
+        caller=one.caller if one.caller in hosts else other.caller,
+        callee=one.callee if one.callee in hosts else other.callee,
+        answered_at=one.answered_at if one.answered_at is not None else other.answered_at,
+        ending=one.ending or other.ending, media=one.media or other.media,
+        dialogs=_both(one.dialogs, other.dialogs), bindings=_both(one.bindings, other.bindings),
+        signalling=_both(one.signalling, other.signalling),
+        pinholes=tuple(
+            replace(each, expectation=replace(each.expectation, call=one.number)) for each in places.values()
+        ),
+    )  # fmt: skip
+
+
+def _both(one: tuple[Each, ...], other: tuple[Each, ...]) -> tuple[Each, ...]:
+    return (*one, *(each for each in other if each not in one))
+
+
+def _place(pinhole: KeptPinhole) -> tuple[int, bytes, int, bytes]:
+    wanted = pinhole.expectation
+    return wanted.proto, wanted.inside, wanted.port, wanted.peer
+
+
+def _parts(call: KeptCall, workers: int) -> Iterator[tuple[int, KeptCall]]:
+    """What each worker has of the call: the dialogs and flows of its own hosts; what is between two, whoever's queue it
+    takes (dataplane/share.py)."""
+
+    def owner(host: bytes, far: bytes) -> int:
+        return queue_of(chooser((host, far)) if far in call.hosts else host, workers)
+
+    signalling = [(owner(_host(flow), _far(flow)), flow) for flow in call.signalling]
+    dialogs = [(owner(each.host, each.peer), each) for each in call.dialogs]
+    pinholes = [(owner(each.expectation.inside, each.expectation.peer), each) for each in call.pinholes]
+    owners = {index for index, _ in (*signalling, *dialogs, *pinholes)}
+    if len(owners) < 2:
+        yield (owners.pop() if owners else queue_of(chooser(call.hosts), workers) if call.hosts else 0), call
+        return
+    for index in sorted(owners):
+        yield (
+            index,
+            replace(
+                call,
+                hosts=tuple(host for host in call.hosts if queue_of(host, workers) == index) or call.hosts,
+                dialogs=tuple(each for mine, each in dialogs if mine == index),
+                signalling=tuple(each for mine, each in signalling if mine == index),
+                pinholes=tuple(each for mine, each in pinholes if mine == index),
+                bindings=tuple(each for each in call.bindings if queue_of(each.inside, workers) == index),
+            ),
+        )
