@@ -55,10 +55,14 @@ def _offer(content: Callable[[Victim], bytes], opens: Callable[[Victim], set[int
     return attack
 
 
-def _answer_by(address: Callable[[Victim], str]) -> Attack:
-    """c= with this in the address's place."""
-    return _answer(lambda v: body(v.place.peer, FAR).replace(b"\r\nc=" + _at(v.place.peer).encode(),
-                                                             b"\r\nc=" + _at(address(v)).encode()))  # fmt: skip
+def _answer_by(address: Callable[[Victim], str], opens: Callable[[Victim], set[int]] = lambda v: NOTHING) -> Attack:
+    """c= with this in the address's place. What is no address says nothing: media is the far end's own then."""
+
+    def content(v: Victim) -> bytes:
+        own, other = (b"\r\nc=" + _at(host).encode() for host in (v.place.peer, address(v)))
+        return body(v.place.peer, FAR).replace(own, other)
+
+    return _answer(content, opens)
 
 
 def _candidates(v: Victim) -> tuple[str, ...]:
@@ -462,9 +466,9 @@ ABUSES: dict[str, Attack] = {
     ),
     "c= is an IPv4 address within IPv6": _answer_by(_mapped),
     "c= is link-local": _answer_by(lambda v: "fe80::1" if _v6(v) else "169.254.1.1"),
-    "c= is written with zeros": _answer_by(lambda v: "fd00:0077:00002::9" if _v6(v) else "198.051.100.009"),
-    "c= is a number": _answer_by(lambda v: "0xc6336409"),
-    "c= is a name": _answer_by(lambda v: "stranger.example.org"),
+    "c= is written with zeros": _answer_by(lambda v: "fd00:0077:00002::9" if _v6(v) else "198.051.100.009", _honest),
+    "c= is a number": _answer_by(lambda v: "0xc6336409", _honest),
+    "c= is a name": _answer_by(lambda v: "stranger.example.org", _honest),
     "c= is a group with its TTL": _answer_by(lambda v: "ff0e::5/3" if _v6(v) else "224.2.1.1/127/3"),
     "two hundred ports at one line": _offer(lambda v: _lines(v, f"m=audio {v.port}/200 RTP/AVP 0"), _honest),
     "ports that are none": _offer(

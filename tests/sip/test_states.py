@@ -65,7 +65,6 @@ def test_a_move_that_is_refused_after_its_183_is_taken_back(tmp_path: Path, nat:
         assert left(where, gateway) == []
 
 
-@pytest.mark.xfail(reason="the first call's end shuts what the second one lives by", strict=False)
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("nat", [False, True], ids=["routed", "nat"])
 def test_two_calls_at_one_port_the_first_is_hung_up(tmp_path: Path, nat: bool) -> None:
