@@ -13,6 +13,7 @@ from collections import Counter
 from appid.alg.dialog import MAX_CARRIERS, Change, Dialog, Key, Signal
 from appid.alg.exchange import answers_too, hear
 from appid.alg.shares import Shares
+from appid.flow.call import MAX_PEERS
 from appid.flow.key import FlowKey
 
 REMEMBERED = 64.0
@@ -39,6 +40,8 @@ class Dialogs:
             if signal.method != "INVITE" or signal.to_tag or not signal.from_tag:
                 return []
             return self._begin(signal, dialog, now)
+        if _elsewhere(dialog, signal):
+            dialog.peers.add(signal.peer)
         if not _own(dialog, signal):
             return []
         self.carry(dialog, signal.flow)
@@ -207,6 +210,15 @@ class Dialogs:
             del self._views[dialog.call_id]
 
 
+def _elsewhere(dialog: Dialog, signal: Signal) -> bool:
+    """The inside caller sends his INVITE to the next server as well, since the first is silent or will not (RFC 3263
+    section 4.3): the same request. Only he says to whom he speaks."""
+    return (
+        signal.method == "INVITE" and not signal.to_tag and signal.outward and dialog.caller_inside
+        and not (dialog.answered or dialog.ended) and signal.cseq >= dialog.inviting and len(dialog.peers) < MAX_PEERS
+    )  # fmt: skip
+
+
 def _own(dialog: Dialog, signal: Signal) -> bool:
     path = signal.peer == dialog.peer or signal.peer in dialog.peers
     return path and not dialog.ended and _same_tags(dialog, signal)
@@ -224,10 +236,12 @@ def _same_tags(dialog: Dialog, signal: Signal) -> bool:
 
 def _again(dialog: Dialog, signal: Signal) -> bool:
     """The caller asks once more after a refusal, elsewhere or otherwise: the same words, a higher CSeq (RFC 3261
-    sections 8.1.3.4 and 8.1.3.5). A replay has the old one."""
+    sections 8.1.3.4 and 8.1.3.5), or, from inside to the next server, the same (RFC 3263 section 4.3). A replay has the
+    old one."""
+    next_server = signal.outward and signal.peer != dialog.peer and signal.cseq == dialog.inviting
     return (
         dialog.refused and signal.method == "INVITE" and signal.outward == dialog.caller_inside
-        and signal.from_tag == dialog.from_tag and signal.cseq > dialog.inviting
+        and signal.from_tag == dialog.from_tag and (signal.cseq > dialog.inviting or next_server)
     )  # fmt: skip
 
 

@@ -106,6 +106,33 @@ def test_a_new_from_tag_after_a_challenge_stays_the_same_dialog() -> None:
     assert said(dialogs, answer) == ["answered", "media"]
 
 
+@pytest.mark.parametrize("refused", [True, False], ids=["503", "silent"])
+def test_the_next_server_is_asked_the_same(refused: bool) -> None:
+    """RFC 3263 section 4.3: identical but for Via's branch, CSeq and all."""
+    dialogs = Dialogs()
+    said(dialogs, INVITE)
+    if refused:
+        said(dialogs, Signal(None, 503, CALL_ID, 1, "INVITE", A_TAG, "p", None, ALICE, PROXY, False))
+    assert said(dialogs, replace(INVITE, peer=BOB)) == (["invited"] if refused else [])
+    answer = Signal(None, 200, CALL_ID, 1, "INVITE", A_TAG, B_TAG, ANSWER, ALICE, BOB, False)
+    assert said(dialogs, answer) == ["answered", "media"]
+    assert said(dialogs, replace(INVITE, peer=MALLORY)) == []
+    bye = Signal("BYE", None, CALL_ID, 2, "BYE", B_TAG, A_TAG, None, ALICE, MALLORY, False)
+    assert said(dialogs, bye) == [], "once it is answered nobody else is asked"
+
+
+def test_only_the_inside_caller_says_whom_he_asks() -> None:
+    dialogs = Dialogs()
+    said(dialogs, INVITE)
+    said(dialogs, replace(INVITE, peer=MALLORY, outward=False))
+    answer = Signal(None, 200, CALL_ID, 1, "INVITE", A_TAG, B_TAG, ANSWER, ALICE, MALLORY, False)
+    assert said(dialogs, answer) == []
+    dialogs = Dialogs()
+    said(dialogs, replace(INVITE, outward=False))
+    assert said(dialogs, replace(INVITE, peer=MALLORY, outward=False)) == []
+    assert said(dialogs, replace(answer, outward=True)) == []
+
+
 # ---- bounds ----------------------------------------------------------------------------------------------------------
 
 

@@ -228,3 +228,12 @@ def test_a_call_is_kept_awake_by_its_own_words_whichever_its_flow_was_last_heard
     play.tick(110.0)
     assert ends(play)[0] == "open"
     assert {16402, 16403} <= {port for port, _ in held(play, ALICE)}
+
+
+def test_the_next_server_of_a_provider_answers_and_media_comes_from_there() -> None:
+    """The first says nothing (RFC 3263 section 4.3)."""
+    play = world()
+    Way(play, ALICE, PROVIDER).asks()
+    Way(play, ALICE, STRANGER).connect()
+    assert held(play, ALICE) == [(16402, STRANGER.host), (16403, STRANGER.host)]
+    assert len(play.engine.calls.calls.open) == 1

@@ -10,9 +10,11 @@ from appid.dataplane.command import KeepFlow, OpenPinhole
 from appid.engine.paths import AGAIN, AT_ONCE, KEPT, SOON, Paths
 from appid.flow.key import FlowKey
 from appid.wire import TCP, UDP, Endpoint, packed
+from tests.corpus import stun_bytes as stun
 from tests.corpus.writer import End
 from tests.engine.phones import PROVIDER, Phone
-from tests.engine.play import Play, of, settings, udp
+from tests.engine.play import CLIENT, Play, of, settings, udp
+from tests.engine.test_calls import RELAY, bound
 
 ALICE = End("172.16.42.187", 5060)
 WAY = FlowKey(UDP, packed(ALICE.host), ALICE.port, packed(PROVIDER.host), PROVIDER.port)
@@ -114,3 +116,21 @@ def test_media_needs_none() -> None:
     (opened, *_) = of(phone.play.commands, OpenPinhole)
     media = FlowKey(UDP, packed(PROVIDER.host), 30000, opened.expectation.inside, opened.expectation.port)
     assert not phone.play.engine.calls.dialogs.carries(media)
+
+
+def test_the_way_to_a_relay_is_kept_while_its_call_lives() -> None:
+    """Media went direct, the relay is silent; the BYE may come by it (facetime-2015: it is sent on both)."""
+    play = Play()
+    bound(play)
+    dialog = play.call().dialog
+    for outward, message in (
+        (True, dialog.invite()), (False, dialog.response(200, "OK", answer=True)), (True, dialog.ack()),
+    ):  # fmt: skip
+        ends = (CLIENT, RELAY) if outward else (RELAY, CLIENT)
+        play.queue(udp(*ends, stun.channel_data(0x4000, message)))
+    way = FlowKey(UDP, packed(CLIENT.host), CLIENT.port, packed(RELAY.host), RELAY.port)
+    for now in (SOON, SOON + AGAIN):
+        assert kept(play, now) == [way]
+    play.queue(udp(CLIENT, RELAY, stun.channel_data(0x4000, dialog.bye())))
+    play.queue(udp(RELAY, CLIENT, stun.channel_data(0x4000, dialog.bye_answer())))
+    assert kept(play, 500.0) == []
