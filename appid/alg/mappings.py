@@ -16,6 +16,7 @@ from appid.wire import UDP, Endpoint
 LOWEST, HIGHEST = 16384, 32767
 """Ports given in a kept one's stead: below those that Linux gives its own sockets (ip_local_port_range)."""
 PER_OWNER = 64
+PER_HOST = 256
 MAX_MAPPINGS = 65536
 TRIES = 64
 
@@ -52,10 +53,13 @@ class _Mapping:
 
 
 class Mappings:
-    """All mappings of one process. Of several processes, number `share[0]` of `share[1]` gives only the pairs of ports
-    that are its own. `free` tells whether nobody else in the host has an outside port towards the peer."""
+    """All mappings of one process, at most `per_host` of an inside host. Of several processes, number `share[0]` of
+    `share[1]` gives only the pairs of ports that are its own. `free` tells whether nobody else in the host has an
+    outside port towards the peer."""
 
-    def __init__(self, share: tuple[int, int] = (0, 1)) -> None:
+    def __init__(self, share: tuple[int, int] = (0, 1), per_host: int = PER_HOST) -> None:
+        self.per_host = per_host
+        self._hosts: dict[bytes, int] = {}
         self._inside: dict[_Inside, _Mapping] = {}
         self._outside: dict[_Outside, _Mapping] = {}
         self._anywhere: dict[tuple[int, Endpoint], dict[_Mapping, None]] = {}
@@ -89,7 +93,7 @@ class Mappings:
         port is not another's, the inside port not mapped elsewhere, and the owner has not too many."""
         here, there = _Inside(proto, inside, peer), _Outside(proto, outside, peer)
         known, other = self._inside.get(here), self._outside.get(there)
-        if known is not other or not self._room(owner, 1):
+        if known is not other or not self._room(owner, inside.address, [known]):
             return False
         self._make(here, there, owner)
         return True
@@ -101,7 +105,7 @@ class Mappings:
         """The outside ports for a run of inside ports that must stay a run. None: a cap, or no run is free."""
         here = [_Inside(proto, Endpoint(inside, port), peer) for port in ports]
         known = [self._inside.get(one) for one in here]
-        if not self._room(owner, len(ports)):
+        if not self._room(owner, inside, known):
             return None
         for first in self._starts(proto, ports, outside, peer, known):
             there = [_Outside(proto, Endpoint(outside, first + i), peer) for i in range(len(ports))]
@@ -118,6 +122,10 @@ class Mappings:
                     self._cursor[proto, outside, peer] = first + len(ports)
                 return tuple(one.endpoint.port for one in there)
         return None
+
+    def full(self, inside: bytes) -> bool:
+        """Whether this inside host has all that it may have."""
+        return self._hosts.get(inside, 0) >= self.per_host
 
     def held(self, owner: Owner) -> list[Gone]:
         """What this owner holds."""
@@ -141,6 +149,7 @@ class Mappings:
             if not mapping.owners:
                 del self._inside[mapping.inside]
                 del self._outside[mapping.outside]
+                self._count(mapping, -1)
                 self._apart(mapping)
                 here = mapping.inside
                 gone.append(Gone(here.proto, here.endpoint, mapping.outside.endpoint, here.peer))
@@ -168,13 +177,25 @@ class Mappings:
             yield at + (ports[0] & 1)
             at += step
 
-    def _room(self, owner: Owner, more: int) -> bool:
-        return len(self._owned.get(owner, ())) + more <= PER_OWNER and len(self._inside) + more <= MAX_MAPPINGS
+    def _room(self, owner: Owner, inside: bytes, wanted: list[_Mapping | None]) -> bool:
+        """Whether the owner may have these (None: a new one), its host and all together so many more."""
+        new, more = wanted.count(None), sum(one is None or owner not in one.owners for one in wanted)
+        mine = not more or len(self._owned.get(owner, ())) + more <= PER_OWNER
+        return mine and (
+            not new or (self._hosts.get(inside, 0) + new <= self.per_host and len(self._inside) + new <= MAX_MAPPINGS)
+        )
+
+    def _count(self, mapping: _Mapping, more: int) -> None:
+        host = mapping.inside.endpoint.address
+        self._hosts[host] = self._hosts.get(host, 0) + more
+        if not self._hosts[host]:
+            del self._hosts[host]
 
     def _make(self, here: _Inside, there: _Outside, owner: Owner) -> None:
         mapping = self._inside.get(here)
         if mapping is None:
             mapping = self._inside[here] = self._outside[there] = _Mapping(here, there)
+            self._count(mapping, 1)
             self._anywhere.setdefault((there.proto, there.endpoint), {})[mapping] = None
         if owner not in mapping.owners:
             self._owned.setdefault(owner, []).append(mapping)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from appid.alg.headers import translate_head
 from appid.alg.host import Host
 from appid.alg.mappings import Mappings, Owner
-from appid.alg.media import LOWEST_PORT, runs
+from appid.alg.media import LOWEST_PORT, MAX_PORTS, runs
 from appid.alg.names import Natted
 from appid.alg.neighbours import Asking, Neighbours
 from appid.alg.session import translate_session
@@ -25,12 +25,14 @@ from appid.dataplane.rewrite import Numbers, tcp_numbers
 from appid.decode import sdp, sip
 from appid.decode.sdp import Description
 from appid.engine.record import FlowRecord, Settings, Topology
-from appid.engine.report import TranslationReport
+from appid.engine.report import AnomalyReport, TranslationReport
 from appid.engine.standing import Standing
 from appid.packet import ACK, SYN, Packet
 from appid.policy.rule import holds
 from appid.wire import TCP, UDP, DecodeError, Endpoint, Layer
 
+BINDINGS = 4
+"""So many mappings of an inside host for each pinhole that it may have: offers that nobody answered, signalling."""
 MAX_CONTACTS = 4
 """Ports beside its own that one signalling flow may name for later requests (Contact, Via)."""
 FIRST_PACKET = 10
@@ -72,6 +74,7 @@ class NatKeeper:
         self.settings = settings
         self.topology = topology
         self.neighbours.ours = settings.outside
+        self.mappings.per_host = BINDINGS * settings.limits.pinholes_per_host
         self._ports = frozenset(
             port
             for application in settings.applications.values()
@@ -104,6 +107,9 @@ class NatKeeper:
                 enough = self._reserve(record, natted, description, peer, owner, host, bound) and enough
             if not enough:
                 commands.append(_told(record, packet, "no-port"))
+                if self.mappings.full(record.host):
+                    reason = f"not bound: a host has {self.mappings.per_host} ports"
+                    commands.append(Report("anomaly", AnomalyReport(record.id, packet, "alg", reason, record.key)))
         elif description is not None and layer.inner is not None:
             description = _described(translate_session(bytes(layer.inner), names)) or description
         if record.key.proto == UDP:
@@ -348,12 +354,20 @@ class NatKeeper:
 
         if len(natted.renamed) > MAX_RENAMED:
             natted.renamed.clear()
+        named: set[int] = set()
         for media in description.media:
             for where, ports in runs(media):
                 if where == record.host:
                     here = ports
                 elif where == address:
                     here = tuple(self.inside_port(record, port) for port in ports)
+                else:
+                    continue
+                named.update(here)
+                if len(named) > MAX_PORTS:  # no call opens more
+                    enough = False
+                    continue
+                if where == address:
                     ends = [(Endpoint(record.host, i), Endpoint(where, p)) for i, p in zip(here, ports, strict=True)]
                     if all(fit(inside.port) and free(inside, outside.port) for inside, outside in ends) and all(
                         self.mappings.note(UDP, inside, outside, peer, owner) for inside, outside in ends
@@ -361,8 +375,6 @@ class NatKeeper:
                         self._said.setdefault(owner, {}).update((outside, inside) for inside, outside in ends)
                         bound += [(inside, outside, peer) for inside, outside in ends]
                         continue
-                else:
-                    continue
                 given = None
                 if all(map(fit, here)):
                     given = self.mappings.hold(UDP, record.host, here, address, peer, owner, free)

@@ -84,6 +84,19 @@ def test_an_owner_has_a_share_and_no_more() -> None:
     assert len(book) == PER_OWNER
 
 
+def test_a_host_has_a_share_and_no_more() -> None:
+    book = Mappings(per_host=10)
+    assert [book.hold(UDP, A, (20000 + n,), GATE, PEER, n) for n in range(12)].count(None) == 2
+    assert book.full(A)
+    assert book.hold(UDP, A, (20000,), GATE, PEER, 50) == (20000,), "what it has it may have again"
+    assert not book.note(UDP, Endpoint(A, 30000), Endpoint(GATE, 30000), PEER, 51)
+    assert book.hold(UDP, B, (20000,), GATE, OTHER, 1) == (20000,), "another host has its own"
+    book.release(3)
+    assert book.hold(UDP, A, (30000,), GATE, PEER, 52) == (30000,)
+    book.release(0)
+    assert book.full(A), "another owner has it still"
+
+
 def test_two_processes_never_give_the_same_port() -> None:
     books = [Mappings((0, 2)), Mappings((1, 2))]
     given = [books[i % 2].hold(UDP, bytes((10, 0, i, 1)), (16402, 16403), GATE, PEER, i) for i in range(60)]

@@ -8,8 +8,10 @@ import pytest
 
 from appid.alg.host import Forward, Host
 from appid.alg.mappings import LOWEST
+from appid.alg.media import MAX_PORTS
 from appid.dataplane.command import BindNat, OpenPinhole
-from appid.engine import TranslationReport
+from appid.engine import AnomalyReport, TranslationReport
+from appid.engine.nat import BINDINGS
 from appid.engine.standing import REFRESH
 from appid.wire import TCP, UDP, Endpoint, FlowKey, packed
 from tests.corpus.writer import End
@@ -109,6 +111,29 @@ def test_what_the_host_mapped_for_one_flow_is_not_bound_for_a_whole_peer() -> No
     commands = phone.invite()
     assert [b for b in of(commands, BindNat) if b.outside_port == 51820] == []
     assert bindings(phone.play.tick(REFRESH + 1)) == []
+
+
+def many(phone: Phone, number: int) -> None:
+    """An INVITE that nobody answers, with as many media as a description may have."""
+    phone.call_id, phone.provider = f"c{number}", End(f"198.51.100.{number % 200 + 30}", 5060)
+    phone.rtp = 20000 + 64 * (number % 500)
+    phone.invite(*(f"m=audio {phone.rtp + 2 * more} RTP/AVP 0" for more in range(1, 32)))
+
+
+def test_one_host_takes_no_more_bindings_than_its_share() -> None:
+    """Else a thousand offers took all there are, and the next phone had none."""
+    play = gateway()
+    hostile, honest = Phone(play, B), Phone(play, A, call_id="honest")
+    for number in range(60):
+        many(hostile, number)
+        assert len([b for b in bindings(play.commands) if b[3] == hostile.provider.host and b[1] > 10000]) <= MAX_PORTS
+    share = BINDINGS * play.engine.settings.limits.pinholes_per_host
+    assert len(play.engine.calls.nat.mappings) <= share
+    assert f"a host has {share} ports" in bodies(play.commands, AnomalyReport)[-1].reason
+    assert [b[1:3] for b in bindings(honest.invite())] == [(5060, 5060), (16402, 16402), (16403, 16403)]
+    for _ in range(3):
+        play.tick(play.now + 200.0)
+    assert len(play.engine.calls.nat.mappings) < share / 2, "free again, once nobody answers"
 
 
 # ---- a peer's check on the client's own channel ----------------------------------------------------------------------
