@@ -150,25 +150,38 @@ def apply(topology: Topology, variant: Variant = "nft") -> None:
     (KernelError)."""
     before = read()
     target = remembering(wanted(topology, variant), before)
-    try:
-        carry_out(steps(before, target))
-    except KernelError as error:
-        if not _reached(target):  # else it complained when it had done its work
-            if errors := undo(before):
-                reason = f"{error.reason}; and it could not be undone: {'; '.join(map(str, errors))}"
-                raise KernelError(error.command, reason) from error
-            raise
-    except BaseException:  # interrupted
-        undo(before)
-        raise
+    refused = _reach(before, target)
+    if refused is not None and (now := read()).builtin != before.builtin:
+        # A neighbour was at work at the same time, and a rule that we went by was gone.
+        before, target = now, remembering(wanted(topology, variant), now)
+        refused = _reach(before, target)
+    if refused is not None:
+        raise refused
     if mask := relaid(before, target):
         try:
             _forget(mask)
-        except KernelError as refused:
-            log.warning("flows keep marks that mean something else by now: %s", refused)
+        except KernelError as error:
+            log.warning("flows keep marks that mean something else by now: %s", error)
     _name_taken(before, target)
     for left in carry_out(leftovers(before, target), on=True):
         log.warning("stays until the next time: %s", left)
+
+
+def _reach(before: RuleSets, target: RuleSets) -> KernelError | None:
+    """All steps, or back again. Out: why, where all is as before; KernelError where it is not."""
+    try:
+        carry_out(steps(before, target))
+    except KernelError as error:
+        if _reached(target):  # it complained when it had done its work
+            return None
+        if errors := undo(before):
+            reason = f"{error.reason}; and it could not be undone: {'; '.join(map(str, errors))}"
+            raise KernelError(error.command, reason) from error
+        return error
+    except BaseException:  # interrupted
+        undo(before)
+        raise
+    return None
 
 
 def ground(topology: Topology, variant: Variant = "nft") -> None:

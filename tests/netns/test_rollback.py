@@ -176,6 +176,32 @@ def test_what_cannot_be_undone_is_said(bare: Net, fault: Fault, tmp_path: Path) 
         bare.gateway.call(lambda: iptables.apply(TOPOLOGY, "nft"))
 
 
+MEANWHILE = """#!/bin/sh
+case "$*" in *list*) exec {real} "$@";; esac
+input=$(cat)
+case "$input" in *"insert rule ip filter FORWARD handle"*)
+  [ -e {folder}/once ] || {{ touch {folder}/once; iptables-nft -F FORWARD; iptables-nft -A FORWARD -p tcp -j OTHER; }};;
+esac
+printf "%s\\n" "$input" | exec {real} "$@"
+"""
+
+
+def test_a_neighbour_who_changes_his_rules_meanwhile_is_no_failure(
+    bare: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between our look and our transaction the rule goes before which our jump is to stand."""
+    bare.gateway.run("iptables-nft", "-N", "OTHER")
+    bare.gateway.run("iptables-nft", "-A", "FORWARD", "-j", "OTHER")
+    wrapper = tmp_path / "nft"
+    wrapper.write_text(MEANWHILE.format(real=shutil.which("nft"), folder=tmp_path))
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    bare.gateway.call(lambda: iptables.apply(TOPOLOGY, "nft"))
+    assert (tmp_path / "once").exists()
+    assert differing(bare, TOPOLOGY, "nft") == []
+    assert "-A FORWARD -p tcp -j OTHER" in bare.gateway.run("iptables-nft-save")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_command_that_is_told_to_end_half_way_undoes_first(bare: Net, tmp_path: Path, number: int) -> None:
     """IPv4's tables are changed by then, IPv6's program hangs. iptables-legacy has no transaction for both."""
