@@ -20,7 +20,7 @@ from tests.sip import oracle
 from tests.sip.cases import CASES, Case
 from tests.sip.proxy import proxy
 from tests.sip.run import run
-from tests.sip.town import INSIDE4, INSIDE6, Kind, Place, Town, town
+from tests.sip.town import INSIDE4, INSIDE6, PLACES, Kind, Place, Town, town
 
 LANES = 6
 """Cases at once: they mostly wait."""
@@ -50,7 +50,7 @@ def play(
     where: Town, kind: Kind, folder: Path, v6: bool, ways: Iterable[str] = WAYS, cases: Iterable[Case] = CASES.values()
 ) -> list[Result]:
     """Each case at a place of its own, LANES at once."""
-    numbers = itertools.count()
+    numbers = itertools.cycle(range(PLACES))
     wanted = [(next(numbers), case, way) for case in cases for way in ways if way in case.ways]
 
     def one(number: int, case: Case, way: str) -> Result:
