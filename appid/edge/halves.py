@@ -48,7 +48,12 @@ class Table:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         size = _HEADER.size + BUCKETS * DEPTH * _SLOT.size
-        os.ftruncate(self._descriptor, size)
+        try:
+            os.ftruncate(self._descriptor, size)
+            os.posix_fallocate(self._descriptor, 0, size)  # as in tally.py
+        except OSError:
+            os.close(self._descriptor)
+            raise
         self._shared = mmap.mmap(self._descriptor, size)
         now = blake2b(boot().encode(), digest_size=32).digest()
         with self._locked():

@@ -76,6 +76,7 @@ def _shared(path: Path) -> mmap.mmap:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(descriptor, _SIZE)
+            os.posix_fallocate(descriptor, 0, _SIZE)  # on a full disk memory that is no file's kills who writes to it
             return mmap.mmap(descriptor, _SIZE)
         finally:
             os.close(descriptor)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,29 @@ def test_without_a_file_it_counts_all_the_same(tmp_path: Path, caplog: pytest.Lo
     tally.took(1)
     assert tally.seen == 1
     assert "not counted" in caplog.text
+
+
+_FULL = """
+from pathlib import Path
+from appid.edge.halves import Table
+from appid.edge.tally import Tally
+tally = Tally(Path("queue-0"))
+tally.took(1)
+try:
+    Table(Path("halves"))
+except OSError as error:
+    print(tally.seen, error.strerror)
+"""
+
+
+@pytest.mark.kernel
+def test_a_full_disk_kills_nobody(tmp_path: Path) -> None:
+    """Memory that is a file's has no room behind it there: to write to it would be SIGBUS."""
+    script = 'mount -t tmpfs -o size=4k none . && cd "$PWD" && head -c 4096 /dev/zero >full; exec "$0" -c "$1"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, sys.executable, _FULL],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )  # fmt: skip
+    assert done.returncode == 0, done
+    assert done.stdout == "1 No space left on device\n"
