@@ -197,6 +197,26 @@ class Dialog:
             return True
         return self.peer == other.peer or self.peer in other.peers or other.peer in self.peers
 
+    def owns(self, signal: Signal) -> bool:
+        """Whether a message with its Key is its own, while it goes on: the path, and the tags. From and To keep their
+        sense in the caller's requests and all answers to them (RFC 3261 section 12.2)."""
+        if self.ended or (signal.peer != self.peer and signal.peer not in self.peers):
+            return False
+        caller_tag, callee_tag = self.tags(signal)
+        if caller_tag != self.from_tag:
+            return False
+        if not callee_tag or not self.to_tags or callee_tag in self.to_tags or callee_tag in self.others:
+            return True
+        return not self.answered or self.answers_too(signal)
+
+    def answers_too(self, signal: Signal) -> bool:
+        """A 2xx of another branch of the INVITE that was answered (RFC 3261 section 13.2.2.4)."""
+        return (
+            self.answered and signal.cseq_method == "INVITE" and 200 <= (signal.status or 0) < 300
+            and signal.outward != self.caller_inside and signal.cseq == self.inviting and signal.to_tag != ""
+            and signal.to_tag not in self.to_tags and signal.to_tag not in self.left
+        )  # fmt: skip
+
     def note_offer(self, asked: Asked, branch: str, description: Description, outward: bool) -> None:
         """An offer, in place of those of the same sender's earlier requests."""
         for known in [each for each in self.offers if each[0][:2] == asked[:2] and each[0] != asked]:

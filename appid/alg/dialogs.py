@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 
 from appid.alg.dialog import MAX_CARRIERS, Change, Dialog, Key, Signal
-from appid.alg.exchange import answers_too, hear
+from appid.alg.exchange import hear
 from appid.alg.shares import Shares
 from appid.flow.call import MAX_PEERS
 from appid.flow.key import FlowKey
@@ -42,17 +42,12 @@ class Dialogs:
             return self._begin(signal, dialog, now)
         if _elsewhere(dialog, signal):
             dialog.peers.add(signal.peer)
-        if not _own(dialog, signal):
+        if not dialog.owns(signal):
             return []
         self.carry(dialog, signal.flow)
         changes = hear(dialog, signal, now)
         self._note(dialog)
         return changes
-
-    def own(self, signal: Signal) -> Dialog | None:
-        """The dialog that goes on and is meant, by its tags and its path."""
-        dialog = self.find(signal)
-        return dialog if dialog is not None and _own(dialog, signal) else None
 
     def find(self, signal: Signal) -> Dialog | None:
         """The dialog that these tags name, seen from this host, over or not."""
@@ -217,21 +212,6 @@ def _elsewhere(dialog: Dialog, signal: Signal) -> bool:
         signal.method == "INVITE" and not signal.to_tag and signal.outward and dialog.caller_inside
         and not (dialog.answered or dialog.ended) and signal.cseq >= dialog.inviting and len(dialog.peers) < MAX_PEERS
     )  # fmt: skip
-
-
-def _own(dialog: Dialog, signal: Signal) -> bool:
-    path = signal.peer == dialog.peer or signal.peer in dialog.peers
-    return path and not dialog.ended and _same_tags(dialog, signal)
-
-
-def _same_tags(dialog: Dialog, signal: Signal) -> bool:
-    """RFC 3261 section 12.2: From and To keep their sense in the caller's requests and all answers to them."""
-    caller_tag, callee_tag = dialog.tags(signal)
-    if caller_tag != dialog.from_tag:
-        return False
-    if not callee_tag or not dialog.to_tags or callee_tag in dialog.to_tags or callee_tag in dialog.others:
-        return True
-    return not dialog.answered or answers_too(dialog, signal)
 
 
 def _again(dialog: Dialog, signal: Signal) -> bool:

@@ -110,7 +110,7 @@ def _response(dialog: Dialog, signal: Signal, now: float) -> list[Change]:
         return _refused(dialog, signal, now)
     if status <= 100 or signal.to_tag in dialog.left:
         return []
-    if answers_too(dialog, signal) and len(dialog.others) + len(dialog.left) < MAX_TAGS:
+    if dialog.answers_too(signal) and len(dialog.others) + len(dialog.left) < MAX_TAGS:
         dialog.others.setdefault(signal.to_tag, False)
     if signal.to_tag and not dialog.answered and len(dialog.to_tags) + len(dialog.left) < MAX_TAGS:
         dialog.to_tags.add(signal.to_tag)
@@ -177,15 +177,6 @@ def _refused(dialog: Dialog, signal: Signal, now: float) -> list[Change]:
     dialog.end(now)
     dialog.refused = True
     return [Change("ended", dialog, "cancelled" if dialog.cancelled else "refused")]
-
-
-def answers_too(dialog: Dialog, signal: Signal) -> bool:
-    """A 2xx of another branch of the INVITE that was answered (RFC 3261 section 13.2.2.4)."""
-    return (
-        dialog.answered and signal.cseq_method == "INVITE" and 200 <= (signal.status or 0) < 300
-        and signal.outward != dialog.caller_inside and signal.cseq == dialog.inviting and signal.to_tag != ""
-        and signal.to_tag not in dialog.to_tags and signal.to_tag not in dialog.left
-    )  # fmt: skip
 
 
 def words(pairs: tuple[Pair, ...]) -> list[tuple[Description, Description]]:

@@ -194,7 +194,8 @@ class CallKeeper:
             yield from self._apply(change, record, packet, now)
         if (due := self.paths.heard(record.key, now)) is not None:
             self._sooner(due)
-        dialog, owner = self.dialogs.own(signal), (signal.call_id, signal.host)
+        known, owner = self.dialogs.find(signal), (signal.call_id, signal.host)
+        dialog = known if known is not None and known.owns(signal) else None
         call = self.calls.open.get(dialog.call) if dialog is not None else None
         if call is not None:  # whichever call its flow was last heard of
             call.touch(now, packet)
@@ -204,14 +205,13 @@ class CallKeeper:
             yield from self.nat.trim(owner, chain.from_iterable(view.spoken() for view in views))
             if call is not None and signal.method is None and not changes:
                 yield from self.media.confirmed(call, dialog, record, packet, now)
-        other = replace(signal, host=peer, peer=record.host, outward=not outward)
-        if self.topology.inside(peer) and self.dialogs.find(other) is not None:
+        if self.topology.inside(peer) and self.dialogs.at(signal.call_id, peer):
             # Straight from one inside host to the other, though both were called by way of the outside: the other's
             # dialog hears of it as well. Where its media goes was agreed on that way, and is foreseen for the first.
-            for change in self.dialogs.handle(other, now):
+            other = replace(signal, host=peer, peer=record.host, outward=not outward)
+            for change in self.dialogs.handle(other, now) if self.dialogs.find(other) is not None else ():
                 if change.what in ("leaving", "ended"):
                     yield from self._apply(change, record, packet, now)
-        known = self.dialogs.find(signal)
         if known is not None and (slept := Slept(known.call_id, known.call)) in self.asleep:
             self.asleep.put(slept, now)
         elif not self.dialogs.at(*owner):

@@ -221,7 +221,7 @@ def test_one_call_id_is_not_a_crowd() -> None:
 def test_room_is_made_without_looking_at_every_dialog() -> None:
     """Twenty times the dialogs may not make each new one dearer: here by four."""
     spent = []
-    for most in (400, 8000):
+    for most in (200, 4000):
         dialogs = Dialogs(Shares(most, most, most))
         for number in range(most):
             flood(dialogs, number)

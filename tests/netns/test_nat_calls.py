@@ -402,6 +402,21 @@ def test_a_call_silent_for_longer_than_conntrack_waits_is_hung_up_from_outside(
 
 
 @pytest.mark.slow
+def test_a_reload_that_switches_the_alg_off_shuts_what_is_open_and_the_call_goes_on(bare: Net, tmp_path: Path) -> None:
+    with natted(bare, tmp_path) as gateway:
+        phone, far = Agent(bare.client, CLIENT4, 16402), Agent(bare.peer, PEER4, 30000)
+        talk(phone, far, "off")
+        far.media[0].sendto(b"\x80before", (PUBLIC4, 16402))
+        assert received(phone.media[0], 0.3, least=1) == [b"\x80before"]
+        gateway.load(rule("sip", "allow", "sip", service='"any"', alg="false"))
+        assert until(lambda: nothing_left(bare, 16402, 16403), 3.0)
+        far.media[0].sendto(b"\x80after", (PUBLIC4, 16402))
+        assert received(phone.media[0]) == []
+        assert [call["end"] for call in gateway.ask("calls")] == ["open"]
+        assert {each["closed_at"] is None for each in gateway.ask("pinholes")} == {False}
+
+
+@pytest.mark.slow
 def test_a_call_on_hold_that_sleeps_is_resumed_from_outside_after_a_restart(bare: Net, tmp_path: Path) -> None:
     """A minute without a packet, a gateway that is killed, then the far side's re-INVITE: media passes again."""
     with natted(bare, tmp_path, SIP_OUT) as gateway:
