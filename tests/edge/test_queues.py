@@ -200,6 +200,28 @@ def test_segments_hide_nothing_where_it_is_never_quiet(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("fail_open", [True, False])
+def test_what_comes_and_waits_while_the_counters_are_read_is_no_loss(
+    monkeypatch: pytest.MonkeyPatch, fail_open: bool
+) -> None:
+    """A worker that stands still for a moment, as at a reload: it is handed over, waits, and is seen later."""
+    kernel = Kernel(monkeypatch, fail_open)
+    told = kernel._queued
+
+    def meanwhile(variant: str) -> Counter[int]:
+        counted = told(variant)
+        kernel.handed += 11
+        kernel.line = Line(1, kernel.line.waiting + 11, 0, 0)
+        return counted
+
+    monkeypatch.setattr(room, "queued", meanwhile)
+    for _ in range(3):
+        kernel.queues.look()
+        kernel.saw(kernel.line.waiting)
+        kernel.line = Line(1, 0, 0, 0)
+    assert kernel.queues.exceptions == {}
+
+
+@pytest.mark.parametrize("fail_open", [True, False])
 def test_segments_just_before_a_worker_is_killed_hide_nothing(monkeypatch: pytest.MonkeyPatch, fail_open: bool) -> None:
     """What nobody saw came to the exception policy's rule; at other times that rule tells of untracked packets."""
     kernel = Kernel(monkeypatch, fail_open)
