@@ -9,6 +9,7 @@ host forwards at all.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,16 +21,17 @@ from appid.dataplane.chain import FAMILIES
 from appid.dataplane.converge import program
 from appid.dataplane.diff import differences
 from appid.dataplane.foreign import stopping
-from appid.dataplane.ruleset import NOTHING, VARIANTS, Variant, wanted
+from appid.dataplane.ruleset import NOTHING, Variant, wanted
 from appid.edge import iptables, preflight, turn
 from appid.edge.netlink import KernelError
 from appid.edge.plan import Plan
-from appid.edge.preflight import OF_IPTABLES
 
 Weight = Literal["problem", "warning", "note"]
 AGGREGATION = ("rx-udp-gro-forwarding", "rx-gro-list")
 """Receive offloads that show several datagrams as one packet: only the first one's bytes are looked at."""
 _FULL = 0.8
+_OURS = re.compile("ip6? filter chain FORWARD")
+"""Where ours accept what policy allows, with iptables-nft."""
 
 
 class Finding(NamedTuple):
@@ -80,12 +82,11 @@ def _elsewhere(ours: Variant) -> Iterator[Finding]:
     accept it in the tables of one variant of iptables alone."""
     where = []
     try:
-        (other,) = (variant for variant in VARIANTS if variant != ours)
-        for family in FAMILIES:
-            if ":FORWARD DROP" in iptables.saved(other, family, "filter"):
-                where.append(f"{program(family, other, 'save').removesuffix('-save')} (FORWARD's policy)")
+        for family in FAMILIES if ours == "nft" else ():
+            if ":FORWARD DROP" in iptables.saved("legacy", family, "filter"):
+                where.append(f"{program(family, 'legacy', '')} (FORWARD's policy)")
         listing = json.loads(iptables.run(["nft", "-j", "-t", "list", "ruleset"]))["nftables"]
-        where += [f"nft, {each}" for each in stopping(listing) if not OF_IPTABLES.match(each)]
+        where += [f"nft, {each}" for each in stopping(listing) if ours != "nft" or not _OURS.fullmatch(each)]
     except KernelError:  # a program that is missing is told of elsewhere
         pass
     for each in where:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,20 @@ def test_other_firewalls_of_the_host_that_stop_what_policy_allows(bare: Net, pla
     assert said(bare.gateway, plan, "warning") == [
         f"stopped: ip6tables-legacy (FORWARD's policy): {drops}", f"stopped: nft, inet fire chain forward: {drops}"
     ]  # fmt: skip
+
+
+def test_so_does_iptables_nft_where_ours_are_iptables_legacys(bare: Net, plan: Plan) -> None:
+    """Also a table that iptables-nft-save does not print, for a rule made with nft itself."""
+    legacy = replace(plan, config=replace(plan.config, iptables="legacy"))
+    bare.gateway.run("iptables-nft", "-P", "FORWARD", "DROP")
+    bare.gateway.run("nft", "add rule ip filter FORWARD ct state established accept")
+    assert [line.partition(": drops")[0] for line in said(bare.gateway, legacy, "warning")] == [
+        "stopped: nft, ip filter chain FORWARD"
+    ]
+    bare.gateway.run("ip6tables-nft", "-t", "mangle", "-P", "FORWARD", "DROP")
+    assert [line.partition(": drops")[0] for line in said(bare.gateway, plan, "warning")] == [
+        "stopped: nft, ip6 mangle chain FORWARD"
+    ], "in our own variant filter's is none"
 
 
 def test_a_host_that_is_no_gateway(space: Namespace, plan: Plan) -> None:
