@@ -79,9 +79,12 @@ class Mappings:
         found = self._outside.get(_Outside(proto, outside, peer))
         return found.inside.endpoint if found is not None else None
 
-    def elsewhere(self, proto: int, outside: Endpoint, call_id: str) -> Endpoint | None:
-        """Who stands behind an outside endpoint that other peers know: who alone does, or alone in that call."""
-        known = self._anywhere.get((proto, outside), ())
+    def elsewhere(
+        self, proto: int, outside: Endpoint, call_id: str, fits: Callable[[Owner], bool] = lambda _owner: True
+    ) -> Endpoint | None:  # fmt: skip
+        """Who stands behind an outside endpoint that other peers know: who alone does, or alone in that call. Counted
+        are those of which an owner `fits`."""
+        known = [each for each in self._anywhere.get((proto, outside), ()) if any(map(fits, each.owners))]
         ends = {each.inside.endpoint for each in known}
         if len(ends) > 1:
             of_call = (each for each in known if any(isinstance(o, tuple) and o[0] == call_id for o in each.owners))

@@ -8,13 +8,16 @@ peer; what was told so is remembered, to be told outside by its outside name aga
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 from appid.alg.host import Host
-from appid.alg.mappings import Mappings
+from appid.alg.mappings import Mappings, Owner
 from appid.wire import Endpoint
 
 MAX_MET = 8192
+MAX_HEARD = 8192
+MAX_ADDRESSES = 16
+"""Dialogs, and addresses that the far end of one has named."""
 MAX_ASKED = 16
 """Questions to the kernel about one message, 0.1 ms each: its sender may name whatever he likes."""
 
@@ -27,24 +30,44 @@ class Neighbours:
         self.ours = ours
         self._met: OrderedDict[tuple[int, Endpoint, bytes], Endpoint] = OrderedDict()
         self._faces: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
+        self._heard: OrderedDict[Owner, set[bytes]] = OrderedDict()
 
     def outside_of(self, proto: int, inside: Endpoint, peer: bytes) -> Endpoint | None:
         """By which endpoint this peer knows an inside one."""
         return self.mappings.outside_of(proto, inside, peer) or self._met.get((proto, inside, peer))
 
     def inside_of(
-        self, proto: int, outside: Endpoint, peer: Endpoint, call_id: str, asking: Asking
+        self, proto: int, outside: Endpoint, peer: Endpoint, call_id: str, asking: Asking, told: bytes | None = None
     ) -> Endpoint | None:  # fmt: skip
-        """Who stands behind an endpoint that this peer names."""
+        """Who stands behind an endpoint that this peer names. `told`: the inside host that is to send media there. One
+        that signals with another peer is only named if that has not named somebody else to him: else anybody might
+        lead one host's voice into another's call."""
+
+        def fits(owner: Owner) -> bool:
+            heard = self._heard.get(owner)
+            return isinstance(owner, int) or owner[0] == call_id or told is None or not heard or told in heard
+
         mappings = self.mappings
         if (found := mappings.inside_of(proto, outside, peer.address)) is not None:
             return found
         if outside.address not in self.ours:
             return None
-        found = mappings.elsewhere(proto, outside, call_id) or asking.behind(proto, outside, peer)
+        found = mappings.elsewhere(proto, outside, call_id, fits) or asking.behind(proto, outside, peer)
         if found is not None:
             self._meet(proto, found, outside, peer.address)
         return found
+
+    def heard(self, owner: Owner, addresses: Iterable[bytes]) -> None:
+        """The far end of a dialog has named these, by their inside names, for its media."""
+        known = self._heard.setdefault(owner, set())
+        known.update(addresses)
+        if len(known) > MAX_ADDRESSES:
+            known.clear()
+        if len(self._heard) > MAX_HEARD:
+            self._heard.popitem(last=False)
+
+    def forget(self, owner: Owner) -> None:
+        self._heard.pop(owner, None)
 
     def faces(self, inside: Endpoint, peer: bytes) -> bool:
         """Whether this peer knows that inside host by a mapping of ours."""

@@ -97,10 +97,10 @@ class Inward:
         return found if found is not None and found.address == natted.inside.address else None
 
     def media(self, named: Endpoint) -> Endpoint | None:
-        return self._inside(UDP, named, self._peer)
+        return self._inside(UDP, named, self._peer, self._natted.inside.address)
 
-    def _inside(self, proto: int, named: Endpoint, peer: Endpoint) -> Endpoint | None:
-        return self._neighbours.inside_of(proto, named, peer, self._call_id, self._asking)
+    def _inside(self, proto: int, named: Endpoint, peer: Endpoint, told: bytes | None = None) -> Endpoint | None:
+        return self._neighbours.inside_of(proto, named, peer, self._call_id, self._asking, told)
 
     def host(self, named: bytes) -> bytes | None:
         return None if self._natted.knows else self._own(named)

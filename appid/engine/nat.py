@@ -112,6 +112,8 @@ class NatKeeper:
                     commands.append(Report("anomaly", AnomalyReport(record.id, packet, "alg", reason, record.key)))
         elif description is not None and layer.inner is not None:
             description = _described(translate_session(bytes(layer.inner), names)) or description
+            named = (media.connection or description.connection for media in description.media)
+            self.neighbours.heard((call_id, record.host), (address for address in named if address is not None))
         if record.key.proto == UDP:
             commands += self._rewrite(record, payload, layer, names, packet)
         elif record.spliced is None:
@@ -462,6 +464,7 @@ class NatKeeper:
     def release(self, owner: Owner) -> Iterator[Command]:
         """A dialog or a signalling flow is over."""
         self._said.pop(owner, None)
+        self.neighbours.forget(owner)
         for gone in self.mappings.release(owner):
             yield from self.bindings.unbind(gone.proto, gone.inside, gone.peer)
 

@@ -46,6 +46,29 @@ def test_one_that_another_peer_knows_if_it_is_one_hosts_alone() -> None:
     assert book.inside_of(UDP, GATE, third, "", Asking(NOBODY)) == ALICE
 
 
+def test_another_peers_word_counts_for_media_only_if_each_end_is_told_of_the_other() -> None:
+    """ALICE's call: to whom its far end has sent her, if it has; BOB is to send to her now."""
+    book, third = known(), at("198.51.100.4", 5060)
+    owner = ("call", ALICE.address)
+    book.mappings.note(UDP, ALICE, GATE, HERE.address, owner)
+
+    def told(call_id: str = "another") -> Endpoint | None:
+        return book.inside_of(UDP, GATE, third, call_id, Asking(NOBODY), BOB.address)
+
+    assert told() == ALICE, "nobody has named anybody to her"
+    book.heard(owner, [packed("192.0.2.9")])
+    assert told() is None
+    assert told("call") == ALICE, "their proxies leave the call its name"
+    assert book.inside_of(UDP, GATE, HERE, "", Asking(NOBODY), BOB.address) == ALICE, "her own far end may name her"
+    book.heard(owner, [BOB.address])
+    assert told() == ALICE
+    book.heard(owner, [packed(f"192.0.2.{n}") for n in range(100)])
+    assert told() == ALICE, "what is too much is forgotten"
+    book.heard(owner, [packed("192.0.2.9")])
+    book.forget(owner)
+    assert told() == ALICE
+
+
 def test_the_kernel_knows_those_of_other_processes() -> None:
     book, kernel = known(), Kernel()
     taken = at("203.0.113.7", 17000)

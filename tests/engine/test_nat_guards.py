@@ -136,6 +136,19 @@ def test_one_host_takes_no_more_bindings_than_its_share() -> None:
     assert len(play.engine.calls.nat.mappings) < share / 2, "free again, once nobody answers"
 
 
+def test_no_far_end_leads_ones_voice_into_anothers_call() -> None:
+    """It names the port at which somebody else's call takes its media: that call's own far end has named another."""
+    play = gateway()
+    honest, misled = Phone(play, B, call_id="honest"), Phone(play, A, End("203.0.113.9", 5060), 18000, "evil")
+    honest.invite()
+    misled.invite()
+    honest.respond("200 OK")
+    commands = misled.respond("200 OK", port=16402, host=GATE)
+    assert named(rewritten(commands), "c=") == f"IN IP4 {GATE}"
+    assert of(commands, OpenPinhole) == []
+    assert "which is not the peer" in bodies(commands, AnomalyReport)[-1].reason
+
+
 # ---- a peer's check on the client's own channel ----------------------------------------------------------------------
 
 
