@@ -38,7 +38,8 @@ def _request(dialog: Dialog, signal: Signal, now: float) -> list[Change]:
                 dialog.cancelled, dialog.cancel_at = True, now
                 return [Change("leaving", dialog, "cancelled")]
         case "BYE":
-            if signal.to_tag and (branch in dialog.to_tags or branch in dialog.others):
+            nameless = not branch and dialog.answered and not dialog.to_tags  # a callee of RFC 2543's times: no tag
+            if nameless or branch in dialog.to_tags or branch in dialog.others:
                 return _bye(dialog, branch, now)
     return []
 
@@ -64,9 +65,7 @@ def _bye(dialog: Dialog, branch: str, now: float) -> list[Change]:
     if branch in dialog.others:
         del dialog.others[branch]
     elif not dialog.answered and len(dialog.to_tags) > 1:
-        dialog.to_tags.remove(branch)
-        if dialog.branch == branch:
-            dialog.branch = next((tag for tag in dialog.pairs if tag in dialog.to_tags), "")
+        return _left(dialog, branch)
     elif heirs and dialog.bye_at is None:
         dialog.branch, dialog.trying = heirs[0], None
         dialog.to_tags = {dialog.branch}
@@ -78,6 +77,17 @@ def _bye(dialog: Dialog, branch: str, now: float) -> list[Change]:
         return [Change("leaving", dialog)]
     dialog.left.add(branch)
     dialog.pairs.pop(branch, None)
+    return [Change("media", dialog)] if dialog.standing != before else []
+
+
+def _left(dialog: Dialog, branch: str) -> list[Change]:
+    """One of those that ring is over, the others go on: by its BYE, or as a proxy says of it (199, RFC 6228)."""
+    before = dialog.standing
+    dialog.to_tags.discard(branch)
+    dialog.left.add(branch)
+    dialog.pairs.pop(branch, None)
+    if dialog.branch == branch:
+        dialog.branch = next((tag for tag in dialog.pairs if tag in dialog.to_tags), "")
     return [Change("media", dialog)] if dialog.standing != before else []
 
 
@@ -110,6 +120,8 @@ def _response(dialog: Dialog, signal: Signal, now: float) -> list[Change]:
         return _refused(dialog, signal, now)
     if status <= 100 or signal.to_tag in dialog.left:
         return []
+    if status == 199:
+        return _left(dialog, signal.to_tag) if not dialog.answered and signal.to_tag in dialog.to_tags else []
     if dialog.answers_too(signal) and len(dialog.others) + len(dialog.left) < MAX_TAGS:
         dialog.others.setdefault(signal.to_tag, False)
     if signal.to_tag and not dialog.answered and len(dialog.to_tags) + len(dialog.left) < MAX_TAGS:

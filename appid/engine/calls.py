@@ -203,7 +203,7 @@ class CallKeeper:
         if dialog is not None and dialog.settled(signal):
             views = self.dialogs.at(*owner)
             yield from self.nat.trim(owner, chain.from_iterable(view.spoken() for view in views))
-            if call is not None and signal.method is None and not changes:
+            if call is not None and 200 <= (signal.status or 0) < 300 and not changes:
                 yield from self.media.confirmed(call, dialog, record, packet, now)
         if self.topology.inside(peer) and self.dialogs.at(signal.call_id, peer):
             # Straight from one inside host to the other, though both were called by way of the outside: the other's

@@ -442,3 +442,44 @@ def test_an_answer_that_was_quicker_than_the_cancel_stands(talk: Talk) -> None:
     talk.now = 101.0
     assert talk.say("BYE", 2) == ["leaving"]
     assert [change.end for change in talk.dialogs.expired(101.0 + BYE_TIMEOUT)] == ["bye"]
+
+
+def test_a_callee_without_a_tag_can_be_hung_up() -> None:
+    """RFC 3261 section 12.2.1.1: of RFC 2543's times, the tag is null. Nobody else's BYE gets so through."""
+    talk = Talk()
+    talk.call()
+    assert talk.say("200 INVITE", 1, ANSWER, by_caller=False, callee_tag="") == ["answered", "media"]
+    assert talk.say("BYE", 2, callee_tag="") == ["leaving"]
+    assert talk.say("200 BYE", 2, by_caller=False, callee_tag="") == ["ended bye"]
+    tagged = Talk()
+    tagged.connect()
+    assert tagged.say("BYE", 2, callee_tag="") == []
+
+
+def test_a_branch_that_a_proxy_says_is_over_is_shut(talk: Talk) -> None:
+    """RFC 6228: 199 of one, the other rings on; what comes of the first after it does not count."""
+    talk.call()
+    talk.say("183 INVITE", 1, ANSWER, by_caller=False, callee_tag="x")
+    talk.say("183 INVITE", 1, description(4000, "203.0.113.201"), by_caller=False, callee_tag="y")
+    assert talk.say("199 INVITE", 1, by_caller=False, callee_tag="nobody") == []
+    assert talk.say("199 INVITE", 1, by_caller=False, callee_tag="y") == ["media"]
+    assert talk.session[1] == ANSWER
+    assert talk.say("183 INVITE", 1, ANSWER, by_caller=False, callee_tag="y") == []
+    assert talk.say("199 INVITE", 1, by_caller=False, callee_tag="x") == ["media"]
+    assert talk.session == (None, None)
+    assert talk.say("200 INVITE", 1, ANSWER, by_caller=False, callee_tag="z") == ["answered", "media"]
+
+
+def test_a_re_invite_that_is_cancelled_leaves_the_session(talk: Talk) -> None:
+    """RFC 3261 section 9.1, RFC 6141 section 3.4: by either side, after its 183."""
+    talk.connect()
+    before = talk.session
+    for by_caller in (True, False):
+        talk.say("INVITE", 5, description(50000, "203.0.113.201" if by_caller == talk.flipped else "192.0.2.101"),
+                 by_caller=by_caller)  # fmt: skip
+        assert talk.say("183 INVITE", 5, OFFER, by_caller=not by_caller) == ["media"]
+        assert talk.session != before
+        talk.say("CANCEL", 5, by_caller=by_caller)
+        assert talk.say("487 INVITE", 5, by_caller=not by_caller) == ["media"]
+        assert talk.session == before
+        assert not talk.dialog.cancelled
