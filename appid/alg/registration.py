@@ -38,14 +38,23 @@ Contact = Endpoint | str
 
 @dataclass(slots=True)
 class Registration:
-    """One flow to a registrar; `until`: by address of record, the time (seconds) at which it ends."""
+    """One flow to a registrar. `until`: by address of record, the time (seconds) at which it ends; `ports`: other ports
+    of the host, at which it wants to be called (alg/listening.py)."""
 
     flow: FlowKey
     host: bytes
     until: dict[str, float] = field(default_factory=dict)
+    ports: tuple[int, ...] = ()
 
     def lasts(self) -> float:
         return max(self.until.values(), default=0.0)
+
+    def beside(self) -> list[FlowKey]:
+        """The flows that the registrar may begin."""
+        here, registrar = self.flow.source, self.flow.destination
+        if here.address != self.host:
+            here, registrar = registrar, here
+        return [FlowKey(self.flow.proto, *registrar, here.address, port) for port in self.ports]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,7 @@ class _Asked:
     name: str
     contacts: frozenset[Contact]
     seconds: int
+    ports: tuple[int, ...]
 
 
 class Registrations:
@@ -68,9 +78,10 @@ class Registrations:
 
     def asked(
         self, message: sip.Message, flow: FlowKey, host: bytes, remote: Endpoint,
-        outside_of: Callable[[Endpoint], Endpoint | None],
+        outside_of: Callable[[Endpoint], Endpoint | None], ports: tuple[int, ...] = (),
     ) -> None:  # fmt: skip
-        """The host sends a request. `outside_of`: as what the registrar knows an endpoint of the host, behind NAT."""
+        """The host sends a request. `outside_of`: as what the registrar knows an endpoint of the host, behind NAT;
+        `ports`: where it listens beside."""
         cseq, call_id, values = message.cseq, message.header("call-id"), list(contacts(message))
         if message.method != "REGISTER" or cseq is None or not call_id or not values:
             return  # without a Contact it only asks what there is (section 10.2.3)
@@ -84,7 +95,7 @@ class Registrations:
         waiting.pop((call_id, cseq[0]), None)
         waiting[call_id, cseq[0]] = _Asked(
             flow, remote, message.from_tag, sip.address(message.header("to") or "")[:LENGTH], frozenset(named),
-            0 if values[0] == "*" else max(lasts),
+            0 if values[0] == "*" else max(lasts), ports,
         )  # fmt: skip
         if len(waiting) > ASKED_PER_HOST:
             waiting.popitem(last=False)
@@ -107,7 +118,12 @@ class Registrations:
             registration = self.put(Registration(asked.flow, host))
         if registration is not None:
             _prolong(registration, asked.name, now, now + lasts)
+            registration.ports = asked.ports if lasts else registration.ports
         return registration
+
+    def of(self, host: bytes) -> Iterator[Registration]:
+        """Those of one host."""
+        return (self.flows[flow] for flow in self._hosts.get(host, ()))
 
     def put(self, registration: Registration) -> Registration | None:
         """A new one; None if there is no room."""

@@ -15,6 +15,7 @@ from appid.alg.lessons import Lesson
 from appid.dataplane.command import Command, Postpone, Report, SetMark, SetVerdict
 from appid.dataplane.marks import ALLOW
 from appid.engine import room
+from appid.engine.awaited import Awaited
 from appid.engine.calls import CallKeeper
 from appid.engine.doubt import DENSE
 from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, Restored, RulesLoaded, Tick
@@ -74,6 +75,7 @@ class Engine:
         self.stamps = Stamps()
         self.waiting = Waiting()
         self.registered = Registered()
+        self.awaited = Awaited(self.calls.dialogs, self.registered)
         self.broken = False  # whether the packet at hand breaks its own format
         self.on_read: OnRead | None = None
         self.numbers = Numbers(first, step)
@@ -82,8 +84,8 @@ class Engine:
 
     @property
     def deadline(self) -> float | None:
-        calls, registered = self.calls.deadline, self.registered.next()
-        return calls if registered is None else registered if calls is None else min(calls, registered)
+        times = (self.calls.deadline, self.registered.next(), self.awaited.next())
+        return min((time for time in times if time is not None), default=None)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """What follows from `event`, in the order in which it must be carried out. Times are seconds."""
@@ -214,6 +216,7 @@ class Engine:
             from_outside = self.topology.outside(key.src, judge.outside(from_zone))
             to_outside = self.topology.outside(key.dst, judge.outside(to_zone))
             situation = Situation(key, from_zone, to_zone, from_outside and not to_outside, now=now)
+            situation = self.awaited.judged_as(situation, packet, now)
         else:
             from_outside, to_outside = self.topology.outside(key.src), self.topology.outside(key.dst)
         host_first = not from_outside or to_outside
@@ -406,12 +409,13 @@ class Engine:
 
     def _awaited(self, record: FlowRecord) -> bool:
         """Whether the refusal ends with its packet: a peer's check that came before the client's own. The client's,
-        a moment later, begins the flow inside on the same 5-tuple (policy.md point 3); a kept refusal would cut it."""
+        a moment later, begins the flow inside on the same 5-tuple (policy.md point 3); a kept refusal would cut it. Or
+        something is still to come that an inside host waits for there."""
         situation, name = record.situation, record.naming.name
-        if situation is None or name is None or not situation.begun_outside or record.key.proto != UDP:
+        if situation is None or not situation.begun_outside or record.key.proto != UDP:
             return False
-        known = self.settings.applications
-        return any(known[one].inbound == "foreseen" for one in (name, *self.lineage.descendants[name]))
+        known, names = self.settings.applications, (name, *self.lineage.descendants[name]) if name is not None else ()
+        return any(known[n].inbound == "foreseen" for n in names) or self.awaited.named(record.key, record.last_seen)
 
     def glance(self, key: FlowKey, packet: int) -> FlowReport | None:
         """The name of a flow that the kernel dealt with alone: foreseen by a call, or plain from its 5-tuple."""
@@ -455,6 +459,7 @@ class Engine:
         self.calls.doubt.unheard(event.unheard, now)
         yield from self.calls.tick(event.packet, now)
         yield from self.registered.tick(self, now)
+        yield from self.awaited.tick(self, now)
         if now >= self._sweep_at and self.calls.nat.mappings.flows():
             self._sweep_at = now + SWEEP
             yield from self.calls.nat.sweep({record.id for record in self.flows.values()})

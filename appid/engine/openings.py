@@ -107,6 +107,11 @@ class Openings:
         if len(self._denied) > MAX_DENIED:
             self._denied.popitem(last=False)
 
+    def was_early(self, key: FlowKey) -> bool:
+        """Whether this datagram flow from outside was refused; it is not asked for again."""
+        place = (key.proto, key.dst, key.dport, key.src)
+        return self._denied.get(place) == key and self._denied.pop(place) == key
+
     # -- what opens ----------------------------------------------------------------------------------------------
 
     def checked(self, record: FlowRecord, peer: Endpoint, packet: int, now: float) -> Iterator[Command]:

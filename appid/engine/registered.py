@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
+from appid.alg.listening import MAX_PORTS, listens
+from appid.alg.media import LOWEST_PORT
 from appid.alg.registration import LONGEST, PER_FLOW, Registration, Registrations
 from appid.dataplane.command import BindNat, Command, KeepFlow
 from appid.decode import sip
@@ -31,11 +33,14 @@ LEAST = 30
 
 @dataclass(frozen=True, slots=True)
 class KeptRegistration:
-    """`until`: by address of record, when it ends (seconds); `bindings`: of ports that its Contact and Via name."""
+    """`until`: by address of record, when it ends (seconds); `bindings`: of ports that its Contact and Via name;
+    `ports`: those of the host at which it wants to be called; `beside`: the flows that have come to them."""
 
     flow: KeptFlow
     until: tuple[tuple[str, float], ...]
     bindings: tuple[BindNat, ...] = ()
+    ports: tuple[int, ...] = ()
+    beside: tuple[KeptFlow, ...] = ()
 
 
 class Registered:
@@ -59,7 +64,8 @@ class Registered:
                 known = engine.calls.nat.mappings.outside_of(UDP, inside, record.remote)
                 return known if inside.address == record.host else None
 
-            self.registrations.asked(message, record.key, record.host, record.far, outside_of)
+            ports = listens(message, record.host, record.host_port)
+            self.registrations.asked(message, record.key, record.host, record.far, outside_of, ports)
         else:
             changed = self.registrations.answered(message, record.host, record.far, now)
             if changed is not None:
@@ -84,6 +90,12 @@ class Registered:
             self.touched.add(before)
         self._numbers[record.id], self._flows[record.key] = record.key, record.id
         self.touched.add(record.id)
+
+    def touch(self, flow: FlowKey) -> None:
+        """Something about it is to be written down."""
+        number = self._flows.get(flow)
+        if number is not None:
+            self.touched.add(number)
 
     def _drop(self, flow: FlowKey) -> None:
         self.registrations.drop(flow)
@@ -119,8 +131,11 @@ class Registered:
         record = engine.flows.get(flow) if flow is not None else None
         if registration is None or record is None or record.id != number:
             return None
-        bindings = tuple(engine.calls.nat.held(number))
-        return KeptRegistration(kept_flow(record), tuple(sorted(registration.until.items())), bindings)
+        begun = (key for key in registration.beside() if key in engine.awaited.begun)
+        return KeptRegistration(
+            kept_flow(record), tuple(sorted(registration.until.items())), tuple(engine.calls.nat.held(number)),
+            registration.ports, tuple(kept_flow(engine.flows[key]) for key in begun if key in engine.flows),
+        )  # fmt: skip
 
     def go_on(self, engine: Engine, kept: KeptRegistration, now: float) -> Iterator[Command]:
         """It lasts on. What cannot be one of this engine is passed over."""
@@ -132,7 +147,9 @@ class Registered:
         record = engine.flows.get(key) or record_of(kept.flow, None, now)
         if not engine.topology.inside(record.host) or known not in engine.settings.applications:
             return
-        if self.registrations.put(Registration(key, record.host, until)) is None:
+        ports = tuple(port for port in kept.ports[:MAX_PORTS] if LOWEST_PORT <= port <= 0xFFFF)
+        registration = self.registrations.put(Registration(key, record.host, until, ports))
+        if registration is None:
             return
         engine.follow_again(record)
         self._number(record)
@@ -141,3 +158,7 @@ class Registered:
             if binding.inside == record.host:
                 engine.calls.nat.restore(binding, record.id, now)
                 yield binding
+        for flow in kept.beside:
+            if flow.key in registration.beside() and flow.key not in engine.flows and flow.number > 0:
+                engine.follow_again(record_of(flow, None, now))
+                engine.awaited.go_on(flow.key, now)

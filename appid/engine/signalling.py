@@ -18,7 +18,7 @@ from appid.decode.sip import Message
 from appid.engine.read import carrier
 from appid.engine.record import FlowRecord
 from appid.packet import Packet
-from appid.wire import Endpoint, Layer
+from appid.wire import UDP, Endpoint, Layer
 
 if TYPE_CHECKING:
     from appid.engine.core import Engine
@@ -80,6 +80,8 @@ def hear(
                 yield from nat.settle(carried, now)
             if peer == record.remote and isinstance(layer.message, Message):
                 engine.registered.hear(engine, record, layer.message, by_host, now)
+                if by_host and record.key.proto == UDP and "expectations" in functions:
+                    yield from engine.awaited.hear(engine, record, layer.message, now)
 
 
 def learn(engine: Engine, record: FlowRecord, asked: Asked, number: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.live import Live, live
-from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, Net, received, until
+from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, Namespace, Net, received, until
 from tests.netns.test_nat_calls import QUICK, SIP_OUT, Agent, natted, quoted
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
@@ -88,3 +88,46 @@ def test_a_phone_that_is_registered_no_more_is_forgotten(bare: Net, tmp_path: Pa
         far.signalling.sendto(invite(far, contact), contact)
         assert received(phone.signalling, 0.5) == []
         assert gateway.ask("calls") == []
+
+
+class Deaf(Agent):
+    """A phone that hears nothing at the port that it sends from: Via and Contact name another, without rport."""
+
+    def __init__(self, where: Namespace, host: str, rtp: int) -> None:
+        super().__init__(where, host, rtp)
+        self.sending = where.udp(host, 40000)
+
+    def ask(self, method: str, far: Agent, more: str = "") -> None:
+        message = self.message(f"{method} sip:b@{quoted(far.host)} SIP/2.0", f"1 {method}", method, (";tag=d", ""), b"")
+        asked = message.replace(b";rport", b"").replace(
+            b">\r\nContent-Length", b">%s\r\nContent-Length" % more.encode()
+        )
+        self.sending.sendto(asked, (far.host, 5060))
+
+
+@pytest.mark.parametrize("nat", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["nat", "routed"])
+def test_a_phone_that_listens_at_another_port_than_it_sends_from(bare: Net, tmp_path: Path, nat: bool) -> None:
+    """RFC 3261 section 18.2.2: without rport, the answer goes to the port in Via; section 12: requests to Contact."""
+    with begin(bare, tmp_path, nat) as gateway:
+        for host, peer in ((CLIENT4, PEER4), (CLIENT6, PEER6)):
+            phone, far = Deaf(bare.client, host, 16402), Agent(bare.peer, peer, 30000)
+            other = bare.peer.udp(peer, 5070)
+            for method, more in (("INVITE", ""), ("REGISTER", ";expires=600")):
+                phone.ask(method, far, more)
+                asked = far.hear()
+                to = (far.from_[0], int(far.field(r"^Via: SIP/2.0/UDP .*:(\d+);")))
+                assert far.from_[1] != to[1]
+                answer = "SIP/2.0 200 OK" + asked[asked.index("\r\n") :]
+                other.sendto(answer.encode(), to)
+                far.signalling.sendto(b"no SIP", to)
+                assert received(phone.signalling, 0.3) == [], "who was not asked, and what is no answer"
+                far.signalling.sendto(answer.encode(), to)
+                assert phone.hear().startswith("SIP/2.0 200")
+                assert f"Via: SIP/2.0/UDP {quoted(host)}:5060;" in phone.came.decode()
+                bare.gateway.run("conntrack", "-D", "-p", "udp", "-s", peer, check=False)
+                if ":" in peer:
+                    bare.gateway.run("conntrack", "-D", "-f", "ipv6", "-p", "udp", "-s", peer, check=False)
+            far.signalling.sendto(invite(far, to), to)
+            assert phone.hear().startswith("INVITE "), "registered: the flow of before is gone"
+            assert received(phone.sending, 0.1) == []
+        assert gateway.process.poll() is None
