@@ -19,6 +19,7 @@ from typing import Literal
 
 from appid.dataplane.chain import FAMILIES, Family, Topology
 from appid.dataplane.converge import Step, leftovers, program, steps, taken_along
+from appid.dataplane.jump import nft_leads
 from appid.dataplane.present import PREFIX, held_of, rules_of, ruleset_of, sets_of, table_of, unreadable
 from appid.dataplane.ruleset import (
     NOTHING,
@@ -151,8 +152,10 @@ def apply(topology: Topology, variant: Variant = "nft") -> None:
     before = read()
     target = remembering(wanted(topology, variant), before)
     refused = _reach(before, target)
-    if refused is not None and (now := read()).builtin != before.builtin:
-        # A neighbour was at work at the same time, and a rule that we went by was gone.
+    for _ in range(_RETURNS):
+        if refused is None or _of_others(now := read()) == _of_others(before):
+            break
+        # A neighbour was at work at the same time, and a rule or chain that we went by was gone.
         before, target = now, remembering(wanted(topology, variant), now)
         refused = _reach(before, target)
     if refused is not None:
@@ -165,6 +168,16 @@ def apply(topology: Topology, variant: Variant = "nft") -> None:
     _name_taken(before, target)
     for left in carry_out(leftovers(before, target), on=True):
         log.warning("stays until the next time: %s", left)
+
+
+def _of_others(there: RuleSets) -> object:
+    """What neighbours have: how many rules where; of iptables-nft, which ones, since a reload makes the same anew."""
+    handles = {
+        (home, name): [handle for rule, handle in zip(chain.rules, chain.handles, strict=True)
+                       if not is_ours(nft_leads(rule))]
+        for home, chains in there.builtin.items() for name, chain in chains.items() if not is_ours(name)
+    }  # fmt: skip
+    return handles, {place: dict(held.others) for place, held in there.tables.items()}
 
 
 def _reach(before: RuleSets, target: RuleSets) -> KernelError | None:
