@@ -242,6 +242,8 @@ class CallKeeper:
             yield from self._begin(dialog, record, packet, now)
         found = self.calls.open.get(dialog.call)
         if found is None:
+            if change.what == "ended":
+                yield from self.asleep.release(dialog.call_id, dialog.host)
             return
         if dialog.answered:
             self.calls.answered(found)

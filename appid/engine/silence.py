@@ -78,7 +78,8 @@ class Asleep:
         """Its dialogs are over, of these hosts and all others; ports that were named in them are free again."""
         self._due.drop(slept)
         self._let_go(slept)
-        places = {*hosts, *(view.host for view in self._dialogs.living(*slept))}
+        views = self._dialogs.views(slept.call_id)
+        places = {*hosts, *(view.host for view in views if view.call == slept.call)}
         self._dialogs.forget(*slept, now)
         for host in sorted(places):
             yield from self.release(slept.call_id, host)

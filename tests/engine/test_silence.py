@@ -245,3 +245,25 @@ def test_what_sleeps_outlives_its_engine() -> None:
             assert not after.engine.calls.asleep.names
         assert number in after.engine.calls.touched
         assert kept_call(after.engine, number) is None
+
+
+@pytest.mark.parametrize("how", ["bye", "crowd"])
+def test_the_ports_of_a_sleeper_are_free_when_it_is_over(how: str) -> None:
+    """Hung up, or pushed out by the next calls of the same address; under NAT its ports were bound."""
+    given = gateway().settings
+    phone = Member(Play(replace(given, limits=Limits(calls_per_remote=1))), ALICE, tag="alice", call_id="one")
+    play, mappings = phone.play, phone.play.engine.calls.nat.mappings
+    phone.called()
+    phone.says("183 Session Progress" if how == "crowd" else "200 OK", port=18000)
+    play.tick(61.0)
+    assert mappings.held(("one", phone.inside.address))
+    if how == "bye":
+        phone.called("BYE", 2, ";tag=alice")
+        phone.says("200 OK", "2 BYE")
+    else:
+        replace(phone, call_id="two").called()
+        replace(phone, call_id="two").says("486 Busy Here")
+    play.tick(62.0)
+    assert not mappings.held(("one", phone.inside.address))
+    play.tick(62.0 + RINGING)
+    assert not play.engine.calls.asleep.names
