@@ -22,7 +22,7 @@ from appid.edge.loop import Loop
 from appid.edge.memory import Memory
 from appid.edge.netlink import KernelError
 from appid.edge.nfqueue import LENGTH, Held, Queue
-from appid.edge.tally import Tally
+from appid.edge.tally import Numbers, Tally
 from appid.edge.too_big import TooBig
 from appid.engine.event import Activity, CommandFailed, Event, PacketQueued, Tick
 from appid.flow.key import FlowKey
@@ -57,6 +57,7 @@ class GatewayOptions:
     owns       which flows are this worker's, by their original direction
     tally      where it is counted what the queue handed over
     too_big    tells senders of IPv6 packets that translation has made longer
+    numbers    of packets, shared with other workers
     """
 
     queue: int = 0
@@ -72,11 +73,13 @@ class GatewayOptions:
     owns: Callable[[FlowKey], bool] = field(default=lambda key: True)
     tally: Tally | None = None
     too_big: TooBig | None = None
+    numbers: Numbers | None = None
 
 
 @dataclass(slots=True)
 class GatewayStats:
-    """Counts since the start: failed commands, packets answered by the exception policy, flows ended."""
+    """Counts since the start: failed commands, packets answered by the exception policy, flows ended; and the number of
+    the last packet."""
 
     packets: int = 0
     command_failures: int = 0
@@ -108,6 +111,7 @@ class Gateway:
         self.engine = engine
         self.options = options or GatewayOptions()
         self.stats = GatewayStats()
+        self.numbers = self.options.numbers or Numbers()
         self._on_verdict, self._on_tick, self._on_rescue = on_verdict, on_tick, on_rescue
         self._counters: dict[FlowKey, int] = {}
         self._unheard: dict[FlowKey, float] = {}
@@ -284,8 +288,7 @@ class Gateway:
     def _packet(self, held: Held) -> None:
         """The one verdict point. What it leaves unanswered goes to `_rescue`."""
         begun = time.perf_counter()
-        self.stats.packets += 1
-        number = self.stats.packets
+        number = self.stats.packets = self.numbers.take()
         if self._recorder is not None:
             self._recorder.write(time.time_ns(), held.data)
         data = memoryview(held.data)

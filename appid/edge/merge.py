@@ -9,11 +9,12 @@ Table = dict[str, Any]
 
 
 def merge(asked: str, told: list[list[Table]], inside: Callable[[str], bool] = lambda address: False) -> list[Table]:
-    """Lists are put together, by number; of stats there is one, in which counts are added up. A call that two tell of
-    has two hosts that are `inside`, each of which one of them knows."""
+    """Lists are put together, as one engine would have them: in the order in which they began; of stats there is one,
+    in which counts are added up. A call that two tell of has two hosts that are `inside`, each of which one of them
+    knows."""
     if asked == "stats":
         return [_added([each for answers in told for each in answers])] if any(told) else []
-    tables = sorted((each for answers in told for each in answers), key=lambda each: int(each.get("id", 0)))
+    tables = sorted((each for answers in told for each in answers), key=_begun)
     if asked != "calls":
         return tables
     whole: dict[int, Table] = {}
@@ -21,6 +22,12 @@ def merge(asked: str, told: list[list[Table]], inside: Callable[[str], bool] = l
         known = whole.get(table["id"])
         whole[table["id"]] = table if known is None else _one_call(known, table, inside)
     return list(whole.values())
+
+
+def _begun(each: Table) -> tuple[int, int]:
+    """The packet, and the number."""
+    first = each.get("started_at", each.get("opened_at"))
+    return (first if isinstance(first, int) else 0, int(each.get("id", 0)))
 
 
 def _one_call(first: Table, second: Table, inside: Callable[[str], bool]) -> Table:

@@ -38,7 +38,7 @@ from appid.edge.merge import merge
 from appid.edge.netlink import KernelError
 from appid.edge.plan import Plan, load_plan
 from appid.edge.queues import REFUSALS, Queues
-from appid.edge.tally import Tally
+from appid.edge.tally import Numbers, Tally
 from appid.edge.worker import Lasting
 from appid.policy.exception import CAUSES
 from appid.wire import packed
@@ -156,10 +156,10 @@ class Service:
         self.plan.settings()  # looks at the host
 
         def work(index: int, connection: socket.socket) -> None:
-            lasting = Lasting(self.tallies[self.plan.queues[index]], ends[index], table)
+            lasting = Lasting(self.tallies[self.plan.queues[index]], ends[index], table, numbers)
             worker.work(self.plan, index, lasting, self.directory, self._handed.get(index), connection)
 
-        table = self._table(opened)
+        table, numbers = self._table(opened), Numbers()
         ends = self._ends(opened)
         keep = [self._locked, *(each.fileno() for each in (*ends, table) if each is not None)]
         self.fleet = Fleet(self.loop, self.config.workers, work, keep, on_ready=self._ready, on_end=self._ended)

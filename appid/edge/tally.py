@@ -17,6 +17,7 @@ from appid.edge.state import boot
 
 _FIELDS = struct.Struct("=QQ")
 _SETTLED = struct.Struct("=QqQ64s")
+_NUMBER = struct.Struct("=Q")
 _SIZE = _FIELDS.size + _SETTLED.size
 
 log = logging.getLogger("appid")
@@ -67,6 +68,30 @@ class Tally:
     @property
     def missed(self) -> int:
         return int(_FIELDS.unpack_from(self._shared)[1])
+
+
+class Numbers:
+    """Of packets, in the order in which any of the workers had them in hand, from 1: they share the memory. Two that
+    ask at once may be told the same."""
+
+    def __init__(self) -> None:
+        self._shared = mmap.mmap(-1, _NUMBER.size)
+        self.last = 0
+
+    def take(self) -> int:
+        """The next one, which is now this process's `last`."""
+        self.last = max(self.last, self._shared_last()) + 1
+        _NUMBER.pack_into(self._shared, 0, self.last)
+        return self.last
+
+    def beyond(self, number: int) -> None:
+        """Numbers up to this one were given before."""
+        self.last = max(self.last, number)
+        if self.last > self._shared_last():
+            _NUMBER.pack_into(self._shared, 0, self.last)
+
+    def _shared_last(self) -> int:
+        return int(_NUMBER.unpack_from(self._shared)[0])
 
 
 def _shared(path: Path) -> mmap.mmap:

@@ -38,7 +38,7 @@ from appid.edge.policy_file import uncollected
 from appid.edge.privileges import drop_to_net_admin
 from appid.edge.reconcile import ownerless, reconcile
 from appid.edge.state import Journal, State, place_of, read
-from appid.edge.tally import Tally
+from appid.edge.tally import Numbers, Tally
 from appid.edge.told import Counted, Told
 from appid.edge.too_big import TooBig
 from appid.edge.unknown import UnknownFlows
@@ -75,11 +75,13 @@ class Lasting(NamedTuple):
     tally   what was seen of its queue
     ends    where flows' ends are told: what comes while no process sits there, the next one reads
     table   where workers meet that share a call
+    numbers of the packets that any of them had in hand
     """
 
     tally: Tally
     ends: FlowEnds | None = None
     table: Table | None = None
+    numbers: Numbers | None = None
 
 
 def work(
@@ -113,7 +115,7 @@ class Worker:
         self.plan, self.index = plan, index
         self._too_big = too_big
         self.halves = Halves(lasting.table, index)
-        self._tally, self._ends = lasting.tally, lasting.ends
+        self._tally, self._ends, self._packets = lasting.tally, lasting.ends, lasting.numbers
         self._connection = connection
         self._state = state
         self._journal: Journal | None = None
@@ -156,7 +158,8 @@ class Worker:
     def _gateway(self) -> Gateway:
         for attempt in range(BIND_TRIES):
             try:
-                options = replace(self.plan.options(self.index, self._tally), too_big=self._too_big)
+                options = self.plan.options(self.index, self._tally)
+                options = replace(options, too_big=self._too_big, numbers=self._packets)
                 return Gateway(
                     self._counted, options, self._ends,
                     on_report=self._report, on_verdict=self._verdict, on_tick=self._tick, on_rescue=self._rescued,
@@ -190,7 +193,8 @@ class Worker:
         self.engine.numbers.beyond(flows)
         self.engine.calls.calls.numbers.beyond(calls)
         self.engine.calls.book.numbers.beyond(pinholes)
-        self.gateway.stats.packets = max((call.last_packet for call in state.calls.values()), default=0)
+        self.gateway.numbers.beyond(max((call.last_packet for call in state.calls.values()), default=0))
+        self.gateway.stats.packets = self.gateway.numbers.last
         streams = tuple(state.streams.values())
         self._restoring = True
         self.gateway.handle(Restored(tuple(state.calls.values()), streams, tuple(state.registrations.values())))

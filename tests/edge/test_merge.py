@@ -37,3 +37,9 @@ def test_counts_are_added_up() -> None:
         {"type": "stats", "packets": 7, "flows": 1, "reports": {"flow": 3, "call": 1}, "exceptions": {"a": 2}}
     ]
     assert merge("stats", []) == []
+
+
+def test_calls_are_told_in_the_order_in_which_they_began() -> None:
+    """Numbers are given out by each worker on its own; packets are numbered by all together."""
+    told = [[{"type": "pinhole", "id": 1, "opened_at": 9}], [{"type": "pinhole", "id": 2, "opened_at": 4}]]
+    assert [each["id"] for each in merge("pinholes", told)] == [2, 1]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from appid.edge import tally as room
-from appid.edge.tally import Settled, Tally
+from appid.edge.tally import Numbers, Settled, Tally
 
 
 def test_counts_outlive_the_process_that_made_them() -> None:
@@ -51,6 +51,18 @@ def test_without_a_file_it_counts_all_the_same(tmp_path: Path, caplog: pytest.Lo
     tally.took(1)
     assert tally.seen == 1
     assert "not counted" in caplog.text
+
+
+def test_packets_of_all_workers_are_numbered_as_by_one_engine() -> None:
+    numbers = Numbers()
+    numbers.beyond(40)
+    assert [numbers.take(), numbers.take()] == [41, 42]
+    pid = os.fork()
+    if not pid:
+        numbers.beyond(7)  # of calls before; others are further
+        os._exit(numbers.take() - 40)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3, "43: another worker's first"
+    assert numbers.take() == 44
 
 
 _FULL = """

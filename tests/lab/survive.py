@@ -209,12 +209,13 @@ class Trial:
 
 
 def read(path: Path) -> set[int]:
-    """Numbers of the calls that live according to a state file."""
+    """Numbers of the calls that live according to a state file; of one that was lost, its dialog may sleep there."""
     living: set[int] = set()
     for line in path.read_text().splitlines()[1:]:
         said = json.loads(line)
-        if said.get("call"):
-            living.add(said["call"]["number"])
+        if call := said.get("call"):
+            living.discard(call["number"])
+            living |= {call["number"]} if call.get("asleep") is None else set()
         living.discard(said.get("gone"))
     return living
 
