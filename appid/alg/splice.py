@@ -26,6 +26,9 @@ from appid.flow.stream import Stream
 
 ROOM: Final = 1200
 """Bytes that a segment may carry at least: every path of today does (RFC 8200 section 5: 1280 with headers)."""
+PATIENCE: Final = 1 << 20
+"""Bytes that waited, added up over the segments that found them waiting: each time they are written down. A message of
+LONGEST bytes comes to a twentieth of that; one in thousands of pieces is nobody's."""
 LATER: Final = 64
 """Segments of one direction that may wait for what follows them."""
 _LIMIT: Final = 4 * sip.MESSAGE
@@ -86,7 +89,7 @@ class Splice:
 
     __slots__ = ("_acked", "_base", "_clock", "_delta", "_edits", "_fin", "_high", "_largest", "_later", "_out",
                  "_out_first", "_over", "_prefix", "_received", "_relayed", "_rest", "_sent", "_stream", "_told",
-                 "_wanted", "results")  # fmt: skip
+                 "_waited", "_wanted", "results")  # fmt: skip
 
     def __init__(self, base: int, prefix: bytes = b"", relayed: bool = False) -> None:
         self._base, self._relayed = base, relayed
@@ -103,7 +106,7 @@ class Splice:
         self._largest = ROOM
         self._later: set[tuple[int, int]] = set()
         self._clock: int | None = None
-        self._rest = self._wanted = 0
+        self._rest = self._wanted = self._waited = 0
         self.results: list[Result] = []
 
     @property
@@ -151,6 +154,8 @@ class Splice:
             added = self._stream.push(sequence, payload)
             self._received += len(added) if added is not None else 0
             self._frame(names)
+            waits = len(self._stream.data)
+            self._waited = self._waited + waits if waits else 0
         if fin and self._received == end:
             self._flush()
             self._fin = end
@@ -195,13 +200,16 @@ class Splice:
                 self._rest -= len(raw)
                 self._append(raw, Framed(len(raw), raw))
                 continue
-            if len(data) < self._wanted:
+            if len(data) < self._wanted and self._waited <= PATIENCE:
                 return
             framed = frame_relayed(data, names) if self._relayed else frame(data, names)
             if isinstance(framed, int):
                 self._wanted = framed
-                return
-            self._wanted, self._rest = 0, framed.rest
+                if self._waited <= PATIENCE:
+                    return
+                framed = Framed(len(data), bytes(data), "too-long", over=True)
+            self._waited = self._wanted = 0
+            self._rest = framed.rest
             self._append(bytes(data[: framed.size]), framed)
         if self._over:
             self._flush()

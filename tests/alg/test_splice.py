@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ConfigDict, TypeAdapter
 
 from appid.alg.framing import LONGEST
-from appid.alg.splice import ROOM, Position, Splice
+from appid.alg.splice import PATIENCE, ROOM, Position, Splice
 from appid.alg.translate import translate_datagram
 from tests.alg.natted import OUT, SDP, fields, lf, sip
 
@@ -370,6 +370,15 @@ NOTIFY = sip(b"", "NOTIFY sip:bob@198.51.100.20 SIP/2.0").replace(
 ) + bytes(range(32, 127)) * 422  # fmt: skip
 
 
+def test_much_that_never_waited_costs_the_next_message_nothing() -> None:
+    bodies = NOTIFY[: NOTIFY.index(b"\r\n\r\n") + 4 + 40000] * 30 + MESSAGES[0]
+    path = Path(bodies)
+    for start in range(0, len(bodies), 1448):
+        path.send(start, min(start + 1448, len(bodies)))
+    path.finish()
+    assert path.splice.results == ["translated"] * 31
+
+
 def test_a_body_that_stays_as_it_is_waits_for_nothing() -> None:
     """However long: what is kept back of it is carried by what is sent again, and that is soon nothing."""
     whole = NOTIFY[: NOTIFY.index(b"\r\n\r\n") + 4 + 40000]
@@ -409,3 +418,19 @@ def test_a_head_without_an_end_goes_on() -> None:
     path.finish()
     assert path.got == endless
     assert path.splice.results == ["too-long"]
+
+
+@pytest.mark.parametrize("waits", ["for its head", "for its description"])
+def test_a_message_in_thousands_of_pieces_is_waited_for_no_more(waits: str) -> None:
+    """What waits is written down with each of them (the journal): 15 kB had come to 200 MB."""
+    big = (
+        sip(lf(SDP + "a=x\n" * 2000)) if "description" in waits else sip(b"", "OPTIONS sip:b@h SIP/2.0", "X: y" * 2000)
+    )
+    path, written = Path(big), 0
+    for start in range(len(big)):
+        path.send(start, start + 1)
+        written += len(path.splice.position.waiting)
+    path.finish()
+    assert path.got == big
+    assert path.splice.results == ["too-long"]
+    assert written < 2 * PATIENCE
