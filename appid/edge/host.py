@@ -37,7 +37,7 @@ class Kernel(Host):
         self._taken: dict[tuple[int, bytes, bytes], tuple[float, Mapping[int, Endpoint]]] = {}
         self._walk_at = 0.0
         self._listening: Listening = frozenset()
-        self._listened_at = self._listen_at = 0.0
+        self._listen_at = 0.0
 
     def close(self) -> None:
         self._socket.close()
@@ -95,15 +95,15 @@ class Kernel(Host):
             self._walk_at = end + REST * (end - begun)
 
     def owns(self, proto: int, outside: Endpoint) -> bool:
+        """To look takes 0.3 ms, and no more than a hundredth of the time: what was found last is some 30 ms old."""
         now = time.monotonic()
-        if now - self._listened_at >= FRESH and now >= self._listen_at:
+        if now >= self._listen_at:
             try:
                 self._listening = listening()
             except KernelError as error:
-                if not self._listened_at:
+                if not self._listen_at:
                     log.warning("which ports the gateway itself listens on is not known: %s", error)
-            self._listened_at = end = time.monotonic()
-            self._listen_at = end + REST * (end - now)
+            self._listen_at = time.monotonic() + REST * (time.monotonic() - now)
         anywhere = outside._replace(address=ANY[len(outside.address)])
         return (proto, outside) in self._listening or (proto, anywhere) in self._listening
 

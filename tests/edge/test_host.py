@@ -9,8 +9,8 @@ from appid.dataplane.render import nat_text
 from appid.edge.conntrack import Conntrack
 from appid.edge.host import Kernel
 from appid.edge.nat import Bindings
-from appid.wire import UDP, Endpoint, FlowKey, packed
-from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, PUBLIC4, PUBLIC6, Net
+from appid.wire import TCP, UDP, Endpoint, FlowKey, packed
+from tests.netns.net import CLIENT4, CLIENT6, PEER4, PEER6, PUBLIC4, PUBLIC6, Net, until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(60)]
 
@@ -64,4 +64,20 @@ def test_a_flow_that_the_host_has_masqueraded_is_found(bare: Net) -> None:
     assert known.mapped(FlowKey(UDP, *at(CLIENT4, 16402), *at(PEER4, 30000))) == at(host, port)
     assert known.taken(UDP, packed(PUBLIC4), packed(PEER4)) == {port: at(CLIENT4, 16402)}
     assert known.taken(UDP, packed(PUBLIC4), packed(CLIENT4)) == {}
+    known.close()
+
+
+def test_what_the_gateway_itself_listens_on_is_known_a_moment_later(bare: Net) -> None:
+    known = kernel(bare)
+
+    def owns(host: str, port: int, proto: int = UDP) -> bool:
+        return bool(bare.gateway.call(lambda: known.owns(proto, at(host, port))))
+
+    assert not owns(PUBLIC4, 51820)
+    with bare.gateway.udp("0.0.0.0", 51820), bare.gateway.listen(PUBLIC6, 8022):
+        assert until(lambda: owns(PUBLIC4, 51820))
+        assert not owns(PUBLIC4, 51820, TCP)
+        assert not owns(PUBLIC6, 51820), "IPv4's alone"
+        assert owns(PUBLIC6, 8022, TCP)
+    assert until(lambda: not owns(PUBLIC4, 51820))
     known.close()
