@@ -425,6 +425,29 @@ def _behind_a_relay(content: Callable[[Victim], bytes]) -> Attack:
     return attack
 
 
+def _channel_to(peer: Callable[[Victim], str], opens: tuple[int, ...] = ()) -> Attack:
+    """The stranger is a relay as FaceTime had in 2015; the phone binds a channel to `peer`, and the relay hands on
+    a check in that one's name."""
+
+    def attack(v: Victim) -> set[int]:
+        v.port = 16402
+        mine, relay = v.udp(v.where.client, v.phone, v.port), v.udp(v.where.peer, v.place.stranger, 3478)
+        token = (0x0022, bytes(8))
+        relayed = (0x0016, _xor(v.place.stranger, 3489))
+        binding = (0x000C, b"\x40\0\0\0"), (0x0012, _xor(peer(v), FAR))
+        for asked, kind in ((_stun(0x0003, relayed, token), 0x0103), (_stun(0x0009, *binding), 0x0109)):
+            mine.sendto(asked, (v.place.stranger, 3478))
+            _, source = relay.recvfrom(65535)
+            relay.sendto(_stun(kind, relayed, (0x0020, _xor(*source[:2]))), source)
+            mine.recvfrom(65535)
+        check = _stun(0x0001, (0x0006, bytes(20)))
+        relay.sendto(struct.pack(">HH", 0x4000, len(check)) + check, source)
+        v.hears(mine)
+        return set(opens)
+
+    return attack
+
+
 def _bomb(v: Victim) -> bytes:
     return zlib.compress(body(v.phone, v.port + 1) + b"a=x\r\n" * 1_000_000)
 
@@ -502,6 +525,12 @@ ABUSES: dict[str, Attack] = {
     "fragments that overlap": overlapping_fragments,
     "fragments of 24 bytes": tiny_fragments,
     "extension headers and options": extension_headers,
+    "a channel to the far end itself, which may": _channel_to(lambda v: v.place.peer, (16402,)),
+    "a channel to loopback": _channel_to(lambda v: "::1" if _v6(v) else "127.0.0.1"),
+    "a channel to a group": _channel_to(lambda v: "ff02::1" if _v6(v) else "224.0.0.5"),
+    "a channel to broadcast": _channel_to(lambda v: "ff0e::1" if _v6(v) else "255.255.255.255"),
+    "a channel to another inside host": _channel_to(lambda v: v.place.other),
+    "a channel to the gateway": _channel_to(lambda v: v.place.public),
     "a zlib bomb in a channel": _behind_a_relay(_bomb),
     "headers without end": endless_headers,
 }
