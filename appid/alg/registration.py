@@ -26,7 +26,7 @@ PER_FLOW = 64
 MAX_HOSTS, ASKED_PER_HOST = 4096, 32
 """Requests that wait for their answer."""
 LISTED, LENGTH = 16, 4096
-"""Contacts of a message that are looked at, and characters of a header."""
+"""Contacts of a message that are looked at, and characters of all of them."""
 
 _URI = re.compile(
     r"sips?:(?:[^@<>\s]{0,256}@)?(\[[0-9A-Fa-f:.]{2,45}\]|\d{1,3}(?:\.\d{1,3}){3})(?::(\d{1,5}))?(?=[;?]|$)", re.I
@@ -172,9 +172,15 @@ def _granted(asked: _Asked, message: sip.Message) -> int:
 
 def contacts(message: sip.Message) -> Iterator[str]:
     """The values of Contact, each by itself (section 7.3.1)."""
-    found = (each for value in message.values("contact") for each in _listed(value[:LENGTH]))
-    for each, _ in zip(found, range(LISTED), strict=False):
-        yield each
+    room, count = LENGTH, 0
+    for value in message.values("contact"):
+        for each in _listed(value[:room]):
+            if count < LISTED:
+                yield each
+            count += 1
+        room -= len(value)
+        if room <= 0 or count >= LISTED:
+            return
 
 
 def _listed(value: str) -> Iterator[str]:

@@ -64,8 +64,9 @@ class Registered:
                 known = engine.calls.nat.mappings.outside_of(UDP, inside, record.remote)
                 return known if inside.address == record.host else None
 
-            ports = listens(message, record.host, record.host_port)
-            self.registrations.asked(message, record.key, record.host, record.far, outside_of, ports)
+            if message.method == "REGISTER":
+                ports = listens(message, record.host, record.host_port)
+                self.registrations.asked(message, record.key, record.host, record.far, outside_of, ports)
         else:
             changed = self.registrations.answered(message, record.host, record.far, now)
             if changed is not None:
@@ -111,6 +112,8 @@ class Registered:
             left = registration.lasts() - now if registration is not None else 0.0
             if left <= 0 or record is None or not engine.hears(record):
                 self._drop(flow)
+                if record is not None and record.decision is None:
+                    record.watch = False
             else:
                 self._due.put(flow, now + AGAIN)
                 yield KeepFlow(flow, max(LEAST, min(KEPT, ceil(left))))

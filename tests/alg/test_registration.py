@@ -179,6 +179,8 @@ def test_requests_that_nobody_answers_are_bounded() -> None:
 def test_a_hostile_contact_costs_little(hostile: str) -> None:
     found = list(contacts(message("REGISTER sip:x SIP/2.0", f"Contact: {hostile}")))
     assert len(found) <= room.LISTED
+    many = list(contacts(message("REGISTER sip:x SIP/2.0", *["Contact: <sip:" + "a" * 4000] * 15)))
+    assert sum(map(len, many)) <= room.LENGTH
     assert sum(map(len, found)) <= room.LENGTH
     phone = Phone()
     phone.asks(f"Contact: {hostile}")

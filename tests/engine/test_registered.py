@@ -141,6 +141,10 @@ def test_a_flood_of_flows_does_not_take_its_place() -> None:
     for port in range(20000, 20100):
         line.play.queue(udp(End(ALICE.host, port), End("198.51.100.66", 9), b"flood"))
     assert asked(line.play.tick(SOON)) == [(way(ALICE), KEPT)]
+    line.play.tick(700.0)
+    for port in range(20000, 20100):
+        line.play.queue(udp(End(ALICE.host, port), End("198.51.100.66", 9), b"flood"))
+    assert way(ALICE) not in line.play.engine.flows, "registered no more, it is a flow like others"
 
 
 # -- over a restart ------------------------------------------------------------------------------------------------

@@ -105,6 +105,16 @@ def silent(caller_ends: bool) -> tuple[Leg, ...]:
     return (Leg(caller, callee),)
 
 
+def called_late() -> tuple[Leg, ...]:
+    """The callee has registered and says nothing; after so long it is called."""
+    return (
+        Leg(
+            lambda p: [pause(LONG_SILENCE), *_begin(p), *_talk("caller"), *_bye(p)],
+            lambda p: [*_ring(p), *_talk("callee", 1, 0), *_gone(p)],
+        ),
+    )
+
+
 def early() -> tuple[Leg, ...]:
     def caller(p: Party) -> list[str]:
         return [p.invite(), ignore(100), p.answered(183), play("caller", 1), p.answered(200), p.request("ACK", 1),
