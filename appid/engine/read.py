@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from appid.decode import Peeled, peel
+from appid.decode import Peeled, peel, sip
 from appid.decode.quic import join
 from appid.engine.record import FlowRecord
 from appid.flow.stream import Stream
@@ -21,6 +21,8 @@ MAX_CRYPTO: Final = 32
 START: Final = 16
 """Bytes of a datagram that no decoder reads, shown to signatures of private protocols as `flow.start`."""
 NOTHING: Final[tuple[Layer, ...]] = ()
+UNFINISHED: Final = Peeled((Layer("sip", (), 0),), (), 0)
+"""A message of a stream of SIP of which more must come."""
 NO_LAYERS: Final = Peeled(NOTHING, (), 0)
 
 
@@ -91,11 +93,17 @@ def _stream(record: FlowRecord, packet: Packet, outward: bool) -> Peeled:
         stream.consume(body)
         record.bodies[side] -= body
     data, peeled = stream.data, NO_LAYERS
+    if len(data) < record.awaited[side]:
+        return UNFINISHED
     if record.relay is not None:
         peeled = peel(data, "relay")
     if data and not peeled.layers and not peeled.anomalies:
         peeled = peel(data, "tcp")
-    if peeled.consumed:
+    record.awaited[side] = 0
+    if peeled.layers and peeled.layers[0].name == "sip" and not peeled.consumed:
+        begun = sip.framing(data)
+        record.awaited[side] = begun.size if begun is not None else 0  # until then its head need not be read again
+    elif peeled.consumed:
         stream.consume(peeled.consumed)
         record.bodies[side] = next(
             (f.value for f in peeled.layers[-1].facts if f.name == "http.body_left" and isinstance(f.value, int)), 0

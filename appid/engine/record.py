@@ -105,6 +105,7 @@ class FlowRecord:
     __slots__ = (
         "always",
         "asked",
+        "awaited",
         "bodies",
         "call",
         "crypto",
@@ -157,6 +158,7 @@ class FlowRecord:
         self.always: Candidates | None = None
         self.streams: tuple[Stream, Stream] | None = (Stream(), Stream()) if key.proto == TCP else None
         self.bodies = [0, 0]
+        self.awaited = [0, 0]
         self.requests = 0
         self.opening = ["", ""]
         self.crypto: list[tuple[int, bytes]] = []

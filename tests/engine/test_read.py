@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 from appid.engine.read import read
 from appid.engine.record import FlowRecord
@@ -146,3 +147,23 @@ def test_a_segment_sent_again_is_not_read_again() -> None:
     assert names(flow, hello[:half], 100) == []
     told = read(flow, segment(hello[half:], 100 + half), True)
     assert [f.value for f in told.facts if f.name == "tls.sni"] == ["example.org"]
+
+
+def test_a_body_in_small_segments_costs_no_look_at_its_head_each_time() -> None:
+    """250 headers, then 2,000 bytes one by one: were the head read again with each, a hundred times as much."""
+
+    def seconds(headers: int) -> float:
+        flow = record()
+        assert flow.streams is not None
+        flow.streams[0].syn(99)
+        head = b"MESSAGE sip:a SIP/2.0\r\n" + b"X-Header: of a message\r\n" * headers + b"Content-Length: 2000\r\n\r\n"
+        assert names(flow, head, 100) == ["sip"]
+        began = time.process_time()
+        for number in range(1999):
+            assert names(flow, b"x", 100 + len(head) + number) == ["sip"]
+        spent = time.process_time() - began
+        told = read(flow, segment(b"x", 100 + len(head) + 1999), True)
+        assert [fact.value for fact in told.facts if fact.name == "sip.method"] == ["MESSAGE"]
+        return spent
+
+    assert seconds(250) < 10 * seconds(1)
