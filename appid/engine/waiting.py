@@ -14,7 +14,7 @@ from typing import Final
 
 from appid.flow.key import FlowKey
 
-STEPS: Final = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
+STEPS: Final = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 """Seconds after a flow's first datagram at which those that wait are put to the chains again; then refusals stand."""
 DATAGRAMS: Final = 64
 """How often datagrams of one flow may wait."""
