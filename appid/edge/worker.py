@@ -226,7 +226,7 @@ class Worker:
 
     def _keep(self) -> None:
         """What changed of calls, spliced streams and registrations is written down before it is done."""
-        touched, streams = self.engine.calls.touched, self.engine.calls.nat.touched
+        touched, streams = self.engine.calls.touched, self.engine.streams.touched
         registered = self.engine.registered
         if not touched and not streams and not registered.touched:
             return

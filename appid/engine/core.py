@@ -29,6 +29,7 @@ from appid.engine.reload import Reload
 from appid.engine.report import AnomalyReport, DecisionReport, ExceptionReport, FlowReport, TranslationReport
 from appid.engine.signalling import hear, learn
 from appid.engine.stamps import Stamps
+from appid.engine.streams import Streams
 from appid.engine.waiting import Waiting
 from appid.evidence.ledger import FactSet
 from appid.evidence.recent import Recent
@@ -71,6 +72,7 @@ class Engine:
         self.keepalives = Keepalives(self.settings.applications.values())
         self.topology = Topology(settings.inside)
         self.calls = CallKeeper(settings, self.topology, first, step)
+        self.streams = Streams(self.calls.nat)
         self.flows: OrderedDict[FlowKey, FlowRecord] = OrderedDict()
         self.stamps = Stamps()
         self.waiting = Waiting()
@@ -166,13 +168,13 @@ class Engine:
                 return out
             if self.broken and self._unread(event.packet, out):
                 return out
-            if record.streams is not None and self.calls.nat.early(record, outward):
+            if record.streams is not None and self.streams.early(record, outward):
                 out.append(SetVerdict(event.packet, "drop", 0))
                 return out
         elif record.call is not None:  # a bare ACK says nothing that was not said
             self.calls.moved(record, event.packet, now)
         if record.spliced is not None:
-            out.extend(self.calls.nat.segment(record, packet, event.data, outward, event.packet, event.host))
+            out.extend(self.streams.segment(record, packet, event.data, outward, event.packet, event.host))
             if out and type(out[-1]) is Postpone:
                 return out
         self._answer(record, event.packet, now, out)
@@ -254,7 +256,7 @@ class Engine:
             if self.settings.judge is not None and self.settings.judge.policy.overrides:
                 self._override(record, number)
         overridden = record.state is not None and record.state == record.naming.name
-        prefix = self.calls.nat.prefix(record, outward) if record.streams is not None else None
+        prefix = self.streams.prefix(record, outward) if record.streams is not None else None
         if (packet.payload or packet.key.proto not in (TCP, UDP)) and not overridden:
             layers = self._read(record, packet, number, outward, out)
         named = (record.naming.name, record.naming.confidence)
@@ -263,13 +265,12 @@ class Engine:
         if record.call is not None:
             self.calls.moved(record, number, now)
         record.decision = self._decide(record)
-        nat = self.calls.nat
         if (
             prefix is not None
-            and nat.spliceable(record, packet, layers, outward)
+            and self.streams.spliceable(record, packet, layers, outward)
             and "translation" in self.functions(record)
         ):
-            out.extend(self.calls.nat.splice(record, packet, event.data, outward, prefix, event.host))
+            out.extend(self.streams.splice(record, packet, event.data, outward, prefix, event.host))
         if layers and self._allowed(record):
             out.extend(hear(self, record, packet, layers, outward, number, now, event.host))
             if record.asked is not None and record.asked.validated:
@@ -552,7 +553,7 @@ class Engine:
 
     def _forget(self, record: FlowRecord) -> None:
         if record.spliced is not None:
-            self.calls.nat.touched[record.id] = record
+            self.streams.touched[record.id] = record
         self.flows.pop(record.key, None)
 
     def _report(self, record: FlowRecord, number: int) -> Report:

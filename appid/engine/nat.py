@@ -18,16 +18,13 @@ from appid.alg.names import Natted
 from appid.alg.neighbours import Asking, Neighbours
 from appid.alg.session import translate_session
 from appid.alg.sides import Inward, Named, Outward
-from appid.alg.splice import Splice
 from appid.alg.translate import Result, translate_datagram
-from appid.dataplane.command import BindNat, Command, Postpone, RelaxTcp, Report, RewritePayload
-from appid.dataplane.rewrite import Numbers, tcp_numbers
+from appid.dataplane.command import BindNat, Command, Report, RewritePayload
 from appid.decode import sdp, sip
 from appid.decode.sdp import Description
 from appid.engine.record import FlowRecord, Settings, Topology
 from appid.engine.report import AnomalyReport, TranslationReport
 from appid.engine.standing import Standing
-from appid.packet import ACK, SYN, Packet
 from appid.policy.rule import holds
 from appid.wire import TCP, UDP, DecodeError, Endpoint, Layer
 
@@ -38,9 +35,6 @@ MAX_CONTACTS = 4
 FIRST_PACKET = 10
 """Seconds for which the binding of a signalling flow's own port stands."""
 MAX_RENAMED = 256
-MAX_PREFIX = 1024
-FOLLOWS = 0.005
-"""Seconds for which a piece of a message waits for the next one, sent at once behind it."""
 """Bytes of a stream's first line that may have gone out before it was known for SIP."""
 
 OPENS_MEDIA = "opens-media-flows"
@@ -62,8 +56,6 @@ class NatKeeper:
     def __init__(self, settings: Settings, topology: Topology) -> None:
         self.mappings = Mappings(settings.share)
         self.neighbours = Neighbours(self.mappings, settings.outside)
-        self.touched: dict[int, FlowRecord] = {}
-        """Spliced streams, by number, that moved or ended since somebody emptied this."""
         self.bindings = Standing()
         self._said: dict[Owner, dict[Endpoint, Endpoint]] = {}
         """What each dialog's descriptions have named, and which inside endpoint that is."""
@@ -75,7 +67,7 @@ class NatKeeper:
         self.topology = topology
         self.neighbours.ours = settings.outside
         self.mappings.per_host = BINDINGS * settings.limits.pinholes_per_host
-        self._ports = frozenset(
+        self.ports = frozenset(
             port
             for application in settings.applications.values()
             if OPENS_MEDIA in application.characteristics
@@ -92,21 +84,21 @@ class NatKeeper:
     ) -> Carried:  # fmt: skip
         """One SIP message of an allowed flow, before anyone hears of it."""
         commands: list[Command] = []
-        natted = self._natted(record, by_host, host, commands)
+        natted = self.natted(record, by_host, host, commands)
         message = layer.message
         if natted is None or not isinstance(message, sip.Message):
             return Carried(commands, description)
         call_id = str(next((fact.value for fact in layer.facts if fact.name == "sip.call_id"), ""))
-        names = self._names(natted, by_host, host, peer, call_id)
+        names = self.names(natted, by_host, host, peer, call_id)
         bound: list[tuple[Endpoint, Endpoint, bytes]] = []
         if by_host:
             owner = (call_id, record.host)
             by_call = message.method == "INVITE"
-            enough = self._contacts(record, natted, message.head, owner if by_call else record.id, host, commands)
+            enough = self.contacts(record, natted, message.head, owner if by_call else record.id, host, commands)
             if description is not None:
                 enough = self._reserve(record, natted, description, peer, owner, host, bound) and enough
             if not enough:
-                commands.append(_told(record, packet, "no-port"))
+                commands.append(told(record, packet, "no-port"))
                 if self.mappings.full(record.host):
                     reason = f"not bound: a host has {self.mappings.per_host} ports"
                     commands.append(Report("anomaly", AnomalyReport(record.id, packet, "alg", reason, record.key)))
@@ -117,10 +109,10 @@ class NatKeeper:
         if record.key.proto == UDP:
             commands += self._rewrite(record, payload, layer, names, packet)
         elif record.spliced is None:
-            commands.append(_told(record, packet, "partial"))
+            commands.append(told(record, packet, "partial"))
         return Carried(commands, description, tuple(bound))
 
-    def _names(
+    def names(
         self, natted: Natted, by_host: bool, host: Host, peer: bytes = b"", call_id: str = ""
     ) -> Outward | Inward:  # fmt: skip
         if by_host:
@@ -142,106 +134,11 @@ class NatKeeper:
             return
         if found.result == "translated":
             yield RewritePayload(packet, found.payload)
-        yield _told(record, packet, found.result)
-
-    # -- streams -------------------------------------------------------------------------------------------------
-
-    def awaits(self, record: FlowRecord) -> bool:
-        """Whether this stream may be signalling that will be translated: then its beginning must be seen first."""
-        begun_at = record.key.dport in self._ports
-        return begun_at and any(holds(network, record.host) for network in self.settings.masqueraded)
-
-    def prefix(self, record: FlowRecord, outward: bool) -> bytes | None:
-        """What a stream has sent before anybody knew what it is, or, of a relay's, of a message that is not whole; None
-        once it is spliced, or is to be left alone."""
-        side = 0 if outward else 1
-        if record.streams is None or record.spliced is not None:
-            return None
-        if record.opening[side] and not _relays(record):
-            return None
-        if record.streams[side].waiting and (record.opening[side] or not self.awaits(record)):
-            return None  # what comes later has gone out as it was
-        return bytes(record.streams[side].data[: MAX_PREFIX + 1])
-
-    def early(self, record: FlowRecord, outward: bool) -> bool:
-        """Whether a segment must come again: its stream's beginning, which decides what becomes of it, is not there."""
-        side = 0 if outward else 1
-        if record.streams is None or record.spliced is not None or record.opening[side]:
-            return False
-        return record.streams[side].waiting > 0 and self.awaits(record)
-
-    def spliceable(self, record: FlowRecord, packet: Packet, layers: tuple[Layer, ...], outward: bool) -> bool:
-        """Whether a stream that begins as SIP may be translated, or a relay's that has channels by now: not yet
-        refused, whatever its name will be."""
-        allowed = record.decision is None or record.decision.action == "allow"
-        if not layers or not allowed or self.settings.monitor or record.streams is None:
-            return False
-        if layers[0].name == "sip":
-            return record.opened_with("sip", outward)
-        stream, end = record.streams[0 if outward else 1], (packet.tcp_seq + len(packet.payload)) % (1 << 32)
-        application = self.settings.applications.get(record.naming.name or "")
-        if application is None or not application.watch or not _relays(record):
-            return False  # its packets are the kernel's once it is decided: nobody looks for SIP in it
-        return record.opened_with("stun", outward) and stream.awaits == end and not stream.waiting
-
-    def splice(
-        self, record: FlowRecord, packet: Packet, data: memoryview, outward: bool, prefix: bytes, host: Host
-    ) -> Iterator[Command]:
-        """A stream shows its first SIP, whole or not, or its first channel: from here on its bytes may change.
-        `prefix`: what of it has gone out before."""
-        commands: list[Command] = []
-        self._natted(record, outward == record.host_first, host, commands)
-        yield from commands
-        assert record.streams is not None
-        other, relayed = record.streams[1 if outward else 0], _relays(record)
-        if record.natted is None or max(len(prefix), len(other.data)) > MAX_PREFIX:
-            return
-        numbers = tcp_numbers(data[: packet.length], packet.payload)
-        mine = Splice((numbers.sequence - len(prefix)) % (1 << 32), prefix, relayed)
-        if relayed and other.awaits is not None:
-            theirs = Splice((other.awaits - len(other.data)) % (1 << 32), bytes(other.data), relayed)
-        else:
-            theirs = Splice(numbers.acknowledgement, relayed=relayed)
-        record.spliced = (mine, theirs) if outward else (theirs, mine)
-        self.touched[record.id] = record
-        yield RelaxTcp(record.key)
-
-    def segment(
-        self, record: FlowRecord, packet: Packet, data: memoryview, outward: bool, number: int, host: Host
-    ) -> Iterator[Command]:
-        """Any packet of a spliced stream."""
-        natted, spliced = record.natted, record.spliced
-        if natted is None or spliced is None or packet.tcp_flags & SYN:
-            return
-        self.touched[record.id] = record
-        mine, theirs = spliced if outward else (spliced[1], spliced[0])
-        commands: list[Command] = []
-
-        def ahead(head: bytes) -> None:
-            if not self._contacts(record, natted, head, record.id, host, commands):
-                commands.append(_told(record, number, "no-port"))
-
-        by_host = outward == record.host_first
-        names = Outward(self.neighbours, natted, ahead) if by_host else self._names(natted, by_host, host)
-        numbers = tcp_numbers(data[: packet.length], packet.payload)
-        sent = mine.segment(numbers.sequence, packet.payload, numbers.fin, names)
-        if sent.later:
-            yield Postpone(number, FOLLOWS)
-            return
-        clock = mine.clock(numbers.clock)
-        covered = theirs.acknowledge(numbers.acknowledgement) if packet.tcp_flags & ACK else numbers.acknowledgement
-        sacks = tuple(block for each in numbers.sacks if (block := theirs.selected(*each)) is not None)
-        told = Numbers(sent.sequence, covered, sacks, numbers.fin and sent.fin, clock)
-        yield from commands
-        if told != numbers or sent.payload != packet.payload:
-            yield RewritePayload(number, sent.payload, told)
-        for result in mine.results:
-            yield _told(record, number, result)
-        mine.results.clear()
+        yield told(record, packet, found.result)
 
     # -- signalling ----------------------------------------------------------------------------------------------
 
-    def _natted(self, record: FlowRecord, by_host: bool, host: Host, commands: list[Command]) -> Natted | None:
+    def natted(self, record: FlowRecord, by_host: bool, host: Host, commands: list[Command]) -> Natted | None:
         """Where the flow's inside end is seen outside. Conntrack knows once a packet has passed; before that the host's
         rules say whether, and a binding of ours as what."""
         if record.placed:
@@ -302,7 +199,7 @@ class NatKeeper:
         known = self.mappings.outside_of(proto, inside, peer)
         return known is None or self.may(proto, inside.address, known, host)
 
-    def _contacts(
+    def contacts(
         self, record: FlowRecord, natted: Natted, head: bytes, owner: Owner, host: Host, commands: list[Command]
     ) -> bool:  # fmt: skip
         """Ports beside the flow's own, at which its sender wants to be called: a Contact of a TCP client, mostly. Out:
@@ -415,7 +312,7 @@ class NatKeeper:
             return
         outside = self.outside_of(record, inside, server.address, owner, host)
         if outside is None:
-            yield _told(record, packet, "no-port")
+            yield told(record, packet, "no-port")
         else:
             yield from self.bindings.bind(UDP, inside, outside, server.address, now, (server.port,))
 
@@ -469,11 +366,6 @@ class NatKeeper:
             yield from self.bindings.unbind(gone.proto, gone.inside, gone.peer)
 
 
-def _relays(record: FlowRecord) -> bool:
-    """A connection to a relay on which channels are bound: SIP may come in them."""
-    return record.relay is not None and bool(record.relay.channels)
-
-
 def _untaken(record: FlowRecord, outside: Endpoint, peer: bytes, host: Host) -> bool:
     """Whether no other host's flow to that peer has this outside endpoint."""
     holder = host.taken(UDP, outside.address, peer).get(outside.port)
@@ -488,7 +380,7 @@ def _says(named: Iterable[Endpoint], natted: Natted, before: bool) -> bool:
     return before or natted.outside.address in addresses
 
 
-def _told(record: FlowRecord, packet: int, result: Result) -> Report:
+def told(record: FlowRecord, packet: int, result: Result) -> Report:
     return Report("translation", TranslationReport(record.id, packet, result))
 
 

@@ -128,7 +128,7 @@ def test_what_it_had_bound_is_bound_again() -> None:
 
 def test_it_is_written_down_before_the_verdict_on_each_of_its_packets() -> None:
     first = begun()
-    touched = first.play.engine.calls.nat.touched
+    touched = first.play.engine.streams.touched
     assert list(touched) == [1]
     before = first.kept()
     touched.clear()

@@ -1,0 +1,51 @@
+"""Connections that carry SIP out of a translated network: taken in hand from their first byte on, or not at all."""
+
+from __future__ import annotations
+
+from appid.dataplane.command import RelaxTcp, RewritePayload
+from appid.packet import ACK, SYN
+from tests.corpus.writer import End
+from tests.engine.phones import GATE, PROVIDER, SIP, Phone, gateway
+from tests.engine.play import Play, of, settings, tcp, verdict
+
+HERE = End("172.16.42.187", 40000)
+TLS = b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"
+
+
+def opened(play: Play, to: End = PROVIDER) -> bytes:
+    """The handshake; and a message that the phone will send."""
+    play.queue(tcp(HERE, to, 1000, SYN))
+    play.queue(tcp(to, HERE, 7000, SYN | ACK))
+    return Phone(play, HERE).head("OPTIONS sip:bob@198.51.100.20 SIP/2.0", "1 OPTIONS", "", b"").replace(b"UDP", b"TCP")
+
+
+def test_a_stream_of_sip_is_taken_in_hand_with_its_first_message() -> None:
+    play = gateway()
+    message = opened(play)
+    commands = play.queue(tcp(HERE, PROVIDER, 1001, ACK, message))
+    assert len(of(commands, RelaxTcp)) == 1
+    (changed,) = of(commands, RewritePayload)
+    assert f"SIP/2.0/TCP {GATE}:40000;".encode() in changed.payload
+    again = play.queue(tcp(HERE, PROVIDER, 1001 + len(message), ACK, message.replace(b"1 OPT", b"2 OPT")))
+    assert of(again, RelaxTcp) == []
+    assert of(again, RewritePayload)[0].numbers is not None
+
+
+def test_what_comes_before_the_streams_beginning_must_come_again() -> None:
+    """Passed on untouched it could not be made right once the beginning is there."""
+    play = gateway()
+    message = opened(play)
+    assert verdict(play.queue(tcp(HERE, PROVIDER, 1101, ACK, message[100:]))).verdict == "drop"
+    assert of(play.queue(tcp(HERE, PROVIDER, 1001, ACK, message[:100])), RelaxTcp)
+
+
+def test_other_streams_are_left_alone() -> None:
+    for play, to, data in (
+        (gateway(), PROVIDER, TLS),
+        (gateway(), PROVIDER._replace(port=443), TLS),
+        (Play(settings(SIP)), PROVIDER, None),
+    ):
+        message = opened(play, to)
+        commands = play.queue(tcp(HERE, to, 1001, ACK, data or message))
+        assert not of(commands, RelaxTcp)
+        assert not of(commands, RewritePayload)
