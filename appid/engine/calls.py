@@ -212,11 +212,12 @@ class CallKeeper:
             for change in self.dialogs.handle(other, now) if self.dialogs.find(other) is not None else ():
                 if change.what in ("leaving", "ended"):
                     yield from self._apply(change, record, packet, now)
-        if known is not None and (slept := Slept(known.call_id, known.call)) in self.asleep:
+        sleeps = known is not None and (slept := Slept(known.call_id, known.call)) in self.asleep
+        if sleeps:
             self.asleep.put(slept, now)
-        elif not self.dialogs.at(*owner):
+        if not self.dialogs.at(*owner):
             yield from self.nat.release(owner)  # nobody's dialog: what it named is not kept
-            yield from self._late(signal, record, packet, now)
+            yield from self._late(signal, record, packet, now) if not sleeps else ()
 
     def _late(self, signal: Signal, record: FlowRecord, packet: int, now: float) -> Iterator[Command]:
         """A call joined in its middle: nothing is opened for it, but its BYE is readable, and ends it."""
@@ -378,6 +379,7 @@ class CallKeeper:
             call = self.calls.open.get(change.dialog.call)
             if (slept := Slept(change.dialog.call_id, change.dialog.call)) in self.asleep:
                 self.asleep.put(slept, now)
+                yield from self.asleep.release(slept.call_id, change.dialog.host)
             if call is not None:
                 yield from self._dialog_ended(call, change, packet, now, answered=False)
         for call in dict.fromkeys((*self.doubt.take(now, AT_ONCE), *self.calls.silent(now))):
