@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 from appid.dataplane.command import Command, Report
 from appid.dataplane.marks import ALLOW, Marks
 from appid.edge.capture import Writer
+from appid.edge.clock import Clock
 from appid.edge.conntrack import Entry, FlowEnds, prepare
 from appid.edge.execute import Executor, place_of
 from appid.edge.loop import Loop
@@ -112,6 +113,7 @@ class Gateway:
         self.options = options or GatewayOptions()
         self.stats = GatewayStats()
         self.numbers = self.options.numbers or Numbers()
+        self.clock = Clock()
         self._on_verdict, self._on_tick, self._on_rescue = on_verdict, on_tick, on_rescue
         self._counters: dict[FlowKey, int] = {}
         self._unheard: dict[FlowKey, float] = {}
@@ -182,7 +184,7 @@ class Gateway:
 
     def handle(self, event: Event, held: Held | None = None, number: int = 0) -> None:
         """One event through the engine, its commands into the kernel; what the kernel refuses goes back as an event."""
-        now = time.time()
+        now = self.clock.now()
         failed = self.execute.run(self.engine.handle(event, now), now, held, number)
         for _ in range(_MAX_FAILURES):
             if not failed:
@@ -198,7 +200,7 @@ class Gateway:
 
     def tick(self) -> None:
         """The timer: retry what failed, then a Tick with the calls' flows that moved unseen."""
-        now = time.time()
+        now = self.clock.now()
         self._told = 0
         desired = self.execute.desired
         desired.expire(now)
@@ -210,7 +212,7 @@ class Gateway:
 
     def again(self) -> None:
         """What the kernel should hold of calls may be gone, and nobody said so: it is asked for anew."""
-        now = time.time()
+        now = self.clock.now()
         self.stats.command_failures += len(self.execute.run(self.execute.anew(now), now))
 
     def _look(self) -> None:
@@ -227,7 +229,7 @@ class Gateway:
         """What the kernel has counted so far is no movement: calls that were taken over must show that they live. What
         was said in them meanwhile nobody has heard. `seen`: of undecided flows that signal, the packets that somebody
         has seen."""
-        self._activity(time.time())
+        self._activity(self.clock.now())
         for key, packets in seen.items():
             entry = self.execute.conntrack.entry(key) or self.execute.conntrack.entry(key.reversed())
             if entry is not None and sum(entry.packets) > packets:

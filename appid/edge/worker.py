@@ -398,6 +398,7 @@ class Worker:
             self._said[cause] = count
 
     def _tick(self, _now: float) -> None:
+        self.engine.skew = self.gateway.clock.skew
         self.events.flush()
         self.metrics.events_lost.inc(self.events.lost - self._lost)
         self._lost = self.events.lost

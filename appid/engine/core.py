@@ -78,6 +78,7 @@ class Engine:
         self.waiting = Waiting()
         self.registered = Registered()
         self.awaited = Awaited(self.calls.dialogs, self.registered)
+        self.skew = 0.0  # to be added to times for the time of day
         self.broken = False  # whether the packet at hand breaks its own format
         self.on_read: OnRead | None = None
         self.numbers = Numbers(first, step)
@@ -217,7 +218,7 @@ class Engine:
             from_zone, to_zone = judge.zone_of(key.src, event.indev), judge.zone_of(key.dst, event.outdev)
             from_outside = self.topology.outside(key.src, judge.outside(from_zone))
             to_outside = self.topology.outside(key.dst, judge.outside(to_zone))
-            situation = Situation(key, from_zone, to_zone, from_outside and not to_outside, now=now)
+            situation = Situation(key, from_zone, to_zone, from_outside and not to_outside, now=now + self.skew)
             situation = self.awaited.judged_as(situation, packet, now)
         else:
             from_outside, to_outside = self.topology.outside(key.src), self.topology.outside(key.dst)

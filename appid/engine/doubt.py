@@ -31,12 +31,13 @@ class Doubt:
         self._since: dict[int, float] = {}
 
     def unheard(self, keys: Collection[FlowKey], now: float) -> None:
-        """Something passed in these flows. Who has not answered has no media that could tell."""
+        """Something passed in these flows. What rings has no media that could tell; of what nobody was heard to ask
+        for, all may have passed."""
         if not keys:
             return
         for number, records in self._records.items():
             call = self._calls.open.get(number)
-            if call is None or call.answered_at is None:
+            if call is None or (call.answered_at is None and call.call_id is not None):
                 continue
             if any(record.key in keys or record.key.reversed() in keys for record in records.values()):
                 self._since[number] = now

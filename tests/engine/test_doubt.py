@@ -19,7 +19,7 @@ def doubtful(*answered: bool) -> tuple[Doubt, Calls]:
     record = FlowRecord(7, SIGNALLING, True, 1, None)
     for was in answered:
         call = calls.start("sip", [HOST], 0.0, 1)
-        call.answered_at = 2 if was else None
+        call.answered_at, call.call_id = 2 if was else None, f"call-{call.id}"
         records[call.id] = {record.id: record}
     return Doubt(calls, records), calls
 
@@ -33,6 +33,9 @@ def test_all_answered_calls_of_the_flow_are_in_doubt_whichever_way_it_was_seen()
     assert doubt.take(10.0 + PATIENCE - 0.1, 9) == []
     assert doubt.take(10.0 + PATIENCE, 9) == [calls.open[1], calls.open[3]], "the second still rings"
     assert doubt.next() is None
+    calls.open[2].call_id = None
+    doubt.unheard([SIGNALLING], 20.0)
+    assert calls.open[2] in doubt.take(99.0, 9), "nobody heard that it rings: all of it may have passed"
 
 
 def test_media_that_goes_on_dispels_it_but_not_what_was_on_its_way() -> None:
