@@ -188,9 +188,9 @@ def test_what_comes_while_it_is_opened_waits_for_the_first_read(queueing: Namesp
         thread.start()
         assert receiver.recv(10)
         queue = opened(queueing, keep, length=1_000_000)
-        sender.sendto(b"last", ("127.0.0.1", PORT))
         stop.set()
         thread.join()
+        sender.sendto(b"last", ("127.0.0.1", PORT))
         ready.set()
         with reading(queueing, queue):
             count(receiver)
