@@ -7,7 +7,7 @@ from 1.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from appid.alg.expectation import Expectation
@@ -18,15 +18,15 @@ from appid.engine import room
 from appid.engine.awaited import Awaited
 from appid.engine.calls import CallKeeper
 from appid.engine.doubt import DENSE
-from appid.engine.event import CommandFailed, Event, FlowEnded, Kept, PacketQueued, Restored, RulesLoaded, Tick
+from appid.engine.event import CommandFailed, Event, FlowEnded, PacketQueued, Restored, RulesLoaded, Tick
 from appid.engine.keepalive import Keepalives
 from appid.engine.kept import restore
-from appid.engine.kept_stream import go_on, torn
+from appid.engine.kept_stream import go_on
 from appid.engine.read import read
 from appid.engine.record import FlowRecord, Settings, Topology, flow_facts
 from appid.engine.registered import Registered
-from appid.engine.reload import Reload
-from appid.engine.report import AnomalyReport, DecisionReport, ExceptionReport, FlowReport, TranslationReport
+from appid.engine.reload import reload
+from appid.engine.report import AnomalyReport, ExceptionReport, FlowReport, TranslationReport
 from appid.engine.signalling import hear, learn
 from appid.engine.stamps import Stamps
 from appid.engine.streams import Streams
@@ -35,7 +35,7 @@ from appid.evidence.ledger import FactSet
 from appid.evidence.recent import Recent
 from appid.flow.key import FlowKey
 from appid.flow.numbers import Numbers
-from appid.identify.application import AlgFunction, Application, Scope, Signature
+from appid.identify.application import AlgFunction, Scope, Signature
 from appid.identify.identification import Because
 from appid.identify.match import Match, Matcher
 from appid.identify.naming import Lineage, Naming
@@ -65,12 +65,7 @@ class Engine:
 
     def __init__(self, settings: Settings, first: int = 1, step: int = 1) -> None:
         """Flows, calls and pinholes are numbered first, first + step, ...: several engines share the numbers."""
-        self.settings = settings
-        self.lineage = Lineage(settings.applications)
-        self.matcher = Matcher(settings.applications.values())
-        self.recent = recent_of(self.matcher)
-        self.keepalives = Keepalives(self.settings.applications.values())
-        self.topology = Topology(settings.inside)
+        self.take(settings)
         self.calls = CallKeeper(settings, self.topology, first, step)
         self.streams = Streams(self.calls.nat)
         self.flows: OrderedDict[FlowKey, FlowRecord] = OrderedDict()
@@ -100,7 +95,7 @@ class Engine:
             case Tick():
                 return list(self._tick(event, now))
             case RulesLoaded():
-                return list(self._reload(event, now))
+                return list(reload(self, event, now))
             case Restored():
                 calls = [command for kept in event.calls for command in restore(self, kept, now)]
                 streams = [command for kept in event.streams for command in go_on(self, kept, now)]
@@ -113,8 +108,17 @@ class Engine:
         """A watched flow of an engine that is gone."""
         if record.naming.name is None or record.naming.name in self.settings.applications:
             self.numbers.beyond(record.id)
-            record.mark = self._mark(record)
+            record.mark = self.mark_of(record)
             self.flows[record.key] = record
+
+    def take(self, settings: Settings) -> None:
+        """What follows from settings alone."""
+        self.settings = settings
+        self.lineage = Lineage(settings.applications)
+        self.matcher = Matcher(settings.applications.values())
+        self.recent = recent_of(self.matcher)
+        self.keepalives = Keepalives(settings.applications.values())
+        self.topology = Topology(settings.inside)
 
     # -- a packet ------------------------------------------------------------------------------------------------
 
@@ -133,10 +137,10 @@ class Engine:
                 out.append(SetVerdict(event.packet, "repeat", self.settings.marks.passing))
             return out
         key = packet.key
-        record, outward = self._record(key)
+        record, outward = self.record_of(key)
         begins = packet.tcp_flags & (SYN | ACK) == SYN
         if record is not None and begins and outward and record.payload_packets:
-            self._forget(record)  # a SYN on a 5-tuple that had data: a new life of it
+            self.forget(record)  # a SYN on a 5-tuple that had data: a new life of it
             record = None
         if record is not None:
             self.flows.move_to_end(record.key)
@@ -165,7 +169,7 @@ class Engine:
             self._follow(record, packet, outward, event, now, out)
             if self._overtakes(record) and (patience := self.waiting.patience(record.key, now)) is not None:
                 out[told:] = [Postpone(event.packet, patience)]
-                self._forget(record)
+                self.forget(record)
                 return out
             if self.broken and self._unread(event.packet, out):
                 return out
@@ -206,7 +210,7 @@ class Engine:
         refused = self.settings.marks.decode(stamp).action not in (None, "allow")
         return refused and self.calls.book.foreseen(key) is not None
 
-    def _record(self, key: FlowKey) -> tuple[FlowRecord | None, bool]:
+    def record_of(self, key: FlowKey) -> tuple[FlowRecord | None, bool]:
         """What is kept of the flow, and whether `key` is the direction of its first packet."""
         record = self.flows.get(key)
         return (record, True) if record is not None else (self.flows.get(key.reversed()), False)
@@ -240,8 +244,8 @@ class Engine:
             return False
         record.userspace_packets = 1
         record.decision = MIDSTREAM
-        record.mark = self._mark(record)
-        out.append(self._report(record, number))
+        record.mark = self.mark_of(record)
+        out.append(self.report_of(record, number))
         self._answer(record, number, now, out)
         return True
 
@@ -265,7 +269,7 @@ class Engine:
             out.extend(self.calls.named(record, number, now))
         if record.call is not None:
             self.calls.moved(record, number, now)
-        record.decision = self._decide(record)
+        record.decision = self.decide(record)
         if (
             prefix is not None
             and self.streams.spliceable(record, packet, layers, outward)
@@ -280,8 +284,8 @@ class Engine:
         if refused and record.decision != decided and record.call is not None:
             out.extend(self.calls.refused(record, number, now))
         if record.decision != decided or named != before or record.call != served:
-            record.mark = self._mark(record)
-            out.append(self._report(record, number))
+            record.mark = self.mark_of(record)
+            out.append(self.report_of(record, number))
 
     def _override(self, record: FlowRecord, number: int) -> None:
         """The operator knows better: the name stands from the first packet on, and nothing is read of the flow."""
@@ -347,7 +351,7 @@ class Engine:
                 wider[scope] = recent.add(key, facts, record.last_seen)
         return wider
 
-    def _decide(self, record: FlowRecord) -> Decision | None:
+    def decide(self, record: FlowRecord) -> Decision | None:
         """What policy says now; None while the flow is provisional (policy.md point 2)."""
         settings = self.settings
         budget = settings.budget
@@ -380,7 +384,7 @@ class Engine:
             decision = judge.first_match(situation, name)
         return self._allowed(record) and bool(self.calls.media.functions(name, decision))
 
-    def _mark(self, record: FlowRecord) -> int:
+    def mark_of(self, record: FlowRecord) -> int:
         marks = self.settings.marks
         if record.decision is None:
             return marks.passing
@@ -401,10 +405,10 @@ class Engine:
         if record.userspace_packets == 1 and record.decision.action != "allow" and not self.settings.monitor:
             # its first packet dies: nothing else would keep the decision
             if self._awaited(record):
-                self._forget(record)
+                self.forget(record)
                 return
             out.append(SetMark(record.key, mark, create=True))
-        self._forget(record)
+        self.forget(record)
         if record.decision.action != "allow" and record.key.proto == UDP:
             self.calls.media.was_denied(record)
         self.stamps.put(record.key, mark, now, record.foreseen)
@@ -441,17 +445,17 @@ class Engine:
     def _flow_ended(self, event: FlowEnded) -> list[Command]:
         self.stamps.drop(event.key)
         self.calls.nat.bindings.gone(event.key)
-        record, _ = self._record(event.key)
+        record, _ = self.record_of(event.key)
         if record is None or (record.decision is None and self.settings.marks.state_of(event.mark)):
             return []  # what ended was decided: this record is a later life of the same 5-tuple
         record.ended()
-        out: list[Command] = [self._report(record, record.first_packet), *self.calls.nat.release(record.id)]
-        self._forget(record)
+        out: list[Command] = [self.report_of(record, record.first_packet), *self.calls.nat.release(record.id)]
+        self.forget(record)
         return out
 
     def _tick(self, event: Tick, now: float) -> Iterator[Command]:
         for activity in event.active:
-            record, _ = self._record(activity.key)
+            record, _ = self.record_of(activity.key)
             if record is not None:
                 self.calls.moved(record, activity.packet, activity.time)
                 if record.call is not None and (record.foreseen is not None or activity.packets >= DENSE):
@@ -484,80 +488,12 @@ class Engine:
             self.calls.situations[record.call] = (situation, name)
         return self.calls.media.functions(name, decision)
 
-    def _reload(self, event: RulesLoaded, now: float) -> Iterator[Command]:
-        """New settings: what userspace follows, what calls opened, and what the kernel holds is judged again."""
-        before, settings = self.settings, event.settings
-        calls = {f.key: found[1].call for f in event.kept if (found := self.calls.book.foreseen(f.key)) is not None}
-        self.settings = settings
-        self.lineage = Lineage(settings.applications)
-        self.matcher = Matcher(settings.applications.values())
-        self.recent = recent_of(self.matcher)
-        self.keepalives = Keepalives(self.settings.applications.values())
-        self.topology = Topology(settings.inside)
-        known = settings.applications
-        for record in [r for r in self.flows.values() if self._anew(r, known)]:
-            self._forget(record)  # its next packet begins anew
-        reload = Reload(before, settings, self.lineage, self.topology.outside, event.interface_of, now)
-        refused: dict[int, Decision] = {}
-        yield from self.calls.reload(settings, self.topology, reload.moved, refused)
-        cut = {key for key, call in calls.items() if call in refused}  # their entries went with the call's pinholes
-        spliced = settings.marks.passing if event.restarted else 0
-        kept = [
-            flow for flow in event.kept
-            if self._record(flow.key)[0] is None and not (flow.mark & spliced and flow.key.proto == TCP)
-        ]  # fmt: skip
-        if event.restarted:
-            yield from torn(self, event.kept)
-        for record in list(self.flows.values()):
-            yield from self._again(record, reload, now, record.key in cut or record.key.reversed() in cut)
-        decisions = {key: refused.get(call) or self.calls.decisions.get(call) for key, call in calls.items()}
-        began = {flow.key: flow.began for flow in event.kept} if len(self.stamps) else {}
-        stamps = [Kept(key, mark, began.get(key)) for key, mark in self.stamps]
-        self.stamps.clear()
-        for judged in reload.judged(stamps, {}, False):
-            if judged.mark:
-                self.stamps.put(judged.key, judged.mark, now)
-        for judged in reload.judged(kept, decisions, event.restarted):
-            changed = bool((judged.mark ^ judged.was) & settings.marks.saved)
-            if changed:
-                yield SetMark(judged.key, judged.mark, create=judged.key in cut)
-                if judged.key in cut:
-                    self.stamps.put(judged.key, judged.mark, now)
-            yield Report("decision", DecisionReport(judged.key, judged.name, judged.decision, changed))
-
-    def _anew(self, record: FlowRecord, known: Mapping[str, Application]) -> bool:
-        """Its name is gone from the rules, or the operator knows better now."""
-        if any(name not in known for name in record.naming.path):
-            return True
-        judge = self.settings.judge
-        return judge is not None and record.foreseen is None and judge.overridden(record.key) is not None
-
-    def _again(self, record: FlowRecord, reload: Reload, now: float, create: bool) -> Iterator[Command]:
-        """A flow that userspace follows, under new settings. One without a decision is judged at its next packet."""
-        situation = record.situation
-        record.situation = reload.moved(situation) if situation is not None else reload.situation(record.key)
-        if record.foreseen is not None and record.call is not None:
-            decision = self.calls.decisions.get(record.call)
-            record.situation = record.situation._replace(foreseen=True, call=decision)
-        if record.decision is None:
-            return
-        was, mark = record.decision, record.mark
-        record.decision = self._decide(record)
-        record.mark = self._mark(record)
-        if (record.mark ^ mark) & self.settings.marks.saved:
-            yield SetMark(record.key, record.mark, create)
-        if record.decision != was:
-            yield self._report(record, record.first_packet)
-        if record.decision is not None and not record.watch:
-            self._forget(record)
-            self.stamps.put(record.key, record.mark, now, record.foreseen)
-
-    def _forget(self, record: FlowRecord) -> None:
+    def forget(self, record: FlowRecord) -> None:
         if record.spliced is not None:
             self.streams.touched[record.id] = record
         self.flows.pop(record.key, None)
 
-    def _report(self, record: FlowRecord, number: int) -> Report:
+    def report_of(self, record: FlowRecord, number: int) -> Report:
         return Report(
             "flow",
             FlowReport(

@@ -10,15 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from appid.engine.event import Kept
-from appid.engine.record import Settings
+from appid.dataplane.command import Command, Report, SetMark
+from appid.engine.event import Kept, RulesLoaded
+from appid.engine.kept_stream import torn
+from appid.engine.record import FlowRecord, Settings
+from appid.engine.report import DecisionReport
 from appid.flow.key import FlowKey
+from appid.identify.application import Application
 from appid.identify.identification import UNKNOWN_IP
 from appid.identify.naming import Lineage
 from appid.policy import Decision
 from appid.policy.evaluate import UNKNOWN, Judge, Situation
+from appid.wire import TCP
+
+if TYPE_CHECKING:
+    from appid.engine.core import Engine
 
 
 class Judged(NamedTuple):
@@ -128,3 +136,69 @@ class Reload:
         qos = settings.judge.qos_of(decision) if settings.judge is not None else 0
         number = application.number if application is not None else 0
         return settings.marks.encode(action, number, watch=watch and action == "allow", qos=qos)
+
+
+def reload(engine: Engine, event: RulesLoaded, now: float) -> Iterator[Command]:
+    """New settings: what userspace follows, what calls opened, and what the kernel holds is judged again."""
+    before, settings = engine.settings, event.settings
+    calls = {f.key: found[1].call for f in event.kept if (found := engine.calls.book.foreseen(f.key)) is not None}
+    engine.take(settings)
+    known = settings.applications
+    for record in [r for r in engine.flows.values() if _anew(engine, r, known)]:
+        engine.forget(record)  # its next packet begins anew
+    change = Reload(before, settings, engine.lineage, engine.topology.outside, event.interface_of, now)
+    refused: dict[int, Decision] = {}
+    yield from engine.calls.reload(settings, engine.topology, change.moved, refused)
+    cut = {key for key, call in calls.items() if call in refused}  # their entries went with the call's pinholes
+    spliced = settings.marks.passing if event.restarted else 0
+    kept = [
+        flow for flow in event.kept
+        if engine.record_of(flow.key)[0] is None and not (flow.mark & spliced and flow.key.proto == TCP)
+    ]  # fmt: skip
+    if event.restarted:
+        yield from torn(engine, event.kept)
+    for record in list(engine.flows.values()):
+        yield from _again(engine, record, change, now, record.key in cut or record.key.reversed() in cut)
+    decisions = {key: refused.get(call) or engine.calls.decisions.get(call) for key, call in calls.items()}
+    began = {flow.key: flow.began for flow in event.kept} if len(engine.stamps) else {}
+    stamps = [Kept(key, mark, began.get(key)) for key, mark in engine.stamps]
+    engine.stamps.clear()
+    for judged in change.judged(stamps, {}, False):
+        if judged.mark:
+            engine.stamps.put(judged.key, judged.mark, now)
+    for judged in change.judged(kept, decisions, event.restarted):
+        changed = bool((judged.mark ^ judged.was) & settings.marks.saved)
+        if changed:
+            yield SetMark(judged.key, judged.mark, create=judged.key in cut)
+            if judged.key in cut:
+                engine.stamps.put(judged.key, judged.mark, now)
+        yield Report("decision", DecisionReport(judged.key, judged.name, judged.decision, changed))
+
+
+def _anew(engine: Engine, record: FlowRecord, known: Mapping[str, Application]) -> bool:
+    """Its name is gone from the rules, or the operator knows better now."""
+    if any(name not in known for name in record.naming.path):
+        return True
+    judge = engine.settings.judge
+    return judge is not None and record.foreseen is None and judge.overridden(record.key) is not None
+
+
+def _again(engine: Engine, record: FlowRecord, change: Reload, now: float, create: bool) -> Iterator[Command]:
+    """A flow that userspace follows, under new settings. One without a decision is judged at its next packet."""
+    situation = record.situation
+    record.situation = change.moved(situation) if situation is not None else change.situation(record.key)
+    if record.foreseen is not None and record.call is not None:
+        decision = engine.calls.decisions.get(record.call)
+        record.situation = record.situation._replace(foreseen=True, call=decision)
+    if record.decision is None:
+        return
+    was, mark = record.decision, record.mark
+    record.decision = engine.decide(record)
+    record.mark = engine.mark_of(record)
+    if (record.mark ^ mark) & engine.settings.marks.saved:
+        yield SetMark(record.key, record.mark, create)
+    if record.decision != was:
+        yield engine.report_of(record, record.first_packet)
+    if record.decision is not None and not record.watch:
+        engine.forget(record)
+        engine.stamps.put(record.key, record.mark, now, record.foreseen)
