@@ -14,8 +14,8 @@ from appid.alg.headers import DEFAULT_PORT
 from appid.alg.host import Host
 from appid.dataplane.chain import NAT_TABLE
 from appid.edge.conntrack import Conntrack, Entry, TupleFilter
-from appid.edge.listening import ANY, Listening, listening
 from appid.edge.netlink import KernelError, Socket, attribute, attributes, nested
+from appid.edge.own_ports import ANY, OwnPorts, own_ports
 from appid.wire import TCP, UDP, Endpoint, FlowKey
 
 _NFTABLES, _GET_ELEMENT, _INET = 10, 13, 1
@@ -36,7 +36,7 @@ class Kernel(Host):
         self._socket = Socket()
         self._taken: dict[tuple[int, bytes, bytes], tuple[float, Mapping[int, Endpoint]]] = {}
         self._walk_at = 0.0
-        self._listening: Listening = frozenset()
+        self._own_ports: OwnPorts = frozenset()
         self._listen_at = 0.0
 
     def close(self) -> None:
@@ -99,13 +99,13 @@ class Kernel(Host):
         now = time.monotonic()
         if now >= self._listen_at:
             try:
-                self._listening = listening()
+                self._own_ports = own_ports()
             except KernelError as error:
                 if not self._listen_at:
                     log.warning("which ports the gateway itself listens on is not known: %s", error)
             self._listen_at = time.monotonic() + REST * (time.monotonic() - now)
         anywhere = outside._replace(address=ANY[len(outside.address)])
-        return (proto, outside) in self._listening or (proto, anywhere) in self._listening
+        return (proto, outside) in self._own_ports or (proto, anywhere) in self._own_ports
 
     def taken(self, proto: int, outside: bytes, peer: bytes) -> Mapping[int, Endpoint]:
         """A walk takes no more than a hundredth of the time: between two, what was found last has to do."""

@@ -28,10 +28,10 @@ _REQUEST = struct.Struct("=IHHIIBBBBI48s")
 _MESSAGE, _ONLY_V6 = 72, 11  # struct inet_diag_msg; INET_DIAG_SKV6ONLY
 ANY = {4: bytes(4), 16: bytes(16)}
 
-Listening = frozenset[tuple[int, Endpoint]]
+OwnPorts = frozenset[tuple[int, Endpoint]]
 
 
-def listening() -> Listening:
+def own_ports() -> OwnPorts:
     """Of this network namespace: protocol and endpoint, ANY where it is every address. KernelError if it won't say."""
     found: set[tuple[int, Endpoint]] = set()
     try:

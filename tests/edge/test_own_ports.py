@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from appid.edge.listening import ANY, listening
+from appid.edge.own_ports import ANY, own_ports
 from appid.wire import TCP, UDP, Endpoint, packed
 
 HERE = packed("127.0.0.1")
@@ -24,7 +24,7 @@ def test_sockets_that_hear_anybody_are_told_and_others_are_not() -> None:
         connected.connect(heard.getsockname())
         for each in (both, six):
             each.bind(("::", 0))
-        found = listening()
+        found = own_ports()
         port = {each: each.getsockname()[1] for each in (server, client, heard, connected, both, six)}
         assert {(TCP, Endpoint(HERE, port[server])), (UDP, Endpoint(HERE, port[heard]))} <= found
         assert (TCP, Endpoint(HERE, port[client])) not in found
@@ -32,4 +32,4 @@ def test_sockets_that_hear_anybody_are_told_and_others_are_not() -> None:
         assert {(UDP, Endpoint(any_, port[both])) for any_ in ANY.values()} <= found, "it hears both families"
         assert (UDP, Endpoint(ANY[16], port[six])) in found
         assert (UDP, Endpoint(ANY[4], port[six])) not in found
-    assert (TCP, Endpoint(HERE, port[server])) not in listening()
+    assert (TCP, Endpoint(HERE, port[server])) not in own_ports()
