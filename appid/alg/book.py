@@ -51,6 +51,7 @@ class Book:
         self._left: OrderedDict[_Place, tuple[str, int, float]] = OrderedDict()
         self._awaited: dict[_Place, dict[int, Expectation]] = {}
         self._awaiting: dict[int, dict[_Place, None]] = {}
+        self._passed: dict[_Place, tuple[int, float]] = {}
 
     def foreseen(self, key: FlowKey) -> tuple[int, Expectation] | None:
         """The expectation that this 5-tuple fulfils: inbound to the inside port, or outbound from it."""
@@ -135,6 +136,19 @@ class Book:
         if len(mine) < PER_CALL:
             mine[place] = None
             self._awaited.setdefault(place, {})[call] = expectation
+
+    def passes(self, key: FlowKey, packet: int, now: float) -> None:
+        """Media moves in this flow. Whose it is, where several calls have or await the place, nobody can tell."""
+        if not self._awaited:
+            return
+        for place in (key.proto, key.dst, key.dport, key.src), (key.proto, key.src, key.sport, key.dst):
+            if place in self._awaited:
+                self._passed[place] = packet, now
+
+    def passed(self) -> list[tuple[int, int, float]]:
+        """Calls at whose awaited places something has moved since this was last asked, each with packet and time."""
+        taken, self._passed = self._passed, {}
+        return [(call, *when) for place, when in taken.items() for call in self._awaited.get(place, ())]
 
     def heir(self, number: int) -> Expectation | None:
         """Who has its place when it goes; it waits for it no longer."""

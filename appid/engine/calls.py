@@ -110,8 +110,11 @@ class CallKeeper:
                 self._add(call, record)
         return found
 
-    def moved(self, record: FlowRecord, packet: int, now: float) -> None:
-        """A packet of the flow was seen. One of a call that is over may serve the next, as soon as that foresees it."""
+    def moved(self, record: FlowRecord, packet: int, now: float, media: bool = False) -> None:
+        """A packet of the flow was seen, of `media` for certain. A flow of a call that is over may serve the next, as
+        soon as that foresees it."""
+        if media or record.foreseen is not None:
+            self.book.passes(record.key, packet, now)
         call = self.calls.open.get(record.call or 0)
         if call is None:
             call = self._foreseeing(record.key)
@@ -120,12 +123,22 @@ class CallKeeper:
             self._add(call, record)
         call.touch(now, packet)
         self.touched.add(call.id)
+        if media:
+            self.doubt.moved(call.id, now)
 
     def moved_foreseen(self, key: FlowKey, packet: int, now: float) -> None:
         """The same for a flow that the kernel let through a pinhole, unseen by the engine."""
         if (call := self._foreseeing(key)) is not None:
             call.touch(now, packet)
             self.doubt.moved(call.id, now)
+        self.book.passes(key, packet, now)
+
+    def _moved_awaited(self) -> None:
+        """What moves at a place may be that of each call that awaits it: those live as its holder does."""
+        for number, packet, time in self.book.passed():
+            if (call := self.calls.open.get(number)) is not None:
+                call.touch(time, packet)
+                self.doubt.moved(number, time)
 
     def _foreseeing(self, key: FlowKey) -> Call | None:
         found = self.book.foreseen(key)
@@ -375,6 +388,7 @@ class CallKeeper:
 
     def tick(self, packet: int, now: float) -> Iterator[Command]:
         """What time alone does: unanswered BYEs, silence, hard limits, renewal of what the kernel holds."""
+        self._moved_awaited()
         for change in self.dialogs.expired(now):
             call = self.calls.open.get(change.dialog.call)
             if (slept := Slept(change.dialog.call_id, change.dialog.call)) in self.asleep:

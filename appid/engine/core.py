@@ -457,9 +457,8 @@ class Engine:
         for activity in event.active:
             record, _ = self.record_of(activity.key)
             if record is not None:
-                self.calls.moved(record, activity.packet, activity.time)
-                if record.call is not None and (record.foreseen is not None or activity.packets >= DENSE):
-                    self.calls.doubt.moved(record.call, activity.time)
+                media = record.foreseen is not None or activity.packets >= DENSE
+                self.calls.moved(record, activity.packet, activity.time, media)
             else:
                 self.calls.moved_foreseen(activity.key, activity.packet, activity.time)
         self.calls.doubt.unheard(event.unheard, now)

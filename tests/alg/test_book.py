@@ -134,6 +134,25 @@ def test_who_wants_a_place_that_another_call_has_is_its_heir() -> None:
     assert book.heir(2) is None
 
 
+def test_what_moves_at_a_place_is_told_to_who_waits_there() -> None:
+    book = Book()
+    book.add(MEDIA)
+    flow = FlowKey(UDP, CLIENT, 16402, PEER, 50000)
+    book.passes(flow, 7, 1.0)
+    assert book.passed() == [], "nobody waits"
+    book.add(replace(MEDIA, call=2))
+    book.add(replace(MEDIA, call=3))
+    book.passes(FlowKey(UDP, CLIENT, 16404, PEER, 50000), 8, 2.0)
+    assert book.passed() == []
+    book.passes(flow, 9, 3.0)
+    book.passes(flow.reversed(), 10, 4.0)
+    assert book.passed() == [(2, 10, 4.0), (3, 10, 4.0)]
+    assert book.passed() == [], "each is told once"
+    book.passes(flow, 11, 5.0)
+    book.forgo(2)
+    assert book.passed() == [(3, 11, 5.0)]
+
+
 def test_who_waits_is_bounded() -> None:
     book = Book(host=100_000)
     for port in range(2 * PER_CALL):

@@ -17,7 +17,7 @@ from appid.policy.rule import PolicyRule
 from appid.wire import UDP, packed
 from tests.corpus.writer import End
 from tests.engine.phones import PROVIDER, SIP, Phone, body, gateway
-from tests.engine.play import Play, bodies, of, settings
+from tests.engine.play import Play, bodies, of, settings, udp
 
 ALICE = End("172.16.42.187", 5060)
 
@@ -134,6 +134,55 @@ def test_the_second_call_at_a_port_has_it_when_the_first_ends(nat: bool) -> None
     reports = bodies(play.commands, PinholeReport)
     assert [report.expectation.call for report in reports if report.closed_at is None] == [1, 1, 2, 2]
     assert [report.expectation.call for report in reports if report.closed_at is not None] == [1, 1, 2, 2]
+
+
+def two_at_one_port(play: Play) -> tuple[Phone, Phone]:
+    first, second = (Phone(play, ALICE, call_id=name) for name in ("first", "second"))
+    for each in (first, second):
+        each.invite()
+        each.back(each.head("SIP/2.0 200 OK", "1 INVITE", ";tag=314159", body(PROVIDER.host, 30000)))
+    return first, second
+
+
+def hangs_up(phone: Phone) -> None:
+    phone.out(phone.head("BYE sip:bob SIP/2.0", "2 BYE", ";tag=314159", b""))
+    phone.back(phone.head("SIP/2.0 200 OK", "2 BYE", ";tag=314159", b""))
+
+
+@pytest.mark.parametrize("seen", [False, True], ids=["kernel", "followed"])
+@pytest.mark.parametrize("nat", [True, False], ids=["nat", "routed"])
+def test_the_second_call_at_a_port_lives_as_long_as_something_moves_there(nat: bool, seen: bool) -> None:
+    """Whose media it is nobody can tell; for longer than a silent call is kept, and over a doubt, it is both's."""
+    play = gateway() if nat else Play(settings(SIP))
+    first, second = two_at_one_port(play)
+    if seen:
+        play.queue(udp(PROVIDER._replace(port=30000), End(ALICE.host, 16402), b"\x80\x00" + bytes(170)))
+    media = FlowKey(UDP, packed(PROVIDER.host), 30000, packed(ALICE.host), 16402)
+    signalling = FlowKey(UDP, packed(ALICE.host), 5060, packed(PROVIDER.host), 5060)
+    for now in range(5, 105, 5):
+        play.tick(float(now), Activity(media, float(now), 0, 250))
+    play.tick(105.0, unheard=(signalling,))
+    for now in range(106, 111):
+        play.tick(float(now), Activity(media, float(now), 0, 50))
+    assert [report.end for report in bodies(play.commands, CallReport) if report.end != "open"] == []
+    hangs_up(first)
+    assert [(e.port, e.call) for e in play.engine.calls.book.open.values()] == [(16402, 2), (16403, 2)]
+    assert of(play.commands, ClosePinhole) == []
+    hangs_up(second)
+    assert not play.engine.calls.book.open
+
+
+def test_two_calls_at_a_port_where_nothing_moves_are_both_lost() -> None:
+    play = Play(settings(SIP))
+    two_at_one_port(play)
+    media = FlowKey(UDP, packed(PROVIDER.host), 30000, packed(ALICE.host), 16402)
+    play.tick(30.0, Activity(media, 30.0))
+    play.tick(89.0)
+    assert len(play.engine.calls.calls.open) == 2
+    play.tick(90.0)
+    assert [report.end for report in bodies(play.commands, CallReport)][-2:] == ["lost", "lost"]
+    assert not play.engine.calls.book.open
+    assert len(of(play.commands, ClosePinhole)) == 2
 
 
 def test_who_waits_for_a_place_and_ends_first_inherits_nothing() -> None:
