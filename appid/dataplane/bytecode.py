@@ -17,6 +17,11 @@ WATCH: Final = (
 """Signalling of a watched flow: payload offset (SKF_AD_PAY_OFFSET), then the first byte. 0x00-0x3f is STUN (RFC 7983
 section 7) and 0x40-0x7f ChannelData or SIP, unless the fifth byte, the first inside ChannelData, is RTP's 0x80-0xbf."""
 
+LEAST_SAID: Final = 128
+"""Bytes of an IP packet below which a message ends no call: a keep-alive (RFC 5626 section 4.4), not a BYE."""
+SAID: Final = "13,128 0 0 0,53 0 10 {},{}".format(LEAST_SAID, WATCH.split(",", 1)[1])
+"""What WATCH matches, in packets that long."""
+
 _GOLDEN: Final = 0x9E3779B1
 SOURCE4, DESTINATION4, SOURCE6, DESTINATION6 = 12, 16, 20, 36
 """Offsets of the low 32 address bits in the IPv4 and IPv6 header."""

@@ -14,6 +14,7 @@ from typing import Final, Literal
 from appid.dataplane.bytecode import (
     DESTINATION4,
     DESTINATION6,
+    SAID,
     SOURCE4,
     SOURCE6,
     WATCH,
@@ -153,9 +154,9 @@ def _watched(marks: Marks) -> str:
     return _is(1 << marks.shift | marks.watch, marks.state | marks.watch, "connmark")
 
 
-def _readable(marks: Marks) -> tuple[str, ...]:
+def _readable(marks: Marks, bytecode: str = WATCH) -> tuple[str, ...]:
     """Packets of watched datagram flows that the engine can read."""
-    return ("-p udp", _watched(marks), f'-m bpf --bytecode "{WATCH}"')
+    return ("-p udp", _watched(marks), f'-m bpf --bytecode "{bytecode}"')
 
 
 def _mangle(topology: Topology, family: Family) -> Chain:
@@ -224,8 +225,8 @@ def _filter(topology: Topology, family: Family) -> Chain:
     rules: tuple[ChainRule, ...] = (
         # A stream whose numbers we change, and that nobody has seen to: it will come again.
         ChainRule(("-p tcp", spliced, unseen), "DROP"),
-        # Signalling that nobody has heard passes, but the next engine is told of it.
-        ChainRule((*_readable(marks), unseen), f"CONNMARK --set-xmark {marks.passing:#x}/{marks.passing:#x}"),
+        # Signalling that nobody has heard passes, but the next engine is told of it, if it may have ended a call.
+        ChainRule((*_readable(marks, SAID), unseen), f"CONNMARK --set-xmark {marks.passing:#x}/{marks.passing:#x}"),
         ChainRule((allow,), let),  # an INVALID packet has no connmark
         ChainRule((_state("INVALID"),), "DROP"),
         ChainRule((passing,), let),  # undecided, let through by the engine

@@ -146,11 +146,12 @@ def _users(name: str) -> str:
     return f": {'; '.join(found)}" if found else ""
 
 
-def apply(topology: Topology, variant: Variant = "nft") -> None:
+def apply(topology: Topology, variant: Variant = "nft") -> bool:
     """Make the kernel hold the rule sets of both families in this variant, and ours in no other; or leave it as it was
-    (KernelError)."""
+    (KernelError). Out: whether anything had to be made."""
     before = read()
     target = remembering(wanted(topology, variant), before)
+    made = bool(steps(before, target))
     refused = _reach(before, target)
     for _ in range(_RETURNS):
         if refused is None or _of_others(now := read()) == _of_others(before):
@@ -168,6 +169,7 @@ def apply(topology: Topology, variant: Variant = "nft") -> None:
     _name_taken(before, target)
     for left in carry_out(leftovers(before, target), on=True):
         log.warning("stays until the next time: %s", left)
+    return made
 
 
 def _of_others(there: RuleSets) -> object:

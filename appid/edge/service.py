@@ -75,9 +75,11 @@ class Service:
         self._counted: Counter[Any] = Counter()
         self._said: Counter[str] = Counter()
         self._removed = False  # our rules, by an admin
+        self._made = False  # something of ours in the kernel, at the last start or reload
         self._opened = ExitStack()
         self._let_go: Callable[[], None] = lambda: None
         self.stopped: int | None = None
+        self._early: set[int] = set()
 
     def __enter__(self) -> Service:
         with ExitStack() as opened:
@@ -116,9 +118,14 @@ class Service:
                 raise
 
     def _heed(self, opened: ExitStack) -> None:
-        """SIGTERM and SIGINT are heard from now on: what was put into the kernel does not stay behind."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            opened.callback(signal.signal, number, signal.signal(number, self._stop))
+        """Signals are heard from now on: what was put into the kernel does not stay behind."""
+        heard = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop}
+        for number, handler in (heard | dict.fromkeys((signal.SIGHUP, signal.SIGUSR1), self._later)).items():
+            opened.callback(signal.signal, number, signal.signal(number, handler))
+
+    def _later(self, number: int, _frame: object) -> None:
+        """What is asked before we serve is done then; while we end, nothing is."""
+        self._early.add(number)
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
@@ -259,6 +266,8 @@ class Service:
         for number, descriptor in descriptors.items():
             self.loop.register(descriptor, partial(_called, descriptor, wanted[number]))
         handlers = {n: signal.signal(n, lambda each, _: os.eventfd_write(descriptors[each], 1)) for n in wanted}
+        for number in self._early & wanted.keys():
+            os.eventfd_write(descriptors[signal.Signals(number)], 1)
         try:
             log.info("ready")
             notify.tell(notify.READY)
@@ -409,7 +418,7 @@ class Service:
     def _apply(self, topology: Topology) -> None:
         """Also where the topology is the same: others may have moved our rules, or taken them away."""
         with self._turn():
-            iptables.apply(topology, iptables.variant_of(self.config.iptables))
+            self._made = iptables.apply(topology, iptables.variant_of(self.config.iptables))
         self.applied = topology
         self._in_force(True)
 
@@ -451,6 +460,8 @@ class Service:
                 child = self.fleet.seats[index].child
                 if child is not None:
                     child.signal(signal.SIGTERM)
+        if self._made:  # sets and maps among it, perhaps, that others had taken away: with what they held of calls
+            self.fleet.ask("placed", True, lambda answers: None)
         rules, warnings = len(plan.policy.rules), len(plan.warnings)
         self.metrics.loaded(plan.numbers, warnings, time.time())
         self._succeeded = True

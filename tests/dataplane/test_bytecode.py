@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from appid.dataplane.bytecode import (
     DESTINATION4,
     DESTINATION6,
+    SAID,
     SOURCE4,
     SOURCE6,
     WATCH,
@@ -46,6 +47,10 @@ def execute(text: str, packet: bytes, payload_offset: int) -> int:
             at += jt if a > x else jf
         elif op == 0x15:
             at += jt if a == k else jf
+        elif op == 0x80:  # ld len
+            a = len(packet)
+        elif op == 0x35:
+            at += jt if a >= k else jf
         elif op == 0x25:
             at += jt if a > k else jf
         elif op == 0x54:
@@ -63,6 +68,20 @@ def execute(text: str, packet: bytes, payload_offset: int) -> int:
 @given(st.binary(max_size=12))
 def test_the_model_watches_what_the_kernel_watches(payload: bytes) -> None:
     assert watched(payload) == bool(execute(WATCH, bytes(28) + payload, 28))
+
+
+def test_a_keepalive_says_nothing_that_somebody_must_have_heard() -> None:
+    """RFC 5626 section 4.4: line ends, a Binding request; the shortest BYE of RFC 3261 has six header fields."""
+    bye = b"BYE sip:b@192.0.2.4 SIP/2.0\r\nv:SIP/2.0/UDP 192.0.2.4\r\nf:<sip:a@b>;tag=1\r\nt:<sip:b@b>;tag=2\r\n"
+    bye += b"i:3\r\nCSeq:2 BYE\r\n\r\n"
+    for header in (28, 48):
+        for payload, heard in (
+            (b"\r\n\r\n", False),
+            (b"\0\1\0\0" + bytes(16), False),
+            (bye, True),
+            (b"\x80" + bye, False),
+        ):
+            assert bool(execute(SAID, bytes(header) + payload, header)) is heard, payload
 
 
 def test_what_is_watched() -> None:

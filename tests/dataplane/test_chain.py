@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from appid.dataplane.bytecode import SAID, WATCH
 from appid.dataplane.chain import (
     ALLOWED,
     FAMILIES,
@@ -142,7 +143,8 @@ def test_signalling_that_nobody_hears_passes_and_is_kept_in_mind(family: Family)
     position = next(i for i, rule in enumerate(rules) if rule.target.startswith("CONNMARK"))
     noted, readable = rules[position], chain(chain_set(Topology(), family), "mangle", MAIN).rules[4]
     assert noted.target == "CONNMARK --set-xmark 0x8/0x8"
-    assert noted.matches[:-1] == readable.matches, "what goes to the queue, if somebody listens"
+    assert noted.matches[:2] == readable.matches[:2], "what goes to the queue, if somebody listens"
+    assert (noted.matches[2], readable.matches[2]) == tuple(f'-m bpf --bytecode "{code}"' for code in (SAID, WATCH))
     assert readable.target == QUEUE
     assert noted.matches[-1] == "-m mark --mark 0x0/0xb", "with no word of the engine"
     assert rules[position + 1].matches == ("-m connmark --mark 0x1/0x3",), "before it passes"

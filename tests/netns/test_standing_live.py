@@ -120,7 +120,7 @@ def test_what_cannot_begin_leaves_nothing_in_the_kernel(bare: Net, tmp_path: Pat
 
 
 def test_who_is_told_to_end_while_it_begins_takes_along_what_it_brought(bare: Net, tmp_path: Path) -> None:
-    """At moments between the first set and `ready`."""
+    """At moments between the first set and `ready`; logrotate and a closed terminal do not end it."""
     gateway = Live(bare, tmp_path, ALL, "nft")
     assert gateway.stop() == 0
 
@@ -136,7 +136,11 @@ def test_who_is_told_to_end_while_it_begins_takes_along_what_it_brought(bare: Ne
             assert until(partial(there, moment))
         else:
             time.sleep(0.3)  # its interpreter alone
+        for number in (signal.SIGUSR1, signal.SIGHUP) if moment is not None else ():
+            gateway.process.send_signal(number)
         gateway.process.send_signal(signal.SIGTERM)
+        if moment is not None:
+            gateway.process.send_signal(signal.SIGHUP)
         assert gateway.process.wait(20) in (0, -signal.SIGTERM), gateway.text()
         assert gateway.process.returncode == 0 or moment is None, "before it began"
         assert "Traceback" not in gateway.text()
@@ -146,16 +150,23 @@ def test_who_is_told_to_end_while_it_begins_takes_along_what_it_brought(bare: Ne
 
 
 @pytest.mark.slow
-def test_what_others_flushed_holds_its_calls_again(bare: Net, tmp_path: Path) -> None:
-    """`systemctl reload nftables`, and a set emptied beside: bindings and pinholes come back with what held them."""
+@pytest.mark.parametrize("by", ["itself", "reload"])
+def test_what_others_flushed_holds_its_calls_again(bare: Net, tmp_path: Path, by: str) -> None:
+    """`systemctl reload nftables`, and a set emptied beside: bindings and pinholes come back with what held them. A
+    script that reloads us next has them back at once."""
     bare.masquerade()
-    with live(bare, tmp_path, rule("sip", "allow", "sip", service='"any"'), "nft") as gateway:
+    policy = rule("sip", "allow", "sip", service='"any"')
+    with live(bare, tmp_path, policy, "nft") as gateway:
         phone, far = Agent(bare.client, CLIENT4, 16402), Agent(bare.peer, PEER4, 30000)
         talk(phone, far, "one")
         bare.gateway.run("ipset", "flush", "appid-pinholes4")
         bare.gateway.run("nft", "flush", "ruleset")
         bare.masquerade()
-        assert until(lambda: "put back" in gateway.text(), 15)
+        if by == "reload":
+            bare.gateway.run("ipset", "destroy", check=False)
+            assert gateway.load(policy)[0]["type"] == "loaded"
+        else:
+            assert until(lambda: "put back" in gateway.text(), 15)
 
         def stands() -> bool:
             return f"{CLIENT4},udp:16402,{PEER4}" in bare.gateway.run("ipset", "save") and (
