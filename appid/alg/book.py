@@ -150,6 +150,10 @@ class Book:
         taken, self._passed = self._passed, {}
         return [(call, *when) for place, when in taken.items() for call in self._awaited.get(place, ())]
 
+    def awaits(self, call: int) -> list[Expectation]:
+        """What the call would have if no other had its place."""
+        return [self._awaited[place][call] for place in self._awaiting.get(call, ())]
+
     def heir(self, number: int) -> Expectation | None:
         """Who has its place when it goes; it waits for it no longer."""
         place = _place(self.open[number])

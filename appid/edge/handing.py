@@ -77,6 +77,7 @@ def _joined(one: KeptCall, other: KeptCall) -> KeptCall:
         pinholes=tuple(
             replace(each, expectation=replace(each.expectation, call=one.number)) for each in places.values()
         ),
+        awaits=tuple(replace(each, call=one.number) for each in _both(one.awaits, other.awaits)),
     )  # fmt: skip
 
 
@@ -99,7 +100,8 @@ def _parts(call: KeptCall, workers: int) -> Iterator[tuple[int, KeptCall]]:
     signalling = [(owner(_host(flow), _far(flow)), flow) for flow in call.signalling]
     dialogs = [(owner(each.host, each.peer), each) for each in call.dialogs]
     pinholes = [(owner(each.expectation.inside, each.expectation.peer), each) for each in call.pinholes]
-    owners = {index for index, _ in (*signalling, *dialogs, *pinholes)}
+    awaits = [(owner(each.inside, each.peer), each) for each in call.awaits]
+    owners = {index for index, _ in (*signalling, *dialogs, *pinholes, *awaits)}
     if len(owners) < 2:
         yield (owners.pop() if owners else queue_of(chooser(call.hosts), workers) if call.hosts else 0), call
         return
@@ -112,6 +114,7 @@ def _parts(call: KeptCall, workers: int) -> Iterator[tuple[int, KeptCall]]:
                 dialogs=tuple(each for mine, each in dialogs if mine == index),
                 signalling=tuple(each for mine, each in signalling if mine == index),
                 pinholes=tuple(each for mine, each in pinholes if mine == index),
+                awaits=tuple(each for mine, each in awaits if mine == index),
                 bindings=tuple(each for each in call.bindings if queue_of(each.inside, workers) == index),
             ),
         )

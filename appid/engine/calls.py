@@ -51,7 +51,7 @@ class CallKeeper:
         self.paths = Paths(self.dialogs)
         self.records: dict[int, dict[int, FlowRecord]] = {}
         self.doubt = Doubt(self.calls, self.records)
-        self.touched: set[int] = set()
+        self.touched = self.media.touched
         """Calls of which a packet was seen, or that ended, since somebody emptied this."""
         self.asleep = Asleep(self.dialogs, self.nat, self.touched)
         self.deadline: float | None = None

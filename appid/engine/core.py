@@ -97,7 +97,7 @@ class Engine:
             case RulesLoaded():
                 return list(reload(self, event, now))
             case Restored():
-                calls = [command for kept in event.calls for command in restore(self, kept, now)]
+                calls = list(restore(self, event.calls, now))
                 streams = [command for kept in event.streams for command in go_on(self, kept, now)]
                 flows = [each for kept in event.registrations for each in self.registered.go_on(self, kept, now)]
                 return calls + streams + flows

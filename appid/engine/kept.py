@@ -8,7 +8,7 @@ decision, and if it is watched, its next packet is read anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -108,6 +108,8 @@ class KeptCall:
     signalling: tuple[KeptFlow, ...] = ()
     asleep: float | None = None
     """It was lost by silence, and its dialogs are kept until then (seconds); nothing is open for it."""
+    awaits: tuple[Expectation, ...] = ()
+    """What it has as soon as another call lets go of the place."""
 
 
 # -- an engine's call -> values ----------------------------------------------------------------------------------------
@@ -133,7 +135,7 @@ def kept_call(engine: Engine, number: int) -> KeptCall | None:
         call.ending, call.ended_at, "bye" if call.end == "bye" else "open", call.media,
         calls.decisions.get(number), calls.situations.get(number),
         tuple(_kept_dialog(dialog) for dialog in dialogs), tuple(pinholes), tuple(bindings),
-        tuple(kept_flow(record) for record in records.values()),
+        tuple(kept_flow(record) for record in records.values()), awaits=tuple(calls.book.awaits(number)),
     )  # fmt: skip
 
 
@@ -187,12 +189,22 @@ def kept_flow(record: FlowRecord) -> KeptFlow:
 # -- values -> the call in an engine that begins -----------------------------------------------------------------------
 
 
-def restore(engine: Engine, kept: KeptCall, now: float) -> Iterator[Command]:
-    """The call goes on. Out: its pinholes and bindings, to be put (again) where they are missing. What cannot be true
+def restore(engine: Engine, kept: Iterable[KeptCall], now: float) -> Iterator[Command]:
+    """The calls go on. Out: their pinholes and bindings, to be put (again) where they are missing. What cannot be true
     of a call of this engine is passed over: the file it came from may be anybody's."""
+    waiting: list[tuple[KeptCall, Call]] = []
+    for each in kept:
+        if _sound(engine, each):
+            yield from _restore(engine, each, now)
+            if (call := engine.calls.calls.open.get(each.number)) is not None:
+                waiting.append((each, call))
+    for each, call in waiting:
+        for expectation in each.awaits[:MAX_LISTED]:
+            yield from engine.calls.media.restore_awaited(expectation, call, now)
+
+
+def _restore(engine: Engine, kept: KeptCall, now: float) -> Iterator[Command]:
     calls = engine.calls
-    if not _sound(engine, kept):
-        return
     if kept.asleep is not None:
         _restore_asleep(engine, kept, kept.asleep, now)
         return
@@ -257,6 +269,7 @@ def _sound(engine: Engine, kept: KeptCall) -> bool:
         *kept.hosts,
         *(b.inside for b in kept.bindings),
         *(p.expectation.inside for p in kept.pinholes),
+        *(awaited.inside for awaited in kept.awaits),
         *(d.host for d in kept.dialogs),
     )
     keys = (*(flow.key for flow in kept.signalling), *(key for dialog in kept.dialogs for key in dialog.carriers))

@@ -60,6 +60,8 @@ class Openings:
         self.host: Host = NOBODY
         self._denied: OrderedDict[tuple[int, bytes, int, bytes], FlowKey] = OrderedDict()
         self._sooner = sooner
+        self.touched: set[int] = set()
+        """Calls that changed, since somebody emptied this."""
 
     # -- settings ------------------------------------------------------------------------------------------------
 
@@ -226,10 +228,7 @@ class Openings:
         self, number: int, expectation: Expectation, binding: BindNat | None, call: Call, now: float
     ) -> Iterator[Command]:  # fmt: skip
         """One known from before goes on, if it can be true of this call."""
-        port, known = 1024 <= expectation.port <= 65535, expectation.application in self.settings.applications
-        if expectation.call != call.id or not known or not port or expectation.expires <= now:
-            return
-        if not self.book.put(number, expectation):
+        if not self._may_go_on(expectation, call, now) or not self.book.put(number, expectation):
             return
         if binding is not None:
             self.bound[number] = binding
@@ -238,6 +237,15 @@ class Openings:
         self.look_at(number, expectation, now)
         yield OpenPinhole(number, expectation, self.mark(expectation), PINHOLE_TIMEOUT)
         yield from self.tell(number, expectation, None)
+
+    def restore_awaited(self, expectation: Expectation, call: Call, now: float) -> Iterator[Command]:
+        """One for which the call waited: whoever has its place is known by now."""
+        if self._may_go_on(expectation, call, now):
+            yield from self._open(expectation, call.last_packet, now)
+
+    def _may_go_on(self, expectation: Expectation, call: Call, now: float) -> bool:
+        port, known = 1024 <= expectation.port <= 65535, expectation.application in self.settings.applications
+        return expectation.call == call.id and known and port and expectation.expires > now
 
     def _inherit(self, expectation: Expectation, packet: int) -> Iterator[Command]:
         """The same place may still be held by a call that is ending: it is handed over, not closed and opened again."""
@@ -297,6 +305,7 @@ class Openings:
         if (heir := self.book.heir(number)) is not None:
             yield from self._hand_over(number, packet)
             yield from self._open(heir, packet, now)
+            self.touched.add(heir.call)
             return
         self.due.drop(number)
         expectation = self.book.remove(number, now)

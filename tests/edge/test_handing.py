@@ -42,6 +42,7 @@ def half(call: KeptCall, number: int, host: str, other: str, server: str = "198.
     return replace(
         call, number=number, hosts=(ours,), peers=(far, via), caller=ours if number == 1 else via,
         callee=via if number == 1 else ours, pinholes=tuple(holes), bindings=(), flows=(number,),
+        awaits=(replace(holes[0].expectation, peer=via),),
         dialogs=(replace(dialog, host=ours, peer=via),), signalling=(replace(flow, number=number, key=key),),
     )  # fmt: skip
 
@@ -62,6 +63,7 @@ def test_halves_of_a_call_become_one_and_one_becomes_halves(call: KeptCall, tmp_
     places = {(hole.expectation.inside, hole.expectation.peer, hole.expectation.call) for hole in whole.pinholes}
     assert places == {(packed(one), packed(other), 1), (packed(other), packed(one), 1)}
     assert len(whole.pinholes) == 2
+    assert [(wanted.inside, wanted.call) for wanted in whole.awaits] == [(packed(one), 1), (packed(other), 1)]
 
     for path in tmp_path.glob("calls-*"):
         path.unlink()
@@ -73,6 +75,7 @@ def test_halves_of_a_call_become_one_and_one_becomes_halves(call: KeptCall, tmp_
         assert [dialog.host for dialog in part.dialogs] == [packed(host)]
         assert [flow.key.src for flow in part.signalling] == [packed(host)]
         assert part.hosts == (packed(host),)
+        assert [wanted.inside for wanted in part.awaits] == [packed(host)]
         assert len(part.pinholes) == (2 if index == between else 0), "they are whose queue these flows take"
 
 

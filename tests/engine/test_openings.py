@@ -8,8 +8,9 @@ from itertools import count
 import pytest
 
 from appid.dataplane.command import ClosePinhole, OpenPinhole, UnbindNat
-from appid.engine import CallReport, PinholeReport, RulesLoaded
+from appid.engine import CallReport, PinholeReport, Restored, RulesLoaded
 from appid.engine.event import Activity
+from appid.engine.kept import kept_calls
 from appid.engine.silence import LIFETIME
 from appid.flow.key import FlowKey
 from appid.identify.application import AlgFunction
@@ -170,6 +171,31 @@ def test_the_second_call_at_a_port_lives_as_long_as_something_moves_there(nat: b
     assert of(play.commands, ClosePinhole) == []
     hangs_up(second)
     assert not play.engine.calls.book.open
+
+
+@pytest.mark.parametrize("first_of_all", [0, 1], ids=["holder", "heir"])
+@pytest.mark.parametrize("nat", [True, False], ids=["nat", "routed"])
+def test_who_waits_for_a_place_does_so_over_a_restart(nat: bool, first_of_all: int) -> None:
+    """In whichever order the calls were written down; and what it has inherited is written down at once."""
+    before = gateway() if nat else Play(settings(SIP))
+    first, second = two_at_one_port(before)
+    again = gateway() if nat else Play(settings(SIP))
+    again.now, again.number = 100.0, before.number
+    kept = kept_calls(before.engine)
+    again.commands += again.engine.handle(Restored((kept[first_of_all], kept[1 - first_of_all])), 100.0)
+    assert len(of(again.commands, OpenPinhole)) == 2
+    first.play = second.play = again
+    media = FlowKey(UDP, packed(PROVIDER.host), 30000, packed(ALICE.host), 16402)
+    for now in range(105, 205, 5):
+        again.tick(float(now), Activity(media, float(now), 0, 250))
+    again.engine.calls.touched.clear()
+    hangs_up(first)
+    assert [(e.port, e.call) for e in again.engine.calls.book.open.values()] == [(16402, 2), (16403, 2)]
+    assert of(again.commands, ClosePinhole) == []
+    assert 2 in again.engine.calls.touched
+    hangs_up(second)
+    assert len(of(again.commands, ClosePinhole)) == 2
+    assert bool(of(again.commands, UnbindNat)) == nat
 
 
 def test_two_calls_at_a_port_where_nothing_moves_are_both_lost() -> None:
