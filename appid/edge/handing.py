@@ -3,29 +3,102 @@
 In: their state files. Out: by worker, its calls and spliced streams. As many workers as before take each their own
 file. Of another number, each gets what is of its hosts: a call between two inside hosts by way of the outside comes in
 halves, one for each host's worker (halves.py), and is a whole one where both are served by the same.
+
+A start may be interrupted at any moment. So what changes hands is written whole before the first worker begins its own
+file: into a folder beside, which counts from the moment that it gets its name, and whose files then take their places,
+now or at the next start. Without room for that, an interruption leaves a set of files that is not whole: what of the
+kernel has no owner is then left to run out.
 """
 
 from __future__ import annotations
 
+import logging
+import shutil
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from appid.dataplane.bytecode import chooser, queue_of
-from appid.edge.state import State, larger, read
+from appid.edge.state import RUN_OUT, Journal, Kept, State, larger, place_of, read, tidy
 from appid.engine.kept import KeptCall, KeptFlow, KeptPinhole
 
 Each = TypeVar("Each")
+log = logging.getLogger("appid")
+
+
+def hand_over(folder: Path, workers: int) -> dict[int, State]:
+    """By worker, what the files in `folder` hold; each has one of its own then, and there is no other."""
+    _settle(folder)
+    files = _files(folder)
+    given = _given(folder, files, workers)
+    if {path: state.workers for path, state in files.items()} != {place_of(folder, index): workers for index in given}:
+        _write(folder, given)
+    return given
 
 
 def hand_out(folder: Path, workers: int) -> dict[int, State]:
-    """By worker, what the files in `folder` hold."""
+    """The same, and all files stay as they are."""
+    return _given(folder, _files(folder), workers)
+
+
+def _write(folder: Path, given: dict[int, State]) -> None:
+    place = folder / f"handed-{len(given)}"
+    new = place.with_suffix(".new")
+    written = True
+    for index, state in given.items():
+        kept: tuple[Kept, ...] = (*state.calls.values(), *state.streams.values(), *state.registrations.values())
+        journal = Journal(place_of(new, index), len(given), kept, state.numbers, state.left)
+        journal.close()
+        written = written and not journal.lost
+    if written:
+        try:
+            new.rename(place)
+        except OSError as error:
+            log.error("%s: %s: calls may not outlive a start that is interrupted", place, error.strerror)
+    _settle(folder)
+
+
+def _settle(folder: Path) -> None:
+    """The files of a folder that has its name go to their places; one that has not is none."""
+    for place in folder.glob("handed-*"):
+        workers = place.name.removeprefix("handed-")
+        if not workers.isdecimal():
+            shutil.rmtree(place, ignore_errors=True)
+            continue
+        try:
+            tidy(folder, int(workers))
+            for path in place.iterdir():
+                path.rename(folder / path.name)
+            place.rmdir()
+        except OSError as error:
+            log.error("%s: %s: calls may not outlive a start that is interrupted", place, error.strerror)
+
+
+def _files(folder: Path) -> dict[Path, State]:
+    return {path: read(path) for path in sorted(folder.glob("calls-*.jsonl"))} if folder.is_dir() else {}
+
+
+def _missing(files: dict[Path, State]) -> bool:
+    """Whether not all workers' files are there of those who wrote any."""
+    found = Counter(
+        state.workers for path, state in files.items()
+        if (number := path.stem.removeprefix("calls-")).isdecimal() and int(number) < state.workers
+    )  # fmt: skip
+    return any(count < workers for workers, count in found.items())
+
+
+def _given(folder: Path, files: dict[Path, State], workers: int) -> dict[int, State]:
     given = {index: State() for index in range(workers)}
     last, left = (0, 0, 0), 0.0
     moved: list[KeptCall] = []
-    for path in sorted(folder.glob("calls-*.jsonl")) if folder.is_dir() else ():
-        state, number = read(path), path.stem.removeprefix("calls-")
+    if _missing(files):
+        log.warning("%s: not all workers' files are there: what has no owner in the kernel is left to run out", folder)
+        left = time.time() + RUN_OUT
+    for path, state in files.items():
+        number = path.stem.removeprefix("calls-")
         last, left = larger(last, state.numbers), max(left, state.left)
         same = state.workers == workers and number.isdecimal() and int(number) < workers
         if same:
@@ -40,7 +113,7 @@ def hand_out(folder: Path, workers: int) -> dict[int, State]:
             given[owner].registrations[each.flow.number] = each
     for call in _whole(moved):
         for owner, part in _parts(call, workers):
-            given[owner].calls[part.number] = part
+            given[owner].calls.setdefault(part.number, part)  # its own file is the newer one
     for state in given.values():
         state.numbers, state.left = last, left
     return given

@@ -32,7 +32,7 @@ from appid.edge.events import Events
 from appid.edge.exporter import export
 from appid.edge.fleet import Answer, Fleet
 from appid.edge.halves import Table
-from appid.edge.handing import hand_out
+from appid.edge.handing import hand_over
 from appid.edge.loop import Loop
 from appid.edge.merge import merge
 from appid.edge.netlink import KernelError
@@ -171,7 +171,7 @@ class Service:
         keep = [self._locked, *(each.fileno() for each in (*ends, table) if each is not None)]
         self.fleet = Fleet(self.loop, self.config.workers, work, keep, on_ready=self._ready, on_end=self._ended)
         self._let_go = self.fleet.let_go
-        self._handed = hand_out(self.config.state, self.config.workers)
+        self._handed = hand_over(self.config.state, self.config.workers)
         self.fleet.start()
         self._handed = {}  # from now on each has a file of its own
         state.tidy(self.config.state, self.config.workers)

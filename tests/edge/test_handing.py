@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from appid.dataplane.bytecode import chooser, queue_of
-from appid.edge.handing import hand_out
-from appid.edge.state import tidy
+from appid.edge.handing import hand_out, hand_over
+from appid.edge.state import State, place_of, tidy
 from appid.engine.kept import KeptCall
 from appid.flow.key import FlowKey
 from appid.wire import packed
-from tests.edge.test_state import call, written
+from tests.edge.test_state import call, room_for, written
 
 __all__ = ["call"]
 
@@ -86,3 +92,102 @@ def test_a_call_straight_between_two_hosts_is_one_workers(call: KeptCall, tmp_pa
     for workers in (2, 3, 5, 8):
         holding = {index for index, state in hand_out(tmp_path, workers).items() if state.calls}
         assert holding == {queue_of(chooser((one, other)), workers)}
+
+
+class Killed(BaseException):
+    """As by kill -9: nothing of ours is done any more."""
+
+
+STEPS = ((os, "rename"), (os, "unlink"), (os, "rmdir"), (os, "mkdir"), (os, "write"), (os, "open"))
+
+
+def killed_before_each_step(folder: Path, workers: int) -> Iterator[Path]:
+    """Copies of `folder`, each as it is if who hands over dies before its first, second ... change of a file."""
+    for last in range(1000):
+        copy = folder.with_name(f"{folder.name}-{workers}-{last}")
+        shutil.copytree(folder, copy)
+        steps = iter(range(last))
+
+        def step(real: object, steps: Iterator[int] = steps) -> object:
+            def doing(*given: object, **named: object) -> object:
+                if next(steps, None) is None:
+                    raise Killed
+                return real(*given, **named)  # type: ignore[operator]
+
+            return doing
+
+        with pytest.MonkeyPatch.context() as patched:
+            for module, name in STEPS:
+                patched.setattr(module, name, step(getattr(module, name)))
+            killed = False
+            try:
+                hand_over(copy, workers)
+            except Killed:
+                killed = True
+        yield copy
+        if not killed:
+            return
+    raise AssertionError("no end")
+
+
+def known(given: dict[int, State]) -> dict[str | None, int]:
+    return {call.call_id: index for index, state in given.items() for call in state.calls.values()}
+
+
+def calls_of(call: KeptCall, workers: int) -> dict[int, list[KeptCall]]:
+    """Six calls of six hosts, by worker."""
+    calls: dict[int, list[KeptCall]] = {index: [] for index in range(workers)}
+    (hole, *_), (dialog, *_), (flow, *_) = call.pinholes, call.dialogs, call.signalling
+    for number in range(1, 7):
+        host = packed(f"10.0.0.{number}")
+        wanted = replace(hole.expectation, call=number, inside=host, outside=None)
+        calls[queue_of(host, workers)].append(
+            replace(
+                call,
+                number=number,
+                hosts=(host,),
+                call_id=f"call {number}",
+                bindings=(),
+                flows=(),
+                dialogs=(replace(dialog, host=host),),
+                pinholes=(replace(hole, number=number, expectation=wanted, binding=None),),
+                signalling=(replace(flow, number=number, key=flow.key._replace(src=host)),),
+            )
+        )
+    return calls
+
+
+@pytest.mark.parametrize(("before", "after", "then"), [(2, 3, 3), (2, 3, 2), (3, 2, 2), (1, 2, 1), (2, 1, 3)])
+def test_a_start_that_is_killed_at_any_moment_forgets_no_call(
+    before: int, after: int, then: int, call: KeptCall, tmp_path: Path
+) -> None:
+    """Whether the next one has as many workers or not, and whether a worker had begun its own file."""
+    folder = tmp_path / "state"
+    for index, calls in calls_of(call, before).items():
+        written(folder, *calls, index=index, workers=before)
+    owners = {each.call_id: index for index, calls in calls_of(call, then).items() for each in calls}
+    assert len(owners) == 6
+    for copy in killed_before_each_step(folder, after):
+        given = hand_over(copy, then)
+        assert known(given) == owners
+        assert all(state.left == 0.0 for state in given.values())
+    given = hand_over(folder, after)
+    written(folder, *given[0].calls.values(), index=0, workers=after)  # the first one serves: killed
+    assert known(hand_over(folder, then)) == owners
+    assert sorted(path.name for path in folder.iterdir()) == [f"calls-{index}.jsonl" for index in range(then)]
+    assert int(copy.name.rpartition("-")[2]) > 5, "steps there were"
+
+
+def test_without_room_to_hand_over_nothing_is_taken_for_ownerless(call: KeptCall, tmp_path: Path) -> None:
+    for index, calls in calls_of(call, 2).items():
+        written(tmp_path, *calls, index=index, workers=2)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with room_for(100):
+        given = hand_over(tmp_path, 3)
+    assert len(known(given)) == 6, "its workers have them all the same"
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    written(tmp_path, *given[0].calls.values(), index=0, workers=3)
+    again = hand_over(tmp_path, 3)  # after the first of three had begun, when it was interrupted
+    assert all(time.time() + 300 < state.left < time.time() + 400 for state in again.values())
+    assert place_of(tmp_path, 2).exists()
+    assert hand_over(tmp_path, 3)[1].left == again[1].left, "for as long as that takes, whoever starts meanwhile"
