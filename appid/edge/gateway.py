@@ -120,7 +120,7 @@ class Gateway:
         self._news: list[FlowKey] = []
         self._told = 0
         self._memory = Memory(self.options.memory)
-        self._next_activity = self._next_sweep = 0.0
+        self._next_activity = self._next_sweep = self._closely_until = 0.0
         with contextlib.ExitStack() as opened:
             if self.options.prepare:
                 prepare()
@@ -234,6 +234,7 @@ class Gateway:
             entry = self.execute.conntrack.entry(key) or self.execute.conntrack.entry(key.reversed())
             if entry is not None and sum(entry.packets) > packets:
                 self._news.append(key)
+        self._look_again(self.clock.now())
         self._pass((), None)
 
     def _activity(self, now: float) -> tuple[Activity, ...]:
@@ -259,8 +260,14 @@ class Gateway:
         more = {key: count - self._counters.get(key, 0) for key, count in counters.items()}
         self._counters = counters
         self._hear_of(watched, now)
-        self._next_activity = now + (_CLOSELY if self._unheard else _ACTIVITY_SECONDS)
+        self._look_again(now)
         return tuple(Activity(key, now, 0, packets) for key, packets in more.items() if packets)
+
+    def _look_again(self, now: float) -> None:
+        """Calls in doubt have a few seconds to show that they live (engine/doubt.py)."""
+        if self._news:
+            self._closely_until = now + _UNHEARD
+        self._next_activity = now + (_CLOSELY if now < self._closely_until else _ACTIVITY_SECONDS)
 
     def _hear_of(self, watched: list[Entry], now: float) -> None:
         """The chains have set a bit where something readable passed that no engine saw."""

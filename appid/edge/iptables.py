@@ -210,10 +210,10 @@ def ground(topology: Topology, variant: Variant = "nft") -> None:
 
 
 def mend(topology: Topology, variant: Variant, removed: bool = False) -> list[Step] | None:
-    """What others moved or took away is put back. Out: how; empty if all stood. None where nothing of ours is left,
-    sets and all, and somebody wanted it so (`removed`): that stays. KernelError."""
+    """What others moved or took away is put back. Out: how; empty if all stood. None where none of our chains is left,
+    and somebody wanted it so (`removed`): that stays, whatever set could not go. KernelError."""
     before = read()
-    if removed and not (before.tables or before.sets or before.nft):
+    if removed and not before.tables:
         return None
     todo = steps(before, remembering(wanted(topology, variant), before))
     if todo:

@@ -262,6 +262,25 @@ def test_who_hung_up_while_nobody_listened_is_gone_in_five_seconds(bare: Net, tm
         assert received(hers.media[0], least=1) == [b"\x80again"]
 
 
+def test_a_call_that_talks_goes_on_whatever_nobody_heard(bare: Net, tmp_path: Path) -> None:
+    """Something else was said in its signalling's flow while nobody listened: its media shows that it lives."""
+    policy = rule("sip", "allow", "sip", service='"any"')
+    with live(bare, tmp_path, policy, "nft", '[exceptions]\nengine-down = "open"\n', gateway=KEEP) as gateway:
+        phone, far = Agent(bare.client, CLIENT4, 16402), Agent(bare.peer, PEER4, 30000)
+        talk(phone, far, "one")
+        voice = Numbered(phone.media[0], far.media[0], (PEER4, 30000), 0.02, b"\x80")
+        voice.begin()
+        kill(gateway)
+        assert until(lambda: not bare.gateway.run("cat", "/proc/net/netfilter/nfnetlink_queue"))
+        ping = phone.message("OPTIONS sip:b@example.org SIP/2.0", "9 OPTIONS", "another", (";tag=z", ""), b"")
+        phone.signalling.sendto(ping, (PEER4, 5060))
+        assert far.hear().startswith("OPTIONS")
+        gateway.begin()
+        settle(6.0)
+        assert voice.stop() == set()
+        assert [call["end"] for call in gateway.ask("calls")] == ["open"]
+
+
 @pytest.mark.slow
 def test_while_nobody_serves_its_bytes_wait(bare: Net, tmp_path: Path) -> None:
     """A queue without a listener lets packets go on; these, under their sender's numbers, would tear the stream."""
