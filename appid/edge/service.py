@@ -187,7 +187,15 @@ class Service:
             notify.let_go(name)
         ends = []
         for name in names:
-            ends.append(FlowEnds(kept=kept.get(name)))
+            try:
+                ends.append(FlowEnds(kept=kept.get(name)))
+            except OSError as error:
+                if name not in kept:
+                    raise
+                log.warning("%s, as the service manager kept it: %s: ends of the time between are lost", name, error)
+                notify.let_go(name)
+                del kept[name]
+                ends.append(FlowEnds())
             opened.callback(ends[-1].close)
             if name not in kept:
                 notify.keep(name, ends[-1].fileno())

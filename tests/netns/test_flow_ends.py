@@ -106,7 +106,13 @@ def test_ends_that_come_while_nothing_runs_are_counted_by_the_next_one(
                 assert until(lambda: gateway.ask("stats")[0]["flows_ended"] == 1), gateway.ask("stats")
                 (totals,) = gateway.ask("stats")[0]["applications"].values()
                 assert (totals["packets"], totals["bytes"]) == (DECIDING, DECIDING * (SIZE + 28))
-        for descriptor in kept.values():
+            gateway.process.terminate()
+            gateway.process.wait(20)
+            nothing = [os.open(os.devnull, os.O_RDWR) for _ in kept]
+            starter = [sys.executable, "-c", _STARTED, ",".join(map(str, nothing)), ":".join(kept)]
+            gateway.begin(*starter, descriptors=nothing)
+            assert "ends-1-of-2, as the service manager kept it: " in gateway.text()
+        for descriptor in (*kept.values(), *nothing):
             os.close(descriptor)
 
 
