@@ -12,7 +12,7 @@ from typing import Final
 
 from appid.alg.expectation import Expectation
 from appid.alg.lessons import Lesson
-from appid.dataplane.command import Command, Postpone, Report, SetMark, SetVerdict
+from appid.dataplane.command import Command, Postpone, Report, RewritePayload, SetMark, SetVerdict
 from appid.dataplane.marks import ALLOW
 from appid.engine import room
 from appid.engine.awaited import Awaited
@@ -164,6 +164,9 @@ class Engine:
         record.last_seen = now
         if packet.tcp_flags & SYN and record.streams is not None:
             record.streams[0 if outward else 1].syn(packet.tcp_seq)
+            whole, packet = packet, self.streams.bare(record, packet)
+            if packet is not whole:
+                out.append(RewritePayload(event.packet, b""))
         if packet.payload or record.userspace_packets == 1:
             told = len(out)
             self._follow(record, packet, outward, event, now, out)

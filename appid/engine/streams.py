@@ -56,12 +56,23 @@ class Streams:
             return False
         return record.streams[side].waiting > 0 and self.awaits(record)
 
+    def bare(self, record: FlowRecord, packet: Packet) -> Packet:
+        """TCP Fast Open (RFC 7413): a SYN that carries the beginning of what will be translated goes on without. To
+        its sender the other end has not taken its data: he sends it again behind the handshake (section 4.1.3)."""
+        begins = packet.tcp_flags & (SYN | ACK) == SYN and not packet.fragment
+        if not (begins and packet.payload and self.awaits(record)) or self._nat.settings.monitor:
+            return packet
+        length = packet.length - len(packet.payload)
+        return Packet(packet.key, packet.payload[:0], length, packet.tcp_flags, packet.tcp_seq)
+
     def spliceable(self, record: FlowRecord, packet: Packet, layers: tuple[Layer, ...], outward: bool) -> bool:
         """Whether a stream that begins as SIP may be translated, or a relay's that has channels by now: not yet
         refused, whatever its name will be."""
         allowed = record.decision is None or record.decision.action == "allow"
         if not layers or not allowed or self._nat.settings.monitor or record.streams is None:
             return False
+        if packet.tcp_flags & SYN:
+            return False  # its data may be taken, or be sent again: nobody knows where the stream goes on
         if layers[0].name == "sip":
             return record.opened_with("sip", outward)
         stream, end = record.streams[0 if outward else 1], (packet.tcp_seq + len(packet.payload)) % (1 << 32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from appid.dataplane.command import RelaxTcp, RewritePayload
 from appid.packet import ACK, SYN
 from tests.corpus.writer import End
@@ -37,6 +39,34 @@ def test_what_comes_before_the_streams_beginning_must_come_again() -> None:
     message = opened(play)
     assert verdict(play.queue(tcp(HERE, PROVIDER, 1101, ACK, message[100:]))).verdict == "drop"
     assert of(play.queue(tcp(HERE, PROVIDER, 1001, ACK, message[:100])), RelaxTcp)
+
+
+def test_data_in_the_syn_comes_again_behind_the_handshake() -> None:
+    """RFC 7413: as from a server that does not take it. Then nothing has gone out that could not be made right."""
+    play = gateway()
+    message = opened(gateway())
+    for _ in range(2):
+        (bare,) = of(play.queue(tcp(HERE, PROVIDER, 1000, SYN, message)), RewritePayload)
+        assert (bare.payload, bare.numbers) == (b"", None)
+    play.queue(tcp(PROVIDER, HERE, 7000, SYN | ACK))
+    for number in range(2):
+        (sent,) = of(play.queue(tcp(HERE, PROVIDER, 1001 + number * len(message), ACK, message)), RewritePayload)
+        assert f"SIP/2.0/TCP {GATE}:40000;".encode() in sent.payload
+        assert sent.numbers is not None
+        assert sent.numbers.sequence == 1001 + number * len(sent.payload)
+
+
+def test_data_in_another_streams_syn_goes_as_it_is() -> None:
+    for play, to in (
+        (gateway(), PROVIDER._replace(port=443)),
+        (Play(settings(SIP)), PROVIDER),
+        (Play(replace(gateway().settings, monitor=True)), PROVIDER),
+    ):
+        message = opened(gateway())
+        for sequence, flags in ((1000, SYN), (1001 + len(message), ACK), (1001 + 2 * len(message), ACK)):
+            commands = play.queue(tcp(HERE, to, sequence, flags, message))
+            assert not of(commands, RelaxTcp)
+            assert not of(commands, RewritePayload)
 
 
 def test_other_streams_are_left_alone() -> None:

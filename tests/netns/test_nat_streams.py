@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.netns.net import PUBLIC4, Net
+from tests.netns.net import CLIENT4, PEER4, PUBLIC4, Net
 from tests.netns.test_nat_calls import Stream, checked, natted
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
@@ -45,5 +46,36 @@ def test_a_long_body_passes_and_the_stream_goes_on(bare: Net, tmp_path: Path, si
         assert gateway.metric('appid_nat_translations_total{result="too-long"}')
         stream.phone.sendall(stream.request(4))
         assert "CSeq: 4 INVITE" in checked(stream.take(stream.server), stream)
+        assert time.monotonic() - begun < PATIENCE
+        stream.close()
+
+
+class Early(Stream):
+    """The first message goes in the SYN (RFC 7413), to a server that takes it."""
+
+    def __init__(self, net: Net) -> None:
+        net.client.run("sysctl", "-qw", f"net.ipv4.tcp_fastopen={0x1 | 0x4}")
+        net.peer.run("sysctl", "-qw", f"net.ipv4.tcp_fastopen={0x2 | 0x200 | 0x400}")
+        listening = net.peer.listen(PEER4, 5060)
+        self.phone, self.host = net.client.tcp(CLIENT4), CLIENT4
+        self.own = f"{CLIENT4}:{self.phone.getsockname()[1]}"
+        self.phone.sendto(self.request(1), socket.MSG_FASTOPEN, (PEER4, 5060))
+        self.server, self.seen_as = listening.accept()
+        listening.close()
+        for side in (self.phone, self.server):
+            side.settimeout(PATIENCE)
+        self.rest = {self.phone: b"", self.server: b""}
+
+
+def test_a_message_in_the_syn_is_translated_like_any_other(bare: Net, tmp_path: Path) -> None:
+    with natted(bare, tmp_path):
+        begun = time.monotonic()
+        stream = Early(bare)
+        first = stream.take(stream.server)
+        assert "CSeq: 1 INVITE" in checked(first, stream)
+        stream.server.sendall(stream.answer(first))
+        assert stream.own.encode() in stream.take(stream.phone)
+        stream.phone.sendall(stream.request(2))
+        assert "CSeq: 2 INVITE" in checked(stream.take(stream.server), stream)
         assert time.monotonic() - begun < PATIENCE
         stream.close()
