@@ -12,10 +12,15 @@ from here.
 
 Full segments that a message does not end with wait first for what follows them at once (`later`): when the message is
 whole, each finds something to carry, and nobody has to send again. One that came back in vain goes on as above.
+
+What the receiver has not acknowledged is kept here, and bounded: a sender that minds no window, or whose receiver reads
+slowly, learns of the bound as of any narrow path. New bytes beyond it are lost (`lost`), to be sent again; what was
+taken before is sent again from here, and makes room.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Final, NamedTuple
 
 from appid.alg.framing import Framed, frame, frame_relayed
@@ -31,18 +36,23 @@ PATIENCE: Final = 1 << 20
 LONGEST bytes comes to a twentieth of that; one in thousands of pieces is nobody's."""
 LATER: Final = 64
 """Segments of one direction that may wait for what follows them."""
+UNACKNOWLEDGED: Final = 1 << 18
+"""Bytes of one direction that its receiver may leave unacknowledged before no new ones are taken."""
+EDITS: Final = 1024
+"""Messages of changed length among them."""
 _LIMIT: Final = 4 * sip.MESSAGE
 _HALF, _MODULUS = 1 << 31, 1 << 32
 
 
 class Sent(NamedTuple):
     """What goes in a segment's place; `fin`: it may keep its FIN, for all that comes before is there. `later`: nothing
-    yet; the segment is to be shown again in a moment."""
+    yet; the segment is to be shown again in a moment. `lost`: nothing; it must not go on, its sender will repeat it."""
 
     sequence: int
     payload: bytes
     fin: bool = True
     later: bool = False
+    lost: bool = False
 
 
 class Position(NamedTuple):
@@ -83,6 +93,10 @@ class _Edit(NamedTuple):
     out_end: int
 
 
+def _out_start(edit: _Edit) -> int:
+    return edit.out_start
+
+
 class Splice:
     """Positions count from `base`, the sequence number of the first byte looked at. `prefix`: bytes from there on that
     have gone out already; `relayed`: it is one between a client and its relay."""
@@ -118,6 +132,11 @@ class Splice:
             self._largest, self._relayed, self._rest,
         )  # fmt: skip
 
+    @property
+    def held(self) -> int:
+        """Bytes that `position` would hold."""
+        return len(self._stream.data) + len(self._prefix) + len(self._out)
+
     @classmethod
     def at(cls, position: Position) -> Splice:
         """One that goes on there. ValueError where no splice can have been."""
@@ -146,6 +165,10 @@ class Splice:
             return Sent(sequence, bytes(payload))
         returned = (start, end) in self._later
         self._later.discard((start, end))
+        if end > self._received and payload and (len(self._out) >= UNACKNOWLEDGED or len(self._edits) >= EDITS):
+            if start >= self._received:
+                return Sent(sequence, b"", lost=True)
+            payload, end, fin = payload[: self._received - start], self._received, False
         again = len(payload) > 0 and end <= self._high and not returned
         current = start >= self._high
         self._high = max(self._high, end)
@@ -266,15 +289,14 @@ class Splice:
 
     def _inside(self, at: int, up: bool) -> int:
         """A position after translation -> before it; within a changed message its end (`up`), or a byte not later."""
-        delta = self._delta
-        for edit in self._edits:
-            if at < edit.out_start:
-                break
-            if at < edit.out_end:
-                inside = edit.start + min(at - edit.out_start, edit.end - edit.start - 1)
-                return edit.end if up and at > edit.out_start else inside
-            delta = edit.out_end - edit.end
-        return at - delta
+        before = bisect_right(self._edits, at, key=_out_start)
+        if before == 0:
+            return at - self._delta
+        edit = self._edits[before - 1]
+        if at >= edit.out_end:
+            return at - (edit.out_end - edit.end)
+        inside = edit.start + min(at - edit.out_start, edit.end - edit.start - 1)
+        return edit.end if up and at > edit.out_start else inside
 
     def _trim(self) -> None:
         gone = min(self._acked, self._sent) - self._out_first

@@ -183,7 +183,7 @@ class Engine:
             self.calls.moved(record, event.packet, now)
         if record.spliced is not None:
             out.extend(self.streams.segment(record, packet, event.data, outward, event.packet, event.host))
-            if out and type(out[-1]) is Postpone:
+            if out and isinstance(out[-1], Postpone | SetVerdict):
                 return out
         self._answer(record, event.packet, now, out)
         return out

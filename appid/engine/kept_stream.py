@@ -44,9 +44,9 @@ def kept_stream(engine: Engine, record: FlowRecord) -> KeptStream | None:
     natted, spliced = record.natted, record.spliced
     if natted is None or spliced is None or engine.flows.get(record.key) is not record:
         return None
-    there, back = spliced[0].position, spliced[1].position
-    if sum(len(each) for one in (there, back) for each in (one.waiting, one.prefix, one.out)) > MAX_BYTES:
+    if spliced[0].held + spliced[1].held > MAX_BYTES:  # before anything of it is copied
         return None
+    there, back = spliced[0].position, spliced[1].position
     bindings = tuple(engine.calls.nat.held(record.id))
     return KeptStream(kept_flow(record), natted.outside, natted.knows, natted.knows_via, there, back, bindings)
 

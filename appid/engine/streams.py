@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from appid.alg.host import Host
 from appid.alg.sides import Outward
 from appid.alg.splice import Splice
-from appid.dataplane.command import Command, Postpone, RelaxTcp, RewritePayload
+from appid.dataplane.command import Command, Postpone, RelaxTcp, RewritePayload, SetVerdict
 from appid.dataplane.rewrite import Numbers, tcp_numbers
 from appid.engine.nat import NatKeeper
 from appid.engine.nat import told as report
@@ -106,7 +106,7 @@ class Streams:
     def segment(
         self, record: FlowRecord, packet: Packet, data: memoryview, outward: bool, number: int, host: Host
     ) -> Iterator[Command]:
-        """Any packet of a spliced stream."""
+        """Any packet of a spliced stream. A verdict or a Postpone comes last, and is the packet's answer."""
         natted, spliced = record.natted, record.spliced
         if natted is None or spliced is None or packet.tcp_flags & SYN:
             return
@@ -124,6 +124,9 @@ class Streams:
         sent = mine.segment(numbers.sequence, packet.payload, numbers.fin, names)
         if sent.later:
             yield Postpone(number, FOLLOWS)
+            return
+        if sent.lost:
+            yield SetVerdict(number, "drop", 0)
             return
         clock = mine.clock(numbers.clock)
         covered = theirs.acknowledge(numbers.acknowledgement) if packet.tcp_flags & ACK else numbers.acknowledgement

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ConfigDict, TypeAdapter
 
 from appid.alg.framing import LONGEST
-from appid.alg.splice import PATIENCE, ROOM, Position, Splice
+from appid.alg.splice import EDITS, PATIENCE, ROOM, UNACKNOWLEDGED, Position, Splice
 from appid.alg.translate import translate_datagram
 from tests.alg.natted import OUT, SDP, fields, lf, sip
 
@@ -56,6 +56,8 @@ class Path:
         if sent.later:
             self.held.append((start, end, lost))
             return b""
+        if sent.lost:
+            return b""
         at = (sent.sequence - BASE + 2**31) % 2**32 - 2**31
         if not lost:
             self.early[at] = max(self.early.get(at, b""), sent.payload, key=len)
@@ -89,9 +91,9 @@ class Path:
         """Another process goes on with what the first wrote down, as JSON writes it."""
         self.splice = Splice.at(WRITTEN.validate_json(WRITTEN.dump_json(self.splice.position)))
 
-    def finish(self) -> None:
+    def finish(self, turns: int = 200) -> None:
         """The sender goes on until everything is acknowledged, as it must (RFC 9293 section 3.8.1)."""
-        for _ in range(200):
+        for _ in range(turns):
             self.come_back()
             if self.told >= len(self.data):
                 return
@@ -434,3 +436,74 @@ def test_a_message_in_thousands_of_pieces_is_waited_for_no_more(waits: str) -> N
     assert path.got == big
     assert path.splice.results == ["too-long"]
     assert written < 2 * PATIENCE
+
+
+SMALL, SEGMENT = MESSAGES[1], 1400
+PLAIN = b"\x16\x03\x01" + bytes(range(256)) * 4
+
+
+def flood(path: Path) -> None:
+    """All of it at once; nothing arrives."""
+    for start in range(0, len(path.data), SEGMENT):
+        path.send(start, min(start + SEGMENT, len(path.data)), lost=True)
+        path.come_back()
+
+
+@pytest.mark.parametrize(("unit", "count"), [(SMALL, 3000), (PLAIN, 800)], ids=["messages", "no SIP"])
+def test_a_sender_who_minds_no_window_is_held_back_and_loses_nothing(unit: bytes, count: int) -> None:
+    """It had all been kept, and each further segment and acknowledgement had cost a walk through all of it."""
+    path = Path(MESSAGES[0] + unit * count)
+    assert len(path.data) > 2 * UNACKNOWLEDGED
+    flood(path)
+    kept = path.splice.position
+    assert kept.received < len(path.data) / 2 + UNACKNOWLEDGED
+    assert len(kept.out) < UNACKNOWLEDGED + 2 * SEGMENT
+    assert len(kept.edits) < EDITS + SEGMENT // len(SMALL) + 1
+    assert path.splice.held == len(kept.waiting) + len(kept.prefix) + len(kept.out)
+    path.restart()
+    path.finish(turns=2 * len(path.data) // 1000)
+    whole = translated([MESSAGES[0]]) + (unit * count if unit is PLAIN else translated([unit]) * count)
+    assert path.got == whole
+    assert path.splice.position.out == b""
+
+
+def test_what_is_sent_again_together_with_what_is_new_makes_room() -> None:
+    """A sender may cut anew what it repeats: the part that was taken goes on, though the rest has no room."""
+    path = Path(MESSAGES[0] + PLAIN * 400)
+    flood(path)
+    taken = path.splice.position.received
+    assert path.send(path.told, taken + SEGMENT, fin=True)
+    assert path.told > 0
+    assert path.splice.position.received == taken
+    assert not path.fin
+    path.finish(turns=2 * len(path.data) // 1000)
+    path.send(len(path.data), len(path.data), fin=True)
+    assert path.got == translated([MESSAGES[0]]) + PLAIN * 400
+    assert path.fin
+
+
+def test_a_slow_reader_gets_everything() -> None:
+    """The sender keeps more under way than is held here; the reader takes a segment now and then."""
+    path, window, random = Path(MESSAGES[0] + SMALL * 4000), 3 * UNACKNOWLEDGED, Random(6)
+    while path.told < len(path.data):
+        before = path.told
+        for start in range(path.told, min(path.told + window, len(path.data)), SEGMENT * 40):
+            path.send(start, min(start + SEGMENT, len(path.data)), lost=True)
+        for _ in range(random.randrange(1, 60)):
+            path.come_back()
+            path.send(path.told, min(path.told + SEGMENT, len(path.data)))
+        assert path.told > before
+    assert path.got == translated([MESSAGES[0]]) + translated([SMALL]) * 4000
+
+
+def test_selective_acknowledgements_between_many_changed_messages() -> None:
+    """RFC 2018 section 3, wherever the edge is: a message's first byte after translation is its first before."""
+    path, count = Path(SMALL * 300), 300
+    path.send(0, len(SMALL))
+    for number in range(1, count):
+        path.send(number * len(SMALL), (number + 1) * len(SMALL), lost=True)
+    after = len(translated([SMALL]))
+    assert after != len(SMALL)
+    for left, right in ((2, 3), (57, 200), (299, 300)):
+        block = path.splice.selected((BASE + left * after) % 2**32, (BASE + right * after) % 2**32)
+        assert block == ((BASE + left * len(SMALL)) % 2**32, (BASE + right * len(SMALL)) % 2**32)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
+from appid.alg.splice import UNACKNOWLEDGED
 from appid.dataplane.command import RelaxTcp, RewritePayload
+from appid.engine.kept_stream import MAX_BYTES, kept_stream
 from appid.packet import ACK, SYN
-from tests.corpus.writer import End
+from appid.wire import TCP
+from tests.corpus.writer import End, ip_packet, tcp_segment
 from tests.engine.phones import GATE, PROVIDER, SIP, Phone, gateway
 from tests.engine.play import Play, of, settings, tcp, verdict
 
@@ -79,3 +83,35 @@ def test_other_streams_are_left_alone() -> None:
         commands = play.queue(tcp(HERE, to, 1001, ACK, data or message))
         assert not of(commands, RelaxTcp)
         assert not of(commands, RewritePayload)
+
+
+def test_what_the_far_end_does_not_acknowledge_is_bounded_and_the_rest_comes_again() -> None:
+    """A host that minds no window had filled its worker's memory; each of its packets had cost all that was held."""
+    play = gateway()
+    message = opened(play)
+    many, sent = message * 5, 1001
+    play.queue(tcp(HERE, PROVIDER, sent, ACK, message))
+    sent += len(message)
+    (record,) = play.engine.flows.values()
+    assert record.spliced is not None
+    while verdict(answer := play.queue(tcp(HERE, PROVIDER, sent, ACK, many))).verdict != "drop":
+        sent += len(many)
+        assert sent < 4 * UNACKNOWLEDGED, "taken without end"
+    assert of(answer, RewritePayload) == []
+    held = record.spliced[0].held
+    assert held > 2 * MAX_BYTES
+    tracemalloc.start()
+    assert kept_stream(play.engine, record) is None
+    assert tracemalloc.get_traced_memory()[1] < MAX_BYTES, "nothing is copied of what is not written down"
+    tracemalloc.stop()
+    arrives = 1001 + held
+    all_of_it = tcp_segment(PROVIDER, HERE, 7001, arrives, ACK, b"")
+    (told,) = of(play.queue(ip_packet(PROVIDER.host, HERE.host, TCP, all_of_it, 1, 64)), RewritePayload)
+    assert told.numbers is not None
+    assert told.numbers.acknowledgement == sent, "all that was taken"
+    again = play.queue(tcp(HERE, PROVIDER, sent, ACK, many))
+    assert verdict(again).verdict == "repeat"
+    (changed,) = of(again, RewritePayload)
+    assert changed.numbers is not None
+    assert changed.numbers.sequence == arrives
+    assert kept_stream(play.engine, record) is not None
