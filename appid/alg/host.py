@@ -31,6 +31,10 @@ class Host:
         """Who stands behind an outside endpoint, towards that peer: by any process's binding, or by a flow to it."""
         return None
 
+    def bound(self, proto: int, outside: Endpoint, peer: Endpoint) -> Endpoint | None:
+        """The same by a binding alone: that somebody has a flow to a port of ours is no word of who stands behind."""
+        return None
+
     def signals(self, inside: bytes, far: Endpoint) -> bool:
         """Whether an inside host has a flow with that endpoint, at which a call is signalled; whoever follows it."""
         return False

@@ -50,6 +50,8 @@ class _Mapping:
     inside: _Inside
     outside: _Outside
     owners: set[Owner] = field(default_factory=set)
+    media: set[Owner] = field(default_factory=set)
+    """Those of them that are dialogs whose description names it."""
 
 
 class Mappings:
@@ -79,12 +81,19 @@ class Mappings:
         found = self._outside.get(_Outside(proto, outside, peer))
         return found.inside.endpoint if found is not None else None
 
+    def for_media(self, inside: Endpoint, peer: bytes) -> bool:
+        """Whether a dialog's description names that endpoint to this peer: a signalling flow's own does not count."""
+        found = self._inside.get(_Inside(UDP, inside, peer))
+        return found is not None and bool(found.media)
+
     def elsewhere(
-        self, proto: int, outside: Endpoint, call_id: str, fits: Callable[[Owner], bool] = lambda _owner: True
+        self, proto: int, outside: Endpoint, call_id: str, fits: Callable[[Owner], bool] | None = None
     ) -> Endpoint | None:  # fmt: skip
-        """Who stands behind an outside endpoint that other peers know: who alone does, or alone in that call. Counted
-        are those of which an owner `fits`."""
-        known = [each for each in self._anywhere.get((proto, outside), ()) if any(map(fits, each.owners))]
+        """Who stands behind an outside endpoint that other peers know: who alone does, or alone in that call. For
+        media: counted are those that a dialog's description names which `fits`."""
+        known = [
+            each for each in self._anywhere.get((proto, outside), ()) if fits is None or any(map(fits, each.media))
+        ]
         ends = {each.inside.endpoint for each in known}
         if len(ends) > 1:
             of_call = (each for each in known if any(isinstance(o, tuple) and o[0] == call_id for o in each.owners))
@@ -103,9 +112,10 @@ class Mappings:
 
     def hold(
         self, proto: int, inside: bytes, ports: tuple[int, ...], outside: bytes, peer: bytes, owner: Owner,
-        free: Callable[[Endpoint, int], bool] = lambda _here, _port: True,
+        free: Callable[[Endpoint, int], bool] = lambda _here, _port: True, media: bool = True,
     ) -> tuple[int, ...] | None:  # fmt: skip
-        """The outside ports for a run of inside ports that must stay a run. None: a cap, or no run is free."""
+        """The outside ports for a run of inside ports that must stay a run. None: a cap, or no run is free. `media`: a
+        dialog's are, unless only its headers name them."""
         here = [_Inside(proto, Endpoint(inside, port), peer) for port in ports]
         known = [self._inside.get(one) for one in here]
         if not self._room(owner, inside, known):
@@ -120,7 +130,7 @@ class Mappings:
                 k is not None or free(h.endpoint, t.endpoint.port) for h, t, k in zip(here, there, known, strict=True)
             ):
                 for mine, theirs in zip(here, there, strict=True):
-                    self._make(mine, theirs, owner)
+                    self._make(mine, theirs, owner, media)
                 if first != ports[0]:
                     self._cursor[proto, outside, peer] = first + len(ports)
                 return tuple(one.endpoint.port for one in there)
@@ -149,6 +159,7 @@ class Mappings:
                 self._owned[owner] = kept
         for mapping in mine:
             mapping.owners.discard(owner)
+            mapping.media.discard(owner)
             if not mapping.owners:
                 del self._inside[mapping.inside]
                 del self._outside[mapping.outside]
@@ -194,7 +205,7 @@ class Mappings:
         if not self._hosts[host]:
             del self._hosts[host]
 
-    def _make(self, here: _Inside, there: _Outside, owner: Owner) -> None:
+    def _make(self, here: _Inside, there: _Outside, owner: Owner, media: bool = True) -> None:
         mapping = self._inside.get(here)
         if mapping is None:
             mapping = self._inside[here] = self._outside[there] = _Mapping(here, there)
@@ -203,6 +214,8 @@ class Mappings:
         if owner not in mapping.owners:
             self._owned.setdefault(owner, []).append(mapping)
             mapping.owners.add(owner)
+        if media and not isinstance(owner, int):
+            mapping.media.add(owner)
 
     def _apart(self, mapping: _Mapping) -> None:
         place = (mapping.outside.proto, mapping.outside.endpoint)

@@ -29,7 +29,7 @@ class Neighbours:
         self.mappings = mappings
         self.ours = ours
         self._met: OrderedDict[tuple[int, Endpoint, bytes], Endpoint] = OrderedDict()
-        self._faces: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
+        self._faces: OrderedDict[tuple[Endpoint, bytes], None] = OrderedDict()
         self._heard: OrderedDict[Owner, set[bytes]] = OrderedDict()
 
     def outside_of(self, proto: int, inside: Endpoint, peer: bytes) -> Endpoint | None:
@@ -39,22 +39,25 @@ class Neighbours:
     def inside_of(
         self, proto: int, outside: Endpoint, peer: Endpoint, call_id: str, asking: Asking, told: bytes | None = None
     ) -> Endpoint | None:  # fmt: skip
-        """Who stands behind an endpoint that this peer names. `told`: the inside host that is to send media there. One
-        that signals with another peer is only named if that has not named somebody else to him: else anybody might
-        lead one host's voice into another's call."""
+        """Who stands behind an endpoint that this peer names. `told`: the inside host that is to send media there: only
+        what a description names counts then, no signalling's own port and no port forwarding. One that signals with
+        another peer is only named if that has not named somebody else to him: else anybody might lead one host's voice
+        into another's call."""
 
         def fits(owner: Owner) -> bool:
             heard = self._heard.get(owner)
-            return isinstance(owner, int) or owner[0] == call_id or told is None or not heard or told in heard
+            return not isinstance(owner, int) and (owner[0] == call_id or not heard or told in heard)
 
         mappings = self.mappings
         if (found := mappings.inside_of(proto, outside, peer.address)) is not None:
             return found
         if outside.address not in self.ours:
             return None
-        found = mappings.elsewhere(proto, outside, call_id, fits) or asking.behind(proto, outside, peer)
+        media = told is not None
+        found = mappings.elsewhere(proto, outside, call_id, fits if media else None)
+        found = found or asking.behind(proto, outside, peer, media)
         if found is not None:
-            self._meet(proto, found, outside, peer.address)
+            self._meet(proto, found, outside, peer.address, media)
         return found
 
     def heard(self, owner: Owner, addresses: Iterable[bytes]) -> None:
@@ -70,14 +73,19 @@ class Neighbours:
         self._heard.pop(owner, None)
 
     def faces(self, inside: Endpoint, peer: bytes) -> bool:
-        """Whether this peer knows that inside host by a mapping of ours."""
-        return self.mappings.outside_of(17, inside, peer) is not None or (inside.address, peer) in self._faces
+        """Whether this peer knows that inside endpoint for media, by a mapping of ours. With RTP's port it knows
+        RTCP's, the next one (RFC 3550 section 11)."""
+        before = Endpoint(inside.address, inside.port - 1)
+        return self.mappings.for_media(inside, peer) or not self._faces.keys().isdisjoint(
+            ((inside, peer), (before, peer))
+        )
 
-    def _meet(self, proto: int, inside: Endpoint, outside: Endpoint, peer: bytes) -> None:
+    def _meet(self, proto: int, inside: Endpoint, outside: Endpoint, peer: bytes, media: bool) -> None:
         self._met[proto, inside, peer] = outside
         self._met.move_to_end((proto, inside, peer))
-        self._faces[inside.address, peer] = None
-        self._faces.move_to_end((inside.address, peer))
+        if media:
+            self._faces[inside, peer] = None
+            self._faces.move_to_end((inside, peer))
         for table in (self._met, self._faces):
             if len(table) > MAX_MET:
                 table.popitem(last=False)
@@ -90,8 +98,8 @@ class Asking:
         self._host = host
         self._left = MAX_ASKED
 
-    def behind(self, proto: int, outside: Endpoint, peer: Endpoint) -> Endpoint | None:
+    def behind(self, proto: int, outside: Endpoint, peer: Endpoint, media: bool) -> Endpoint | None:
         if not self._left:
             return None
         self._left -= 1
-        return self._host.behind(proto, outside, peer)
+        return (self._host.bound if media else self._host.behind)(proto, outside, peer)

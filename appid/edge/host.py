@@ -46,10 +46,8 @@ class Kernel(Host):
         return self._conntrack.mapped(key)
 
     def behind(self, proto: int, outside: Endpoint, peer: Endpoint) -> Endpoint | None:
-        if len(outside.address) != len(peer.address):
-            return None
-        bound = self._bound(proto, outside, peer.address)
-        if bound is not None:
+        bound = self.bound(proto, outside, peer)
+        if bound is not None or len(outside.address) != len(peer.address):
             return bound
         entry = self._conntrack.entry(FlowKey(proto, *peer, *outside))
         if entry is None:
@@ -57,10 +55,12 @@ class Kernel(Host):
         inside = entry.orig.source if entry.reply.destination == outside else entry.reply.source
         return inside if inside not in (outside, peer) else None
 
-    def _bound(self, proto: int, outside: Endpoint, peer: bytes) -> Endpoint | None:
-        size = len(peer)
+    def bound(self, proto: int, outside: Endpoint, peer: Endpoint) -> Endpoint | None:
+        size = len(peer.address)
+        if len(outside.address) != size:
+            return None
         name = b"dnat4\0" if size == 4 else b"dnat6\0"
-        key = bytes((proto, 0, 0, 0)) + outside.address + outside.port.to_bytes(2, "big") + b"\0\0" + peer
+        key = bytes((proto, 0, 0, 0)) + outside.address + outside.port.to_bytes(2, "big") + b"\0\0" + peer.address
         asked = nested(_ELEMENTS, nested(_ELEMENT, nested(_KEY, attribute(_VALUE, key))))
         table = attribute(_TABLE, NAT_TABLE.encode() + b"\0")
         body = self._socket.get(_NFTABLES, _GET_ELEMENT, _INET, table, attribute(_SET, name), asked)

@@ -41,6 +41,12 @@ def refusal(place: MediaPort, record: FlowRecord, application: Application, topo
         return f"media for {text(place.address)}, which is another host"
     if OPENS_MEDIA in application.characteristics and _signals(place.port, record, application):
         return f"media at port {place.port}, which is its signalling's own"
+    if (
+        OPENS_MEDIA in application.characteristics
+        and topology.inside(place.peer)
+        and _listens(place.peer_port, application)
+    ):
+        return f"media from port {place.peer_port} of {text(place.peer)}, which is for signalling"
     if not application.opens(place.port):
         return f"media at port {place.port}, which is outside the range of {application.name}"
     return None
@@ -50,8 +56,12 @@ def _signals(port: int, record: FlowRecord, application: Application) -> bool:
     """Whether the port is, or is paired with, one at which the host signals: its flow's, or those where it may listen
     besides. RTP and RTCP are a pair (RFC 3550 section 11), so of an even port follows the odd one: 5061 of 5060."""
     own = (record.host_port,) if record.key.proto == UDP else ()
-    listens = (r for r in application.default_ports if r.last - r.first < FEW)
-    return port | 1 in {each | 1 for each in own} or any(r.first & ~1 <= port <= r.last | 1 for r in listens)
+    return port | 1 in {each | 1 for each in own} or _listens(port, application)
+
+
+def _listens(port: int, application: Application) -> bool:
+    few = (r for r in application.default_ports if r.last - r.first < FEW)
+    return any(r.first & ~1 <= port <= r.last | 1 for r in few)
 
 
 def nobody(address: bytes, known: Known) -> bool:

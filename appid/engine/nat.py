@@ -180,7 +180,9 @@ class NatKeeper:
             there = Endpoint(address, port)
             return self.may(proto, inside.address, there, host) and host.behind(proto, there, remote) in (None, here)
 
-        return self.mappings.hold(proto, inside.address, (inside.port,), address, remote.address, owner, free)
+        return self.mappings.hold(
+            proto, inside.address, (inside.port,), address, remote.address, owner, free, media=False
+        )
 
     def may(self, proto: int, inside: bytes, outside: Endpoint, host: Host) -> bool:
         """Whether an outside port may stand for one of this inside host, whoever says so: it is no service's (RFC 6335
@@ -331,7 +333,7 @@ class NatKeeper:
         return known if self.mappings.note(UDP, inside, known, peer, record.id) else None
 
     def faces(self, inside: Endpoint, peer: bytes) -> bool:
-        """Whether this peer knows that inside host by a mapping of ours: both ends of a call are behind us."""
+        """Whether this peer knows that inside endpoint for media, by a mapping of ours: both ends are behind us."""
         return self.neighbours.faces(inside, peer)
 
     # -- ends and time -------------------------------------------------------------------------------------------

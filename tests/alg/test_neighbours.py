@@ -18,6 +18,10 @@ class Kernel(Host):
 
     def behind(self, proto: int, outside: Endpoint, peer: Endpoint) -> Endpoint | None:
         self.asked += 1
+        return BOB if outside.port in (17000, 18000) else None
+
+    def bound(self, proto: int, outside: Endpoint, peer: Endpoint) -> Endpoint | None:
+        self.asked += 1
         return BOB if outside.port == 17000 else None
 
 
@@ -75,7 +79,12 @@ def test_the_kernel_knows_those_of_other_processes() -> None:
     assert not book.faces(BOB, HERE.address)
     assert book.inside_of(UDP, taken, HERE, "", Asking(kernel)) == BOB
     assert book.outside_of(UDP, BOB, HERE.address) == taken
+    assert not book.faces(BOB, HERE.address), "a name for signalling is none for media"
+    assert book.inside_of(UDP, at("203.0.113.7", 18000), HERE, "", Asking(kernel), ALICE.address) is None, "a flow's"
+    assert not book.faces(BOB, HERE.address)
+    assert book.inside_of(UDP, taken, HERE, "", Asking(kernel), ALICE.address) == BOB
     assert book.faces(BOB, HERE.address)
+    assert not book.faces(Endpoint(BOB.address, 22222), HERE.address)
     assert book.faces(Endpoint(BOB.address, 16403), HERE.address), "its RTCP"
     assert not book.faces(BOB, THERE.address)
 

@@ -31,6 +31,9 @@ class Member(Phone):
     tag: str = "x"
 
     def behind(self, proto: int, outside: Endpoint, peer: Endpoint) -> Endpoint | None:
+        return self.bound(proto, outside, peer)
+
+    def bound(self, proto: int, outside: Endpoint, peer: Endpoint) -> Endpoint | None:
         found = (play.engine.calls.nat.mappings.inside_of(proto, outside, peer.address) for play in self.others)
         return next(filter(None, found), None)
 
@@ -298,6 +301,8 @@ def test_the_kernel_is_not_asked_without_end() -> None:
         def behind(self, proto: int, outside: Endpoint, peer: Endpoint) -> Endpoint | None:
             asked.append(outside)
             return None
+
+        bound = behind
 
     phone = Counting(gateway(), ALICE)
     phone.invite()

@@ -149,6 +149,39 @@ def test_no_far_end_leads_ones_voice_into_anothers_call() -> None:
     assert "which is not the peer" in bodies(commands, AnomalyReport)[-1].reason
 
 
+class Forwarded(Phone):
+    """Conntrack knows its provider's own flow to port 1194 of ours, which the host's rules send to B."""
+
+    def behind(self, proto: int, outside: Endpoint, peer: Endpoint) -> Endpoint | None:
+        return Endpoint(packed(B.host), 1194) if (outside.port, peer.port) == (1194, 5060) else None
+
+
+@pytest.mark.parametrize(
+    ("contact", "host", "port"),
+    [(5060, B.host, 16402), (5060, B.host, 22222), (5060, GATE, 5060), (5060, B.host, 5060), (5062, B.host, 5062),
+     (5062, GATE, 5062), (40000, B.host, 40000), (40000, GATE, 40000), (1194, B.host, 53), (1194, B.host, 1194),
+     (1194, GATE, 1194), (16402, B.host, 16402), (16402, B.host, 22222), (16402, GATE, 16402)],
+)  # fmt: skip
+@pytest.mark.parametrize("far", [End("203.0.113.66", 5060), PROVIDER], ids=["anybody", "the-same"])
+def test_a_name_for_signalling_opens_no_media_to_whom_it_names(contact: int, host: str, port: int, far: End) -> None:
+    """One 200 of a far end whose Contact names a port of ours that is another's: where B signals, where it wants to be
+    called, what is forwarded to it, where it hears its own call. B has not been told of A, and by its own provider's
+    word alone may A be told of B's media."""
+    play = gateway()
+    for number, end in enumerate((B, B._replace(port=40000))):
+        phone = Phone(play, end, call_id=f"b{number}")
+        offer = phone.head("INVITE sip:b@y SIP/2.0", "1 INVITE", "", body(B.host, 16402), "", f"{B.host}:5062")
+        phone.out(offer)
+        phone.respond("200 OK")
+    misled = Forwarded(play, A._replace(port=5070), far, 18000, "evil")
+    misled.invite()
+    content = body(host, port)
+    commands = misled.back(misled.head("SIP/2.0 200 OK", "1 INVITE", ";tag=t", content, "", f"{GATE}:{contact}"))
+    allowed = far == PROVIDER and port == 16402
+    assert bool(of(commands, OpenPinhole)) == allowed
+    assert allowed or bodies(commands, AnomalyReport)
+
+
 # ---- a peer's check on the client's own channel ----------------------------------------------------------------------
 
 
