@@ -6,6 +6,8 @@ UDP and TCP. It changes no address but its own: no nathelper, no media relay.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,11 +71,17 @@ def proxy(where: Town, folder: Path, stays: bool = True, at: tuple[str, ...] = (
     (folder / "kamailio.cfg").write_text(text)
     command = ["kamailio", "-DD", "-E", "-m", "32", "-M", "4", "-Y", str(folder), "-f", str(folder / "kamailio.cfg")]
     with (folder / "kamailio.log").open("wb") as log:
-        child = subprocess.Popen(["ip", "netns", "exec", where.peer.name, *command], stdout=log, stderr=log)
+        child = subprocess.Popen(
+            ["ip", "netns", "exec", where.peer.name, *command], stdout=log, stderr=log, start_new_session=True
+        )
     try:
         ready = until(lambda: host_port(at[-1], SIP) in where.peer.run("ss", "-Hulnt"), 10)
         assert ready, (folder / "kamailio.log").read_text(errors="replace")[-2000:]
         yield
     finally:
         child.terminate()
-        child.wait(10)
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:  # now and then one of its processes waits for another for ever
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait(10)
